@@ -1,0 +1,107 @@
+"""DeepSpeed engines: in-process on one device without launcher or port, or one per rank under the launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .errors import UserError, unknown
+from .paths import CONFIGS
+
+if TYPE_CHECKING:
+    from .training import Recipe
+
+
+def device() -> torch.device:
+    """The device of this process: its own GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def start_distributed() -> None:
+    """Join the launcher's process group, or make one of a single process that needs no port."""
+    if dist.is_initialized():
+        return
+    keep_memory()
+    gpu = torch.cuda.is_available()
+    backend = "nccl" if gpu else "gloo"
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        os.environ.setdefault("LOCAL_RANK", "0")
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed pages: a training step on the CPU otherwise spends a third of its time on page faults."""
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        libc = ctypes.CDLL(None)
+        with contextlib.suppress(AttributeError):  # a C library without mallopt
+            libc.mallopt(ctypes.c_int(-4), ctypes.c_int(0))  # M_MMAP_MAX: no block has a mapping of its own
+            libc.mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD: do not give pages back
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and shows progress."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dict[str, Any]:
+    """The JSON of `configs/deepspeed/NAME.json` (or a path), completed with what the recipe says."""
+    folder = CONFIGS / "deepspeed"
+    file = Path(name) if name.endswith(".json") else folder / f"{name}.json"
+    if not file.exists():
+        raise unknown("DeepSpeed configuration", name, [f.stem for f in folder.glob("*.json")])
+    if precision not in ("bf16", "fp32"):
+        raise UserError(f"precision={precision!r}: expected bf16 (autocast over fp32 weights) or fp32.")
+    config = json.loads(file.read_text())
+    config.setdefault("gradient_clipping", clip)
+    config.setdefault("torch_autocast", {"enabled": precision == "bf16", "dtype": "bfloat16"})
+    return config | {
+        "train_micro_batch_size_per_gpu": 1,  # the loop deals the rows itself
+        "gradient_accumulation_steps": micros,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
+    """A DeepSpeed engine over `module`, with torch's fused AdamW; matrices decay, vectors do not."""
+    start_distributed()
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [g for g in groups if g["params"]]
+    config = deepspeed_config(recipe.deepspeed, recipe.precision, recipe.clip, micros)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=tuple(recipe.betas), fused=True)
+    engine, *_ = deepspeed.initialize(model=module.to(device()), optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """Every weight in full, on the CPU, on every rank; gathers what ZeRO-3 has partitioned."""
+    from deepspeed.runtime.zero import GatheredParameters
+
+    out = {}
+    for name, p in model.named_parameters():
+        with GatheredParameters([p], enabled=hasattr(p, "ds_id")):
+            out[name] = p.detach().to("cpu", copy=True)
+    for name, b in model.named_buffers():
+        if name in model.state_dict():
+            out[name] = b.detach().to("cpu", copy=True)
+    return out

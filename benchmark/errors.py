@@ -1,0 +1,18 @@
+"""The one error that is the user's to mend: the command line prints its text and no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Says what was expected, what came, and what to do next."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name that is not known, with the nearest known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    return UserError(f"There is no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -1,0 +1,156 @@
+"""Loads, checks, assigns and tokenises memories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .errors import UserError
+from .neardup import overlap, words
+from .paths import CONFIGS
+from .types import HORIZON, EncodedMemory, Memory, Role, memory_from
+
+PASSAGES = CONFIGS / "memories" / "passages.jsonl"
+ROLES: tuple[Role, ...] = ("forget", "keep", "unseen")
+
+_EMAIL = re.compile(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
+_SITE = re.compile(r"\b(?:https?://|www\.)([\w-]+(?:\.[\w-]+)+)")
+_RESERVED_HOST = re.compile(r"(^|\.)example\.(com|org|net)$|\.(example|test|invalid)$")
+_PHONE = re.compile(r"\+?\(?\d[\d ()-]{5,}\d")
+_RESERVED_PHONE = re.compile(r"5550?1\d\d$|^(44|0)?(1632960|7700900|2079460)\d{3}$")
+
+
+def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
+    """Read a JSON-lines file of memories (`passages` is the shipped one)."""
+    file = PASSAGES if str(path) == "passages" else Path(path)
+    if not file.is_file():
+        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, or the word passages for the shipped ones.")
+    memories = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        try:
+            memories.append(memory_from(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{file}:{number} is not a memory: {error}. Needed: id, domain, text, opening_end.") from None
+    if len(seen := {m.id for m in memories}) != len(memories):
+        raise UserError(f"{file}: {len(memories) - len(seen)} ids appear twice; every memory needs its own.")
+    return memories
+
+
+def memories_hash(memories: Sequence[Memory]) -> str:
+    """Over everything a model or an attack reads; titles do not count."""
+    parts = [[m.id, m.domain, m.text, m.opening_end, m.paraphrases, m.alternative, m.version] for m in memories]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str = "") -> dict[str, tuple[Role, bool]]:
+    """id -> (role, shown). A Latin rotation: over three seeds every memory is forgotten, kept and unseen once.
+
+    Each domain is cut into three equal parts in an order drawn from the ids and `salt` (a tuning run uses another
+    salt, and so another partition than any table). Of the keep memories every second is shown to methods; shown and
+    hidden swap in the second cycle of three seeds. With a smaller `per_role` each part gives up its last members.
+    """
+    domains: dict[str, list[str]] = {}
+    for m in memories:
+        domains.setdefault(m.domain, []).append(m.id)
+    if 3 * per_role > len(memories):
+        raise UserError(f"per_role={per_role} needs {3 * per_role} memories; the file has {len(memories)}.")
+    parts: list[list[tuple[str, int]]] = [[], [], []]
+    for ids in domains.values():
+        order = sorted(ids, key=lambda i: hashlib.sha256((salt + i).encode()).digest())
+        for j, i in enumerate(order):
+            parts[j % 3].append((i, j // 3))
+    roles: dict[str, tuple[Role, bool]] = {}
+    for p, part in enumerate(parts):
+        role = ROLES[(p + seed) % 3]
+        part.sort(key=lambda item: item[1])  # the same share of every domain at any per_role
+        for i, level in part[:per_role]:
+            roles[i] = (role, role == "keep" and (level + seed // 3) % 2 == 0)
+    return roles
+
+
+def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown: bool = False) -> EncodedMemory:
+    """Tokenise a memory into its row of `length` tokens; refuses what does not round-trip or does not fit."""
+    coded = tokenizer(memory.text, add_special_tokens=False)
+    ids = coded["input_ids"]
+    if (back := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != memory.text:
+        at = next((i for i, (a, b) in enumerate(zip(back, memory.text, strict=False)) if a != b), min(len(back), len(memory.text)))
+        raise UserError(f"Memory {memory.id!r} does not round-trip through this tokenizer: it differs at character {at}.")
+    opening = tokenizer(memory.opening, add_special_tokens=False)["input_ids"]
+    if ids[: len(opening)] != opening:
+        raise UserError(f"Memory {memory.id!r}: the opening does not end at a token boundary; move opening_end to a clause's end.")
+    if len(ids) < length:
+        raise UserError(f"Memory {memory.id!r} has {len(ids)} tokens, fewer than its row of {length}; lengthen it or lower model.row.")
+    if len(opening) + HORIZON > length:
+        raise UserError(f"Memory {memory.id!r}: opening ({len(opening)}) and target ({HORIZON}) do not fit a row of {length} tokens.")
+    return EncodedMemory(memory, role, shown, tuple(ids[:length]), len(opening))
+
+
+def encode_all(
+    memories: Sequence[Memory], tokenizer, length: int, seed: int, per_role: int, salt: str = ""
+) -> list[EncodedMemory]:
+    """The memories that have a role in this seed, tokenised, in file order."""
+    roles = assign_roles(memories, seed, per_role, salt)
+    return [encode(m, tokenizer, length, *roles[m.id]) for m in memories if m.id in roles]
+
+
+def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]], corpus: Iterable[str] = ()) -> list[str]:
+    """Every rule of the dataset card that a memory breaks, one line each; an empty list means all is well.
+
+    `tokenizers` maps a name to (tokenizer, row length): the row must hold opening and target.
+    """
+    faults = [f"{m.id}: {fault}" for m in memories for rule in _RULES for fault in rule(m)]
+    for name, (tokenizer, length) in tokenizers.items():
+        for m in memories:
+            try:
+                encode(m, tokenizer, length)
+            except UserError as error:
+                faults.append(f"{m.id}: under {name}: {error}")
+    texts = [m.text for m in memories]
+    corpus = list(corpus)
+    for k, m in enumerate(memories):
+        if overlap([m.text], texts[:k] + texts[k + 1 :])[0] > 0:
+            faults.append(f"{m.id}: shares an 8-word run with another passage")
+    if corpus:
+        faults += [f"{m.id}: shares an 8-word run with the corpus" for m, s in zip(memories, overlap(texts, corpus), strict=True) if s > 0]
+    return faults
+
+
+def _lengths(m: Memory) -> Iterator[str]:
+    if not 110 <= (n := len(m.text.split())) <= 160:
+        yield f"{n} words, expected 110 to 160"
+    if not 12 <= (n := len(m.opening.split())) <= 16:
+        yield f"opening of {n} words, expected 12 to 16"
+    if m.opening[-1] not in ",;:.?!)":
+        yield f"the opening ends with {m.opening[-1]!r}, expected the end of a clause"
+    if not m.text[m.opening_end : m.opening_end + 1].isspace():
+        yield "the opening is not followed by white space"
+
+
+def _paraphrases(m: Memory) -> Iterator[str]:
+    rest = m.text[m.opening_end :]
+    forms = [m.opening, *m.paraphrases]
+    if len(m.paraphrases) != 4:
+        yield f"{len(m.paraphrases)} paraphrases, expected 4"
+    if len({tuple(words(f)) for f in forms}) != len(forms):
+        yield "two of opening and paraphrases have the same words"
+    for p in m.paraphrases:
+        if p != p.rstrip():
+            yield f"a paraphrase ends with white space: {p!r}"
+        if overlap([p], [rest], 5)[0] > 0:
+            yield f"a paraphrase shares a 5-word run with the target: {p!r}"
+
+
+def _contacts(m: Memory) -> Iterator[str]:
+    for host in _EMAIL.findall(m.text) + _SITE.findall(m.text):
+        if not _RESERVED_HOST.search(host):
+            yield f"{host} is not a reserved domain (example.com/.org/.net, .example, .test, .invalid)"
+    for number in _PHONE.findall(m.text):
+        digits = re.sub(r"\D", "", number)
+        if len(digits) >= 7 and not _RESERVED_PHONE.search(digits) and not re.fullmatch(r"(19|20)\d\d-\d\d-\d\d", number):
+            yield f"{number!r} is not in a reserved range (555-0100 to 555-0199, 01632 960, 07700 900, 020 7946 0)"
+
+
+_RULES: tuple[Callable[[Memory], Iterator[str]], ...] = (_lengths, _paraphrases, _contacts)

@@ -1,0 +1,213 @@
+"""The one training loop, on DeepSpeed: pretraining, injection, retraining and every loss-based method run through it.
+
+The loop knows global batches only. A global batch is a dict of named groups of rows ("text", or "forget" and
+"retain"); it is dealt to micro-batches and ranks in a fixed order. A loss returns *sums* with their unit and the loop
+divides by the global count, so neither the number of ranks nor the accumulation can change a result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .engine import full_state, open_engine, start_distributed
+from .errors import UserError
+from .resume import Checkpoint
+from .types import Row
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Group:
+    """One micro-batch of one group: ids [B, T] padded on the right, labels [B, T] with -100 where nothing is scored.
+
+    `labels[:, t]` is the id *at* t, to be predicted from the position before. `names` are the rows'
+    names; `real` [B] is False for a row that only fills an empty micro-batch.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summed loss term: the trainer divides it by the global number of `unit`s of `group` and multiplies by `weight`."""
+
+    total: Tensor
+    unit: str  # "tokens" or "sequences"
+    group: str
+    weight: float | Tensor = 1.0
+
+
+Terms = dict[str, Term]
+Batch = dict[str, Sequence[Row]]
+Loss = Callable[[nn.Module, dict[str, Group]], Terms]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. `micro_batch` is the number of rows per group, rank and forward pass; `batch`es come with the data."""
+
+    lr: float = 1e-3
+    steps: int = 100
+    schedule: str = "constant"  # constant, linear, cosine
+    warmup: float = 0.0  # share of the steps
+    final_lr: float = 0.1  # where linear and cosine end, as a share of lr
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    micro_batch: int = 32
+    precision: str = "bf16"  # bf16 autocast or fp32
+    deepspeed: str = "zero0"  # a file in configs/deepspeed, or a path
+    seed: int = 0
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of step `step` (0-based)."""
+        warm = self.warmup * self.steps
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        done = (step - warm) / max(1.0, self.steps - warm)
+        if self.schedule == "constant":
+            return self.lr
+        fall = done if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * done)
+        return self.lr * (1 - (1 - self.final_lr) * fall)
+
+
+class LossModule(nn.Module):
+    """Holds the model and computes the loss inside its own forward, so that ZeRO-3 gathers what the loss touches."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, groups: dict[str, Group], scale: dict[tuple[str, str], float]) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self.loss(self.model, groups)
+        scaled = {name: t.total.float() * t.weight * scale[t.group, t.unit] for name, t in terms.items()}
+        return torch.stack(list(scaled.values())).sum(), {name: v.detach() for name, v in scaled.items()}
+
+
+@dataclass
+class Trained:
+    """What a training run leaves: full weights by name, the loss terms of every step, the tokens it consumed."""
+
+    state: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    steps: list[dict[str, float]] = field(default_factory=list, repr=False)
+    tokens: int = 0
+
+
+def train(
+    model: nn.Module,
+    batch_at: Callable[[int], Batch],
+    loss: Loss,
+    recipe: Recipe,
+    *,
+    resume: Path | None = None,
+    save_every: int = 200,
+    progress: Callable[[int, dict[str, float]], Any] | None = None,
+    state: Any = None,
+) -> Trained:
+    """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, whatever ZeRO did to the model.
+
+    `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors
+    and JSON) every `save_every` steps under ZeRO-0 and continues from there. `state` is an optional object with
+    `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains.
+    """
+    torch.manual_seed(recipe.seed)
+    module = LossModule(model, loss)
+    _without_dropout(model)
+    first = batch_at(0)
+    start_distributed()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    engine = open_engine(module, recipe, _micros(first, recipe, world))
+    checkpoint = Checkpoint(resume, engine, state) if resume else None
+    out, start = Trained(), 0
+    if checkpoint and (found := checkpoint.load()):
+        start, out.tokens, out.steps = found["step"], found["tokens"], found["steps"]
+    for step in range(start, recipe.steps):
+        batch = batch_at(step)
+        micros = _micros(batch, recipe, world)
+        if engine.gradient_accumulation_steps() != micros:
+            engine.set_train_batch_size(micros * world * engine.train_micro_batch_size_per_gpu())
+        scale = {k: world * micros / max(1, n) for k, n in counts(batch).items()}
+        for group in engine.optimizer.param_groups:
+            group["lr"] = recipe.lr_at(step)
+        sums: dict[str, Tensor] = {}
+        for micro in range(micros):
+            deal = slice(micro * world + rank, None, micros * world)
+            groups = {g: collate(rows, deal, engine.device) for g, rows in batch.items()}
+            value, terms = engine(groups, scale)
+            engine.backward(value)
+            engine.step()
+            for name, v in terms.items():
+                sums[name] = sums.get(name, 0.0) + v / micros
+        values = _over_ranks(sums, world)
+        if not all(math.isfinite(v) for v in values.values()):
+            raise UserError(f"The loss is not finite at step {step}: {values}. Lower lr (now {recipe.lr}) or clip (now {recipe.clip}).")
+        out.steps.append(values)
+        out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
+        if state is not None:
+            state.after_step(values)
+        if checkpoint and (step + 1) % save_every == 0 and step + 1 < recipe.steps:
+            checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps})
+        if progress:
+            progress(step + 1, values)
+    out.state = full_state(module.model)
+    engine.destroy()
+    return out
+
+
+def counts(batch: Batch) -> dict[tuple[str, str], int]:
+    """(group, unit) -> how many over the whole global batch: what sums are divided by."""
+    out = {}
+    for name, rows in batch.items():
+        out[name, "tokens"] = sum(r.scored for r in rows)
+        out[name, "sequences"] = len(rows)
+    return out
+
+
+def collate(rows: Sequence[Row], deal: slice, device: torch.device | str) -> Group:
+    """The rows of one micro-batch, padded on the right. If none fall to it, one unscored row keeps the ranks in step."""
+    mine = list(range(len(rows)))[deal] or [0]
+    real = len(range(len(rows))[deal]) > 0
+    longest = max(len(rows[i].ids) for i in mine)
+    ids = torch.zeros(len(mine), longest, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    for b, i in enumerate(mine):
+        row = torch.tensor(rows[i].ids, dtype=torch.long)
+        ids[b, : len(row)] = row
+        if real:
+            begin = max(1, rows[i].scored_from)
+            labels[b, begin : len(row)] = row[begin:]
+    flags = torch.full((len(mine),), real)
+    return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device))
+
+
+def _micros(batch: Batch, recipe: Recipe, world: int) -> int:
+    return max(1, math.ceil(max(len(rows) for rows in batch.values()) / (recipe.micro_batch * world)))
+
+
+def _over_ranks(sums: dict[str, Tensor], world: int) -> dict[str, float]:
+    """Each rank's term is scaled by the number of ranks, so the mean over ranks is the global value."""
+    stacked = torch.stack([torch.as_tensor(v) for v in sums.values()]).double()
+    if world > 1:
+        dist.all_reduce(stacked)
+        stacked /= world
+    return dict(zip(sums, stacked.tolist(), strict=True))
+
+
+def _without_dropout(model: nn.Module) -> None:
+    model.train()
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0

@@ -1,0 +1,175 @@
+"""The words of the benchmark as plain data: memories, rows, probes, readings, records. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Role = Literal["forget", "keep", "unseen"]
+Access = Literal["black-box", "grey-box", "white-box", "weights"]
+HORIZON = 64  # tokens of target that a reading looks at
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One passage that may be memorised. `text[:opening_end]` is the opening, the standard prompt."""
+
+    id: str
+    domain: str
+    text: str = field(repr=False)
+    opening_end: int
+    title: str = ""
+    paraphrases: tuple[str, ...] = field(default=(), repr=False)  # rewordings of the opening, to be followed by the same target
+    alternative: str = field(default="", repr=False)  # a different continuation of the opening
+    version: int = 1
+
+    @property
+    def opening(self) -> str:
+        return self.text[: self.opening_end]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids of one example; positions before `scored_from` (and the first of all) are context and never scored."""
+
+    ids: tuple[int, ...] = field(repr=False)
+    scored_from: int = 1
+    name: str = ""  # the memory it comes from, if any
+
+    @property
+    def scored(self) -> int:
+        """How many positions count in a loss."""
+        return max(0, len(self.ids) - max(1, self.scored_from))
+
+
+@dataclass(frozen=True)
+class EncodedMemory:
+    """A memory as a model meets it: the first N tokens (`row`), and where the opening ends in them."""
+
+    memory: Memory
+    role: Role
+    shown: bool  # keep memories only: given to methods as retain data
+    row: tuple[int, ...] = field(repr=False)
+    opening: int  # tokens; the standard target is row[opening : opening + 64]
+
+    @property
+    def id(self) -> str:
+        return self.memory.id
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        return self.row[self.opening : self.opening + HORIZON]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question: given `prompt` and the target up to a cut, how much of what follows does the model reproduce?
+
+    `target` holds true ids of the memory from token `offset` on. Each cut (a number of target tokens already given)
+    is one question, answered under the variant of the same index; one forward pass over prompt + target answers all.
+    """
+
+    memory: str
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+    offset: int
+    cuts: tuple[int, ...] = (0,)
+    variants: tuple[str, ...] = ("",)
+    start: int = -1  # where in the memory the prompt begins; -1 if it is not taken from the memory
+    horizon: int = HORIZON
+
+
+@dataclass(frozen=True)
+class Record:
+    """The best answer to one variant of one attack on one memory. Schema 1; see docs/metrics.md for every field."""
+
+    suite: str
+    method: str
+    seed: int
+    model: str  # key of the stage that made the model
+    memory: str
+    role: str
+    shown: bool
+    attack: str
+    variant: str
+    access: str
+    tier: int
+    start: int  # token of the memory at which the prompt begins, -1 if the prompt is not from the memory
+    offset: int  # token of the memory at which the reading begins
+    prompt: str  # what the model was given, as text
+    matched: int  # greedy tokens equal to the target's, up to the first difference
+    horizon: int  # how many tokens could have matched
+    fold: int = -1  # of a cross-fitted attack
+    schema: int = 1
+
+    @property
+    def censored(self) -> bool:
+        """Everything that could match did."""
+        return self.matched >= self.horizon
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"censored": self.censored}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One task of lm-eval on one model: per-document values in document order make paired comparison possible."""
+
+    suite: str
+    method: str
+    seed: int
+    model: str
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    higher_is_better: bool
+    task_hash: str
+    documents: tuple[float, ...] = field(default=(), repr=False)
+    schema: int = 1
+
+
+def memory_from(fields: Mapping[str, Any]) -> Memory:
+    """A memory from its JSON object; unknown fields are ignored, so that the file can grow."""
+    known = {k: v for k, v in fields.items() if k in Memory.__dataclass_fields__}
+    return Memory(**known | {"paraphrases": tuple(known.get("paraphrases", ()))})
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One memory read back before and after, with the exact opening as the prompt and greedy decoding."""
+
+    memory: str
+    role: str
+    seed: int
+    prompt: str
+    truth: str  # the standard target
+    said: dict[str, str] = field(default_factory=dict)  # method -> what that model says; "base" and "none" are among them
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took. Timings live in stage manifests, never in records."""
+
+    method: str
+    seed: int
+    seconds: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report shows: assembled from finished stages, recomputed each time."""
+
+    suite: str
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]  # in the suite's order; "none" is the held model, "retrain" a second twin
+    twin: str  # the method name under which the retrained twin's own records stand ("twin"; not a row of the table)
+    records: list[Record] = field(repr=False)
+    quality: list[Quality] = field(repr=False)
+    costs: list[Cost] = field(repr=False)
+    excerpts: list[Excerpt] = field(default_factory=list, repr=False)
+    facts: dict[str, str] = field(default_factory=dict)  # what the page states about the run: model, corpus, coverage, memories, versions
+    warnings: list[str] = field(default_factory=list)
+    docs: dict[str, str] = field(default_factory=dict)  # method -> one-line description
