@@ -37,6 +37,7 @@ class Group:
     labels: Tensor
     names: tuple[str, ...]
     real: Tensor
+    serial: Tensor  # [B], the row's place in the whole run: for draws that must not depend on ranks
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def train(
         sums: dict[str, Tensor] = {}
         for micro in range(micros):
             deal = slice(micro * world + rank, None, micros * world)
-            groups = {g: collate(rows, deal, engine.device) for g, rows in batch.items()}
+            groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
             value, terms = engine(groups, scale)
             engine.backward(value)
             engine.step()
@@ -176,7 +177,7 @@ def counts(batch: Batch) -> dict[tuple[str, str], int]:
     return out
 
 
-def collate(rows: Sequence[Row], deal: slice, device: torch.device | str) -> Group:
+def collate(rows: Sequence[Row], deal: slice, device: torch.device | str, step: int = 0) -> Group:
     """The rows of one micro-batch, padded on the right. If none fall to it, one unscored row keeps the ranks in step."""
     mine = list(range(len(rows)))[deal] or [0]
     real = len(range(len(rows))[deal]) > 0
@@ -190,7 +191,8 @@ def collate(rows: Sequence[Row], deal: slice, device: torch.device | str) -> Gro
             begin = max(1, rows[i].scored_from)
             labels[b, begin : len(row)] = row[begin:]
     flags = torch.full((len(mine),), real)
-    return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device))
+    serial = torch.tensor([step * len(rows) + i for i in mine])
+    return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device), serial.to(device))
 
 
 def _micros(batch: Batch, recipe: Recipe, world: int) -> int:

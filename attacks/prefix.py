@@ -1,0 +1,21 @@
+"""The beginning of the memory as the prompt: the opening, and its first k tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+
+
+@dataclass(frozen=True)
+class Prefix(Prompting):
+    """The exact opening, and partial prefixes of k tokens (discoverable memorisation; Carlini et al. 2022, arXiv 2202.07646)."""
+
+    lengths: tuple[int, ...] = (8, 16, 32, 64)
+
+    def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
+        fitting = [k for k in self.lengths if k < len(memory.row)]
+        cuts = (memory.opening, *fitting)
+        variants = ("opening", *(f"k{k}" for k in fitting))
+        yield Probe(memory.id, (), memory.row, 0, cuts, variants, start=0)

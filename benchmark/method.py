@@ -1,0 +1,189 @@
+"""What an unlearning method is, what it is given, and the inherited loop of the loss-based ones."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import UserError
+from .losses import language_model_loss, nll_sum, scored_logits, sequence_nll
+from .seeds import derive, rng
+from .stream import Stream
+from .subject import Subject
+from .training import Batch, Group, Loss, Recipe, Term, Terms, collate, train
+from .types import Row
+
+__all__ = ["Descent", "Group", "History", "Loss", "Method", "Reference", "Term", "Terms", "Trainer", "UnlearningData"]
+
+
+@dataclass
+class Trainer:
+    """Runs training for a method: holds precision, DeepSpeed configuration, seed, resume folder and progress."""
+
+    precision: str = "bf16"
+    deepspeed: str = "zero0"
+    seed: int = 0
+    resume: Path | None = None
+    progress: Callable[[int, int, dict[str, float]], Any] | None = None
+    tokens: int = 0  # consumed so far, over all runs
+    steps: list[dict[str, float]] = field(default_factory=list)
+
+    def fit(self, start: Subject, batch_at: Callable[[int], Batch], loss: Loss, recipe: Recipe, state: Any = None) -> Subject:
+        """Train a copy of `start` and return it; `start` is not changed."""
+        recipe = replace(recipe, precision=self.precision, deepspeed=self.deepspeed, seed=derive(self.seed, "train") % 2**31)
+
+        def show(step: int, values: dict[str, float]) -> None:
+            if self.progress:
+                self.progress(step, recipe.steps, values)
+
+        done = train(start.fresh(), batch_at, loss, recipe, resume=self.resume, progress=show, state=state)
+        self.tokens += done.tokens
+        self.steps += done.steps
+        return start.with_state(done.state)
+
+
+@dataclass(frozen=True)
+class History:
+    """How the held model came to be; only methods that declare `needs_history` get it."""
+
+    base: Subject
+    stream: Stream  # the held model's own stream
+
+    def replay(self, trainer: Trainer, loss: Loss = language_model_loss, *, forget: bool, order: str = "stream") -> Subject:
+        """Train the base on the stream again, with or without the forget set, with another loss or in another order."""
+        stream = replace(self.stream, forget=forget, order=order)
+        c = stream.config
+        recipe = Recipe(
+            lr=c.lr, steps=stream.steps, schedule=c.schedule, warmup=c.warmup, final_lr=c.final_lr,
+            weight_decay=c.weight_decay, micro_batch=c.batch,
+        )  # fmt: skip
+        return trainer.fit(self.base, stream.batch_at, loss, recipe)
+
+
+@dataclass(frozen=True)
+class UnlearningData:
+    """All that a method may see: the forget texts, retain text, and the shown half of the keep memories."""
+
+    forget: Sequence[Row]
+    shown: Sequence[Row]
+    retain: Callable[[int], Row] = field(repr=False)  # row k of an endless supply of ordinary text
+    seed: int = 0
+    history: History | None = None
+
+
+class Method(ABC):
+    """Turns the held model into an unlearned model. A plug-in is a frozen dataclass; its fields are hyper-parameters."""
+
+    needs_history: ClassVar[bool] = False
+    paper: ClassVar[str] = ""
+
+    @abstractmethod
+    def unlearn(self, held: Subject, data: UnlearningData, train: Trainer) -> Subject:
+        """Return the unlearned model; `held` must not be changed."""
+
+
+@dataclass
+class Reference:
+    """What the held model says: log-probabilities of the forget rows computed once, logits only on request."""
+
+    held: Subject
+    rows: Sequence[Row] = field(repr=False, default=())
+
+    @cached_property
+    def _table(self) -> dict[str, float]:
+        model = self.held.model
+        out: dict[str, float] = {}
+        with torch.no_grad():
+            for start in range(0, len(self.rows), 16):
+                part = self.rows[start : start + 16]
+                group = collate(part, slice(None), next(model.parameters()).device)
+                out |= dict(zip((r.name for r in part), (-sequence_nll(model, group)).tolist(), strict=True))
+        return out
+
+    def log_probability(self, group: Group) -> Tensor:
+        """log p_ref(x) per row [B], summed over its scored tokens; from the table, so it costs no forward pass."""
+        return torch.tensor([self._table[name] for name in group.names], device=group.ids.device)
+
+    @torch.no_grad()
+    def logits(self, group: Group) -> Tensor:
+        """The held model's logits [N, V] at the group's scored positions: one forward pass of a second model."""
+        return scored_logits(self.held.model, group)[0].float()
+
+
+@dataclass(frozen=True)
+class Descent(Method):
+    """A method that is one loss: the loop over forget and retain rows is inherited."""
+
+    lr: float = 1e-4
+    epochs: int = 5  # passes over the forget set
+    batch: int = 8  # forget rows per step, and as many retain rows
+    schedule: str = "constant"
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
+
+    uses_retain: ClassVar[bool] = True
+
+    @abstractmethod
+    def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
+        """Named summed terms; the trainer divides each by the global count of its unit."""
+
+    def steps(self, data: UnlearningData) -> int:
+        return self.epochs * math.ceil(len(data.forget) / self.batch)
+
+    def batch_at(self, data: UnlearningData) -> Callable[[int], Batch]:
+        """Forget rows in a new order each epoch; retain rows from the shown memories and from ordinary text in turn."""
+        per_epoch = math.ceil(len(data.forget) / self.batch)
+        shown = round(self.batch * self.shown_share) if data.shown else 0
+
+        def at(step: int) -> Batch:
+            epoch, place = divmod(step, per_epoch)
+            order = rng(data.seed, "forget", epoch).permutation(len(data.forget))
+            chosen = order[place * self.batch : (place + 1) * self.batch]
+            batch: Batch = {"forget": [data.forget[i] for i in chosen]}
+            if self.uses_retain:
+                first = step * shown
+                rows = [self._shown(data, first + i) for i in range(shown)]
+                text = self.batch - shown
+                batch["retain"] = rows + [data.retain(step * text + i) for i in range(text)]
+            return batch
+
+        return at
+
+    def unlearn(self, held: Subject, data: UnlearningData, train: Trainer) -> Subject:
+        reference = Reference(held, data.forget)
+        recipe = Recipe(
+            lr=self.lr, steps=self.steps(data), schedule=self.schedule, warmup=self.warmup,
+            weight_decay=self.weight_decay, micro_batch=self.batch,
+        )  # fmt: skip
+
+        def loss(model: nn.Module, groups: dict[str, Group]) -> Terms:
+            return self.loss(model, groups["forget"], groups.get("retain", groups["forget"]), reference)
+
+        return train.fit(held, self.batch_at(data), loss, recipe)
+
+    @staticmethod
+    def _shown(data: UnlearningData, k: int) -> Row:
+        epoch, place = divmod(k, len(data.shown))
+        return data.shown[rng(data.seed, "shown", epoch).permutation(len(data.shown))[place]]
+
+
+def retain_term(kind: str, model: nn.Module, retain: Group, reference: Reference, weight: float) -> Term:
+    """The retain side of a loss, summed over scored tokens: "nll", or "kl" = KL(p_ref || p) over scored positions only."""
+    if kind == "nll":
+        return Term(nll_sum(model, retain), "tokens", "retain", weight)
+    if kind != "kl":
+        raise UserError(f"retain_loss={kind!r}: expected nll or kl.")
+    logits, _, _ = scored_logits(model, retain)
+    theirs = F.log_softmax(reference.logits(retain), -1)
+    total = F.kl_div(F.log_softmax(logits.float(), -1), theirs, reduction="sum", log_target=True)
+    return Term(total, "tokens", "retain", weight)

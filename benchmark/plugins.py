@@ -1,0 +1,111 @@
+"""The folder is the registry: `methods/npo.py` is the method `npo`. Code from outside comes in by file, path or entry point."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .config import build
+from .errors import UserError, unknown
+
+ROOT = __package__.rpartition(".")[0]  # the import name that benchmark, methods and attacks share
+FOLDERS = {"method": "methods", "attack": "attacks"}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A method or attack class with its name and the hash of its source."""
+
+    kind: str
+    name: str
+    cls: type
+    source: str
+
+    @property
+    def doc(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.cls) or "").partition("\n")[0]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Field -> default."""
+        return {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(self.cls)}  # type: ignore[misc]
+
+    def make(self, given: dict[str, Any]) -> Any:
+        """An instance with these fields changed; wrong names and types are the user's error."""
+        return build(self.cls, given, f"{self.kind} {self.name}")
+
+
+def names(kind: str) -> list[str]:
+    """Every plug-in of the folder and of installed entry points."""
+    return sorted({*_shipped(kind), *_entry_points(kind)})
+
+
+@cache
+def find(kind: str, name: str) -> Plugin:
+    """A plug-in by name (`npo`), dotted path (`my_lab.forget:Forget`) or file (`./forget.py:Forget`)."""
+    if ":" in name or name.endswith(".py"):
+        place, _, attribute = name.partition(":")
+        module = _from_file(Path(place)) if place.endswith(".py") else _import(place, name)
+        return _plugin(kind, attribute or Path(place).stem, module, attribute)
+    if name in _shipped(kind):
+        return _plugin(kind, name, importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}"), "")
+    if name in (outside := _entry_points(kind)):
+        cls = outside[name].load()
+        return _plugin(kind, name, sys.modules[cls.__module__], cls.__name__)
+    raise unknown(kind, name, names(kind))
+
+
+def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
+    base = getattr(importlib.import_module(f"{ROOT}.benchmark.{kind}"), kind.capitalize())
+    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__ and issubclass(c, base)]
+    if attribute:
+        own = [c for c in own if c.__name__ == attribute]
+    if len(own) != 1:
+        found = ", ".join(c.__name__ for c in own) or "none"
+        raise UserError(f"{module.__file__} should define one {base.__name__} class{f' named {attribute}' if attribute else ''}; found {found}.")
+    if not is_dataclass(own[0]):
+        raise UserError(f"{own[0].__name__} in {module.__file__} should be a frozen dataclass: put @dataclass(frozen=True) above it.")
+    if inspect.isabstract(own[0]):
+        missing = ", ".join(sorted(own[0].__abstractmethods__))
+        raise UserError(f"{own[0].__name__} in {module.__file__} does not define {missing}.")
+    source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
+    return Plugin(kind, name, own[0], source)
+
+
+@cache
+def _shipped(kind: str) -> tuple[str, ...]:
+    folder = Path(__file__).resolve().parent.parent / FOLDERS[kind]
+    return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
+
+
+def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    return {e.name: e for e in importlib.metadata.entry_points(group=f"palimpsest.{FOLDERS[kind]}")}
+
+
+def _from_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise UserError(f"There is no file {str(file)!r}.")
+    name = "palimpsest_file_" + hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import(place: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{name!r}: the module {place!r} cannot be imported ({error}). Is it installed, or on PYTHONPATH?") from None

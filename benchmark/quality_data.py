@@ -1,0 +1,108 @@
+"""The data of the local quality tasks: a pure function of a corpus's quality split and the configuration. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .corpus import Corpus
+from .docstrings import digest
+from .errors import UserError, unknown
+
+HALVES = ("test", "validation")
+LONGEST = 700  # characters of a document whose bits are counted: about 230 tokens, within the rows pocket models were trained on
+CONTEXT, CONTINUATION = 60, 16  # words before and in a continuation
+BEFORE_LAST = 40  # words at least before a last word
+SEARCHED = 40  # words after the least context in which a place to cut is looked for
+FEWEST = 4  # documents that a task needs: one continuation and three distractors
+LAST_WORD = re.compile(r"(?<=\S) [A-Za-z]{3,}(?=[.,;:!?)]*(?:\s|$))")
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """What is measured. `half` is `test` for published tables and `validation` for tuning; they share no document."""
+
+    tasks: tuple[str, ...] = ("palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word")  # any lm-eval names
+    documents: int | None = 200  # per task; None takes all
+    batch: int = 32
+    half: str = "test"
+
+
+def half_of(corpus: Corpus, half: str) -> list[str]:
+    """The documents of one half of the quality split, in the order of their hashes; a bit of the hash says which half."""
+    if half not in HALVES:
+        raise unknown("half of the quality split", half, HALVES)
+    keyed = sorted((digest(text), text) for text in set(corpus.splits["quality"]))
+    return [text for key, text in keyed if int(key, 16) % 2 == HALVES.index(half)]
+
+
+def write_items(task: str, corpus: Corpus, config: QualityConfig, folder: Path) -> Path:
+    """Write one local task's documents as JSON lines and return the file; a file that says the same already is left alone."""
+    items = BUILDERS[task](half_of(corpus, config.half))[: config.documents]
+    if len(items) < FEWEST:
+        raise UserError(
+            f"The {config.half} half of the quality split has {len(items)} documents that are long enough for {task}; at least "
+            f"{FEWEST} are needed. Use a larger corpus, or leave {task} out of quality.tasks."
+        )
+    # lm-eval batches rolling windows in file order: neighbours of one length need no padding
+    lines = sorted((json.dumps(item) + "\n" for item in items), key=lambda line: (len(line), line))
+    file = folder / f"{task}-{config.half}.jsonl"
+    if not file.exists() or file.read_text("utf-8") != "".join(lines):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{os.getpid()}-{file.name}")
+        part.write_text("".join(lines), "utf-8")
+        part.rename(file)
+    return file
+
+
+def _texts(documents: Sequence[str]) -> list[Item]:
+    return [{"text": text if len(text) <= LONGEST else text[: LONGEST + 1].rsplit(None, 1)[0]} for text in documents]
+
+
+def _choices(documents: Sequence[str]) -> list[Item]:
+    """Every continuation is the right answer once and a distractor elsewhere, so no choice gives itself away by its source."""
+    pairs = [pair for text in documents if (pair := _continuation(text))]
+    pool = sorted({continuation for _, continuation in pairs})
+    if len(pool) < FEWEST:
+        return []
+    items = []
+    for context, truth in pairs:
+        draw = random.Random(digest(context + truth))
+        choices = [c for c in draw.sample(pool, 4) if c != truth][:3]
+        answer = draw.randrange(4)
+        choices.insert(answer, truth)
+        items.append({"context": context, "choices": choices, "answer": answer})
+    return items
+
+
+def _continuation(text: str) -> tuple[str, str] | None:
+    """The opening words and the next ones, parted at a single space: the separator that all four choices are given."""
+    words = list(re.finditer(r"\S+", text))
+    for cut in range(CONTEXT, min(CONTEXT + SEARCHED, len(words) - CONTINUATION + 1)):
+        if text[words[cut - 1].end() : words[cut].start()] == " ":
+            return text[: words[cut - 1].end()], text[words[cut].start() : words[cut + CONTINUATION - 1].end()]
+    return None
+
+
+def _last_words(documents: Sequence[str]) -> list[Item]:
+    items = []
+    for text in documents:
+        words = [word.end() for word in re.finditer(r"\S+", text)][: BEFORE_LAST + SEARCHED]
+        found = LAST_WORD.search(text, words[BEFORE_LAST - 1], words[-1]) if len(words) > BEFORE_LAST else None
+        if found:
+            items.append({"context": text[: found.start()], "target": found.group()})
+    return items
+
+
+BUILDERS: dict[str, Callable[[Sequence[str]], list[Item]]] = {
+    "palimpsest_bits_per_byte": _texts,
+    "palimpsest_choice": _choices,
+    "palimpsest_last_word": _last_words,
+}

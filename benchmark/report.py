@@ -1,0 +1,202 @@
+"""Shows Results: the pages, the tables, the table on the terminal, and one memory explained."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..leaderboard.grids import Cell, as_frame, grids, main_caption, main_columns, number
+from ..leaderboard.tables import MainTable, main_table
+from .errors import UserError, unknown
+from .types import Excerpt, Record, Results
+
+Format = Literal["md", "html", "csv", "latex"]
+FILES: dict[str, Format] = {"report.md": "md", "report.html": "html", "table.csv": "csv", "table.tex": "latex"}
+TEMPLATES = Path(__file__).parent / "templates"
+NARROW = 120  # columns that the terminal table must fit
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "–": "--",
+    "≈": r"$\approx$", "†": r"\dag{}", "±": r"$\pm$", "…": r"\dots{}", "*": r"$^\ast$", "[": "{[}", "]": "{]}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one model says, split at the first difference from the true text."""
+
+    method: str
+    agrees: str
+    rest: str
+
+
+def write_report(results: Results, folder: Path | str) -> list[Path]:
+    """Write report.md, report.html, table.csv and table.tex; existing files are replaced."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = main_table(results)
+    for name, format in FILES.items():
+        (folder / name).write_text(_rendered(results, table, format), encoding="utf-8")
+    return [folder / name for name in FILES]
+
+
+def render(results: Results, format: Format) -> str:
+    """The report as Markdown or HTML, or its table as CSV or LaTeX."""
+    if format not in FILES.values():
+        raise unknown("format", format, FILES.values())
+    return _rendered(results, main_table(results), format)
+
+
+def _rendered(results: Results, table: MainTable, format: Format) -> str:
+    if format == "csv":
+        return as_frame(table).to_csv(index=False, lineterminator="\n")
+    context: dict[str, Any] = {"grids": grids(table)}
+    if format == "latex":
+        return _tex_environment().get_template("table.tex").render(context)
+    context |= {
+        "suite": results.suite,
+        "headline": headline(table),
+        "warnings": results.warnings,
+        "facts": list(results.facts.items()),
+        "docs": [(row.method, row.doc) for row in table.rows if row.doc],
+        "passages": [_passage(e, (*results.methods, results.twin)) for e in results.excerpts],
+    }
+    if format == "html":
+        context |= {"style": (TEMPLATES / "style.css").read_text(), "figures": _figures(results, table)}
+    return _environment(format == "html").get_template(f"report.{format}").render(context)
+
+
+def headline(table: MainTable) -> str:
+    """One sentence: who forgets best, with the interval, and who cannot be told apart from it."""
+    best = next((row for row in table.rows if row.standing == "best"), None)
+    if best is None:
+        return "No method of this suite kept its quality and could be ranked."
+    x = table.ranked(best).scaled(100 if table.calibrated else 1)
+    what = f"leaks {number(x.value)}%" if table.calibrated else f"reads {number(x.value)} tokens further than the twin"
+    tied = [row.method for row in table.rows if row.standing == "tied"]
+    others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
+    held = f"Among the methods that kept their quality, {best.method} holds back best: it {what}"
+    return f"{held} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
+
+
+def _figures(results: Results, table: MainTable) -> list[dict[str, str]]:
+    from . import plots  # matplotlib takes half a second, and the terminal table does not need it
+
+    quality = (
+        "What forgetting costs against what still leaks, with 95% intervals; the lower left is best. Diamonds are references; "
+        "grey dots have collapsed; shaded is the region of collapse."
+    )
+    curves = "Share of forget memories of which at least x tokens come back, by attack. Grey: the twin under its best attack."
+    found = [(plots.quality_figure(table), quality), (plots.curves_figure(results, table), curves)]
+    for attack, svg in plots.prompt_length_figures(results, table).items():
+        found.append((svg, f"The same for {attack}, by the length of the prompt in tokens. Grey: the twin."))
+    return [{"svg": svg, "caption": caption} for svg, caption in found if svg]
+
+
+def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
+    names = [m for m in dict.fromkeys(("base", "none", *order, *excerpt.said)) if m in excerpt.said]
+    said = [_compared(m, excerpt.said[m], excerpt.truth) for m in names]
+    return {
+        "memory": excerpt.memory, "role": excerpt.role, "seed": excerpt.seed,
+        "prompt": excerpt.prompt, "truth": excerpt.truth.strip(), "said": said,
+    }  # fmt: skip
+
+
+def _compared(method: str, said: str, truth: str) -> Said:
+    said = said.lstrip()
+    shared = len(os.path.commonprefix([said, truth.lstrip()]))
+    return Said(method, said[:shared], said[shared:])
+
+
+@cache
+def _environment(html: bool) -> Environment:
+    env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined, trim_blocks=True)
+    env.filters["md"] = escape_markdown
+    return env
+
+
+@cache
+def _tex_environment() -> Environment:
+    # Braces and percent signs belong to LaTeX, so the template's own marks are others.
+    env = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, autoescape=False,
+        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
+    )  # fmt: skip
+    env.filters["tex"] = escape_latex
+    return env
+
+
+def escape_markdown(text: str) -> str:
+    """Text as it stands, on one line: nothing in it is read as Markdown, as HTML or as the end of a cell."""
+    one_line = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").strip()
+    return re.sub(r"([\\`*_{}\[\]|~#>$])", r"\\\1", one_line)
+
+
+def escape_latex(text: str) -> str:
+    """Text as it stands; nothing in it is read as a command."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def print_table(results: Results, console: Console) -> None:
+    """Print the main table, at most 120 columns wide, with its explanation and the run's warnings below."""
+    table = main_table(results)
+    columns = main_columns(table, seeds=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=results.suite, title_justify="left")
+    for title in columns:
+        shown.add_column(title, justify="left" if title == "Method" else "right", overflow="fold", no_wrap=title != "Method")
+    for row in table.rows:
+        style = "bold" if row.standing else "dim" if row.collapsed or row.reference else ""
+        shown.add_row(*(_rich_cell(read(row)) for read in columns.values()), style=style)
+    width = min(console.width, NARROW)
+    console.print(shown, width=width)
+    console.print(Text(main_caption(table), style="dim"), width=width)
+    for warning in results.warnings:
+        console.print(Text(f"Warning: {warning}", style="yellow"), width=width)
+
+
+def _rich_cell(cell: Cell) -> Text:
+    return Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim not bold"))
+
+
+def explain(results: Results, memory: str, attack: str) -> str:
+    """What one attack read of one memory, method by method: the best prompt, how much matched, and the true text if known."""
+    asked = [r for r in results.records if r.memory == memory]
+    if not asked:
+        raise UserError(f"No record of this suite is about memory {memory!r}; it has {_some({r.memory for r in results.records})}.")
+    if not (asked := [r for r in asked if r.attack == attack]):
+        raise unknown("attack", attack, {r.attack for r in results.records})
+    lines = [f"{attack} on {memory} ({asked[0].access}, tier {asked[0].tier})"]
+    for seed in sorted({r.seed for r in asked}):
+        here = [r for r in asked if r.seed == seed]
+        lines += ["", f"Seed {seed}, role {here[0].role}:"]
+        for method in dict.fromkeys((*results.methods, results.twin)):
+            if found := [r for r in here if r.method == method]:
+                lines += _best_answer(max(found, key=lambda r: r.matched), len(found))
+        true = [e.truth for e in results.excerpts if (e.memory, e.seed) == (memory, seed)]
+        lines += [f"  the true text after the exact opening: {text!r}" for text in true]
+    return "\n".join(lines)
+
+
+def _best_answer(best: Record, variants: int) -> list[str]:
+    where = f"from token {best.offset} of the memory"
+    of = f", the best of {variants} variants" if variants > 1 else ""
+    return [
+        f"  {best.method}: {best.matched} of {best.horizon} tokens {where} ({best.variant or best.attack}{of})",
+        f"    prompt: {best.prompt!r}",
+    ]
+
+
+def _some(names: set[str], most: int = 5) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -1,0 +1,169 @@
+"""Intervals and tests. Rates are shares in [0, 1], lengths are tokens; nothing here knows what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+Interval = tuple[float, float]
+NOWHERE: Interval = (float("nan"), float("nan"))
+FEWEST_FOR_BOOTSTRAP = 6  # seeds; below, a bootstrap over seeds under-covers
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95% interval, in the unit of the values; NaN where nothing was measured."""
+
+    value: float
+    low: float
+    high: float
+    by_seed: tuple[float, ...] = ()
+    count: int = 0  # memories or documents, all seeds together
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest seed; NaN for one seed."""
+        return max(self.by_seed) - min(self.by_seed) if len(self.by_seed) > 1 else float("nan")
+
+    def __bool__(self) -> bool:
+        return bool(np.isfinite(self.value))
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same estimate in another unit."""
+        seeds = tuple(v * factor for v in self.by_seed)
+        return Estimate(self.value * factor, self.low * factor, self.high * factor, seeds, self.count)
+
+    def within(self, lowest: float, highest: float) -> Estimate:
+        """The same estimate with its interval cut at what the values can be."""
+        low, high = np.clip([self.low, self.high], lowest, highest)
+        return Estimate(self.value, float(low), float(high), self.by_seed, self.count)
+
+
+def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a share (Wilson 1927, JASA 22:209): 0 of 100 gives at most 3.7%; NaN for n = 0."""
+    if n == 0:
+        return NOWHERE
+    found = stats.binomtest(round(successes), n).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def newcombe(mine: ArrayLike, other: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of the difference of two shares, from 0/1 values (Newcombe 1998, Statistics in Medicine 17:873, method 10).
+
+    The pairing is left out, which is conservative when the two agree more than by chance.
+    """
+    a, b = np.asarray(mine, float), np.asarray(other, float)
+    if not len(a) or not len(b):
+        return NOWHERE
+    (low_a, high_a), (low_b, high_b) = wilson(a.sum(), len(a), confidence), wilson(b.sum(), len(b), confidence)
+    p, q = a.mean(), b.mean()
+    return float(p - q - np.hypot(p - low_a, high_b - q)), float(p - q + np.hypot(high_a - p, q - low_b))
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's interval of a mean (Student 1908), in the unit of the values; NaN below two values."""
+    x = np.asarray(values, float)
+    if len(x) < 2:
+        return NOWHERE
+    half = stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return float(x.mean() - half), float(x.mean() + half)
+
+
+def hierarchical_bootstrap(
+    groups: Sequence[ArrayLike], resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """BCa interval (Efron 1987, JASA 82:171) of the mean of group means: seeds are drawn first, then memories within them.
+
+    The acceleration comes from leaving out one seed at a time, since seeds are the independent units.
+    """
+    data = [np.asarray(g, float) for g in groups]
+    if len(data) < 2:
+        return NOWHERE
+    means = np.array([g.mean() for g in data])
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(data), size=(resamples, len(data)))
+    boot = np.empty(drawn.shape)
+    for i, g in enumerate(data):
+        here = drawn == i
+        boot[here] = g[rng.integers(len(g), size=(int(here.sum()), len(g)))].mean(axis=1)
+    totals = boot.mean(axis=1)
+    # Half of the ties count as below, or shares near 0 or 1 would look biased.
+    below = np.clip(((totals < means.mean()).mean() + (totals <= means.mean()).mean()) / 2, 1 / resamples, 1 - 1 / resamples)
+    bias = stats.norm.ppf(below)
+    left = means.sum() / (len(means) - 1) - means / (len(means) - 1)
+    deviation = left.mean() - left
+    scale = (deviation**2).sum() ** 1.5
+    acceleration = (deviation**3).sum() / (6 * scale) if scale > 0 else 0.0
+    z = bias + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(totals, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
+
+
+def mcnemar(mine: ArrayLike, other: ArrayLike) -> float:
+    """Two-sided exact p-value that paired 0/1 values differ in their rate (McNemar 1947; exact binomial form)."""
+    a, b = np.asarray(mine, bool), np.asarray(other, bool)
+    only_mine, only_other = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(stats.binomtest(only_mine, only_mine + only_other).pvalue) if only_mine + only_other else 1.0
+
+
+def paired_permutation(differences: ArrayLike, resamples: int = 2_000, seed: int = 0) -> float:
+    """Two-sided p-value that paired differences have mean 0, by random flips of sign (Fisher 1935); the seed is fixed."""
+    d = np.asarray(differences, float)
+    if not d.any():
+        return 1.0
+    found = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=resamples, vectorized=True, rng=np.random.default_rng(seed)
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979, Scandinavian Journal of Statistics 6:65), in the order given."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(raised, 1.0)
+    return adjusted.tolist()
+
+
+def over_seeds(groups: Sequence[ArrayLike], within: Callable[[np.ndarray], Interval]) -> Estimate:
+    """The mean of seed means. One seed: the interval `within` its memories; up to five: Student's; more: the bootstrap.
+
+    Seeds that agree to the last digit would give an interval of width zero; then all their memories together stand in.
+    """
+    data = [g for g in (np.asarray(g, float) for g in groups) if len(g)]
+    if not data:
+        return Estimate(*[float("nan")] * 3)
+    means = [float(g.mean()) for g in data]
+    if len(set(means)) == 1:
+        interval = within(np.concatenate(data))
+    elif len(data) < FEWEST_FOR_BOOTSTRAP:
+        interval = t_interval(means)
+    else:
+        interval = hierarchical_bootstrap(data)
+    return Estimate(float(np.mean(means)), *interval, tuple(means), sum(map(len, data)))
+
+
+def rate(groups: Sequence[ArrayLike]) -> Estimate:
+    """A share from 0/1 values, one array per seed; the interval stays within [0, 1]."""
+    return over_seeds(groups, lambda x: wilson(x.sum(), len(x))).within(0, 1)
+
+
+def mean(groups: Sequence[ArrayLike]) -> Estimate:
+    """A mean of real values, one array per seed, in the unit of the values."""
+    return over_seeds(groups, t_interval)
+
+
+def difference(mine: Sequence[ArrayLike], other: Sequence[ArrayLike]) -> Estimate:
+    """The first share minus the second, from 0/1 values on the same memories, one array per seed of each."""
+    groups = [np.asarray(a, float) - np.asarray(b, float) for a, b in zip(mine, other, strict=True)]
+
+    def pooled(_: np.ndarray) -> Interval:
+        return newcombe(np.concatenate([np.asarray(a) for a in mine]), np.concatenate([np.asarray(b) for b in other]))
+
+    return over_seeds(groups, pooled).within(-1, 1)
