@@ -88,9 +88,7 @@ def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown:
     return EncodedMemory(memory, role, shown, tuple(ids[:length]), len(opening))
 
 
-def encode_all(
-    memories: Sequence[Memory], tokenizer, length: int, seed: int, per_role: int, salt: str = ""
-) -> list[EncodedMemory]:
+def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, per_role: int, salt: str = "") -> list[EncodedMemory]:
     """The memories that have a role in this seed, tokenised, in file order."""
     roles = assign_roles(memories, seed, per_role, salt)
     return [encode(m, tokenizer, length, *roles[m.id]) for m in memories if m.id in roles]

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ from .types import Results
 matplotlib.use("Agg")
 INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6dba", "#a0522d")  # Okabe and Ito, and two more
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.linewidth": 0.6, "legend.frameon": False,

@@ -72,7 +72,9 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
         own = [c for c in own if c.__name__ == attribute]
     if len(own) != 1:
         found = ", ".join(c.__name__ for c in own) or "none"
-        raise UserError(f"{module.__file__} should define one {base.__name__} class{f' named {attribute}' if attribute else ''}; found {found}.")
+        raise UserError(
+            f"{module.__file__} should define one {base.__name__} class{f' named {attribute}' if attribute else ''}; found {found}."
+        )
     if not is_dataclass(own[0]):
         raise UserError(f"{own[0].__name__} in {module.__file__} should be a frozen dataclass: put @dataclass(frozen=True) above it.")
     if inspect.isabstract(own[0]):

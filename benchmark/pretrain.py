@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from .config import build
 from .corpus import Corpus, load_corpus, pack
 from .engine import full_state, is_main
-from .errors import UserError
+from .errors import UserError, unknown
 from .losses import language_model_loss
 from .paths import CONFIGS
 from .tokenizer import train_tokenizer
@@ -50,11 +52,15 @@ class PretrainConfig:
         )  # fmt: skip
 
 
-def pretrain(config: PretrainConfig, out: Path = CONFIGS / "models", progress: Callable[[int, dict[str, float]], Any] | None = None) -> None:
+def pretrain(
+    config: PretrainConfig, out: Path = CONFIGS / "models", progress: Callable[[int, dict[str, float]], Any] | None = None
+) -> None:
     """Train and save every point under `out/NAME/stepN` with a model card; an interrupted run continues."""
     corpus = load_corpus()
     if not corpus.comparable:
-        raise UserError(f"Only {corpus.coverage:.1%} of the corpus is installed here; shipped models need at least 95%. See constraints.txt.")
+        raise UserError(
+            f"Only {corpus.coverage:.1%} of the corpus is installed here; shipped models need at least 95%. See constraints.txt."
+        )
     tokenizer = _tokenizer(out / config.tokenizer, corpus)
     tokens = pack(corpus.train, tokenizer, tokenizer.eos_token_id)
     valid = pack(corpus.splits["valid"], tokenizer, tokenizer.eos_token_id)
@@ -69,6 +75,15 @@ def pretrain(config: PretrainConfig, out: Path = CONFIGS / "models", progress: C
     resume = out / config.name / ".resume"
     train(model, batches(tokens, config), language_model_loss, config.recipe, resume=resume, save_every=100, progress=after)
     shutil.rmtree(resume, ignore_errors=True)
+
+
+def load_pretrain(name: str) -> PretrainConfig:
+    """A recipe by the name of a file in configs/models, or by path."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
+    if not file.is_file():
+        raise unknown("model recipe", name, [f.stem for f in (CONFIGS / "models").glob("*.yaml")])
+    fields: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return build(PretrainConfig, {"name": file.stem} | fields, str(file))
 
 
 def new_model(config: PretrainConfig, vocabulary: int, end: int) -> GPTNeoXForCausalLM:

@@ -7,10 +7,10 @@ import os
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .config import QualityConfig
 from .corpus import Corpus
 from .docstrings import digest
 from .errors import UserError, unknown
@@ -23,16 +23,6 @@ SEARCHED = 40  # words after the least context in which a place to cut is looked
 FEWEST = 4  # documents that a task needs: one continuation and three distractors
 LAST_WORD = re.compile(r"(?<=\S) [A-Za-z]{3,}(?=[.,;:!?)]*(?:\s|$))")
 Item = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class QualityConfig:
-    """What is measured. `half` is `test` for published tables and `validation` for tuning; they share no document."""
-
-    tasks: tuple[str, ...] = ("palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word")  # any lm-eval names
-    documents: int | None = 200  # per task; None takes all
-    batch: int = 32
-    half: str = "test"
 
 
 def half_of(corpus: Corpus, half: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from rich.text import Text
 
 from ..leaderboard.grids import Cell, as_frame, grids, main_caption, main_columns, number
 from ..leaderboard.tables import MainTable, main_table
-from .errors import UserError, unknown
-from .types import Excerpt, Record, Results
+from .errors import unknown
+from .types import Excerpt, Results
 
 Format = Literal["md", "html", "csv", "latex"]
 FILES: dict[str, Format] = {"report.md": "md", "report.html": "html", "table.csv": "csv", "table.tex": "latex"}
@@ -114,8 +113,9 @@ def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
 
 
 def _compared(method: str, said: str, truth: str) -> Said:
-    said = said.lstrip()
-    shared = len(os.path.commonprefix([said, truth.lstrip()]))
+    said, truth = said.lstrip(), truth.lstrip()
+    differences = (i for i, (a, b) in enumerate(zip(said, truth, strict=False)) if a != b)
+    shared = next(differences, min(len(said), len(truth)))
     return Said(method, said[:shared], said[shared:])
 
 
@@ -152,7 +152,7 @@ def print_table(results: Results, console: Console) -> None:
     """Print the main table, at most 120 columns wide, with its explanation and the run's warnings below."""
     table = main_table(results)
     columns = main_columns(table, seeds=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=results.suite, title_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=Text(results.suite), title_justify="left")
     for title in columns:
         shown.add_column(title, justify="left" if title == "Method" else "right", overflow="fold", no_wrap=title != "Method")
     for row in table.rows:
@@ -167,36 +167,3 @@ def print_table(results: Results, console: Console) -> None:
 
 def _rich_cell(cell: Cell) -> Text:
     return Text.assemble(cell.text, (f"\n{cell.interval}" if cell.interval else "", "dim not bold"))
-
-
-def explain(results: Results, memory: str, attack: str) -> str:
-    """What one attack read of one memory, method by method: the best prompt, how much matched, and the true text if known."""
-    asked = [r for r in results.records if r.memory == memory]
-    if not asked:
-        raise UserError(f"No record of this suite is about memory {memory!r}; it has {_some({r.memory for r in results.records})}.")
-    if not (asked := [r for r in asked if r.attack == attack]):
-        raise unknown("attack", attack, {r.attack for r in results.records})
-    lines = [f"{attack} on {memory} ({asked[0].access}, tier {asked[0].tier})"]
-    for seed in sorted({r.seed for r in asked}):
-        here = [r for r in asked if r.seed == seed]
-        lines += ["", f"Seed {seed}, role {here[0].role}:"]
-        for method in dict.fromkeys((*results.methods, results.twin)):
-            if found := [r for r in here if r.method == method]:
-                lines += _best_answer(max(found, key=lambda r: r.matched), len(found))
-        true = [e.truth for e in results.excerpts if (e.memory, e.seed) == (memory, seed)]
-        lines += [f"  the true text after the exact opening: {text!r}" for text in true]
-    return "\n".join(lines)
-
-
-def _best_answer(best: Record, variants: int) -> list[str]:
-    where = f"from token {best.offset} of the memory"
-    of = f", the best of {variants} variants" if variants > 1 else ""
-    return [
-        f"  {best.method}: {best.matched} of {best.horizon} tokens {where} ({best.variant or best.attack}{of})",
-        f"    prompt: {best.prompt!r}",
-    ]
-
-
-def _some(names: set[str], most: int = 5) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

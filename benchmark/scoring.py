@@ -3,6 +3,10 @@
 Everything here is pure and works on records alone. DESIGN.md, "Score", gives the reasons.
 """
 
+# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
+# pyright: reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -71,10 +71,14 @@ class Store:
             with FileLock(str(final) + ".lock", timeout=0):
                 return self._make(stage, final)
         except Timeout:
-            raise UserError(f"Another process is making {stage.label} in this store ({final}); wait for it, or use another store.") from None
+            raise UserError(
+                f"Another process is making {stage.label} in this store ({final}); wait for it, or use another store."
+            ) from None
         except OSError as error:
             if error.errno in (28, 122):  # no space left, quota exceeded
-                raise UserError(f"The disk is full: {stage.label} was not saved. Free some space and run again; nothing finished is lost.") from None
+                raise UserError(
+                    f"The disk is full: {stage.label} was not saved. Free some space and run again; nothing finished is lost."
+                ) from None
             raise
 
     def scratch(self, stage: Stage) -> Path:

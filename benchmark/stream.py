@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,11 +79,9 @@ class Stream:
         first = step * self.config.batch
         return {"text": [self.row(i) for i in range(first, first + self.config.batch)]}
 
-    @cached_property
-    def retain_rows(self) -> Callable[[int], Row]:
-        """Ordinary rows after the stream's own: retain text for methods, disjoint from stream and fillings."""
-        start = len(self.plan) + len(self._filling)
-        return lambda k: Row(self._with_bos(self._block(start + k)))
+    def retain_row(self, k: int) -> Row:
+        """Ordinary row k after the stream's own: retain text for methods, disjoint from stream and fillings."""
+        return Row(self._with_bos(self._block(len(self.plan) + len(self._filling) + k)))
 
     @cached_property
     def _by_id(self) -> dict[str, EncodedMemory]:

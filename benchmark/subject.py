@@ -86,6 +86,11 @@ class Subject:
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """Over the vocabulary and the merges as the tokenizer serialises them."""
+        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+
     @torch.no_grad()
     def generate(self, prompts: list[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
         """Greedy continuation of each prompt by exactly `tokens` tokens (an end-of-text id does not stop it)."""

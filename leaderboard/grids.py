@@ -137,10 +137,7 @@ def _verdict_text(table: MainTable) -> str:
 
 
 def _grid(table: MainTable, key: str, title: str, caption: str, columns: dict[str, Reader]) -> Grid:
-    rows = [
-        GridRow([read(row) for read in columns.values()], bool(row.standing), row.collapsed or row.reference)
-        for row in table.rows
-    ]
+    rows = [GridRow([read(row) for read in columns.values()], bool(row.standing), row.collapsed or row.reference) for row in table.rows]
     return Grid(key, title, caption, list(columns), rows)
 
 

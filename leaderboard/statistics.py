@@ -73,9 +73,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return float(x.mean() - half), float(x.mean() + half)
 
 
-def hierarchical_bootstrap(
-    groups: Sequence[ArrayLike], resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def hierarchical_bootstrap(groups: Sequence[ArrayLike], resamples: int = 10_000, confidence: float = 0.95, seed: int = 0) -> Interval:
     """BCa interval (Efron 1987, JASA 82:171) of the mean of group means: seeds are drawn first, then memories within them.
 
     The acceleration comes from leaving out one seed at a time, since seeds are the independent units.
@@ -113,8 +111,8 @@ def mcnemar(mine: ArrayLike, other: ArrayLike) -> float:
 def paired_permutation(differences: ArrayLike, resamples: int = 2_000, seed: int = 0) -> float:
     """Two-sided p-value that paired differences have mean 0, by random flips of sign (Fisher 1935); the seed is fixed."""
     d = np.asarray(differences, float)
-    if not d.any():
-        return 1.0
+    if len(d) < 2 or not d.any():
+        return 1.0  # one pair flipped is as far from 0 as before
     found = stats.permutation_test(
         (d,), np.mean, permutation_type="samples", n_resamples=resamples, vectorized=True, rng=np.random.default_rng(seed)
     )
@@ -138,7 +136,7 @@ def over_seeds(groups: Sequence[ArrayLike], within: Callable[[np.ndarray], Inter
     """
     data = [g for g in (np.asarray(g, float) for g in groups) if len(g)]
     if not data:
-        return Estimate(*[float("nan")] * 3)
+        return Estimate(float("nan"), *NOWHERE)
     means = [float(g.mean()) for g in data]
     if len(set(means)) == 1:
         interval = within(np.concatenate(data))

@@ -1,5 +1,8 @@
 """The tables of a suite as plain data: one row per method, numbers with their intervals, and the matched-length curves."""
 
+# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import re
@@ -10,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from ..benchmark.errors import UserError, unknown
 from ..benchmark.scoring import EXACT, HELD, Calibration, Score
 from ..benchmark.types import HORIZON, Record, Results
 from .damage import TaskCell, damages, main_damage
@@ -94,8 +98,10 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     """Score every method of the suite; `access` is the level of the main columns, by default the weakest attacker's."""
     score = Score(results.records, results.twin)
     if not score.levels:
-        raise ValueError(f"The results of suite {results.suite!r} hold no records; run the suite first.")
+        raise UserError(f"The results of suite {results.suite!r} hold no records; run the suite first.")
     access = access or score.levels[0]
+    if access not in score.levels:
+        raise unknown("access level", access, score.levels)
     asked = set(score.best.index.get_level_values("method"))
     rows = [_row(results, score, method, access) for method in results.methods if method in asked]
     twin = _row(results, score, results.twin, access)

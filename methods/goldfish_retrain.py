@@ -83,4 +83,3 @@ def _mix(x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     return ((x >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
-

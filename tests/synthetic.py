@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 
@@ -59,22 +60,15 @@ def results(
     )  # fmt: skip
 
 
-def _asked(
-    method: str, seed: int, memories: int, length: Length, draw: random.Random, access: Mapping[str, str]
-) -> list[Record]:
+def _asked(method: str, seed: int, memories: int, length: Length, draw: random.Random, access: Mapping[str, str]) -> list[Record]:
     roles: tuple[Role, ...] = ("forget", "keep", "unseen")
     found = []
-    for i in range(memories):
+    for i, (attack, variants) in itertools.product(range(memories), ASKED.items()):
         role = roles[(i + seed) % 3]
-        for attack, variants in ASKED.items():
-            for variant in variants:
-                found.append(
-                    record(
-                        method, f"memory-{i:03d}", length(method, role, attack, draw), seed=seed, role=role,
-                        shown=role == "keep" and i % 2 == 0, attack=attack, variant=variant,
-                        access=access.get(attack, "black-box"),
-                    )  # fmt: skip
-                )
+        fields = {"seed": seed, "role": role, "shown": role == "keep" and i % 2 == 0, "access": access.get(attack, "black-box")}
+        for variant in variants:
+            matched = length(method, role, attack, draw)
+            found.append(record(method, f"memory-{i:03d}", matched, attack=attack, variant=variant, **fields))
     return found
 
 

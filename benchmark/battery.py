@@ -1,0 +1,105 @@
+"""Gathers the probes of all attacks, asks a model once, and keeps each attack's best answer per memory and variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .attack import Prompting, Tools
+from .errors import UserError
+from .plugins import Plugin, find
+from .probing import Reader
+from .subject import Subject
+from .types import EncodedMemory, Probe
+
+
+@dataclass(frozen=True)
+class Armed:
+    """An attack ready to run: its plug-in, the instance with its fields, and the fields that were changed."""
+
+    plugin: Plugin
+    attack: Prompting
+    given: dict[str, Any]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What a stage's key holds of it."""
+        return {"name": self.plugin.name, "source": self.plugin.source, "fields": self.given}
+
+
+def arm(attacks: dict[str, dict[str, Any]]) -> list[Armed]:
+    """Make the attacks that a suite names, in tier order."""
+    armed = []
+    for name, given in attacks.items():
+        plugin = find("attack", name)
+        attack = plugin.make(given)
+        if not isinstance(attack, Prompting):
+            raise UserError(f"attack {name}: {type(attack).__name__} should derive from Prompting.")
+        armed.append(Armed(plugin, attack, given))
+    return sorted(armed, key=lambda a: a.attack.tier)
+
+
+@dataclass
+class Probes:
+    """The probes of some attacks on some memories, written once and asked of every model."""
+
+    memories: Sequence[EncodedMemory]
+    attacks: Sequence[Armed]
+    tools: Tools
+    _written: dict[str, list[Probe]] = field(default_factory=dict, init=False)
+
+    def of(self, armed: Armed) -> list[Probe]:
+        """All probes of one attack, checked."""
+        name = armed.plugin.name
+        if name not in self._written:
+            self._written[name] = [_checked(p, name, m) for m in self.memories for p in armed.attack.probes(m, self.tools)]
+        return self._written[name]
+
+
+def run_battery(
+    subject: Subject, probes: Probes, attacks: Sequence[Armed], precision: str, progress: Callable[[int, int], Any] | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Ask everything in one pass; returns the answers (records without their cell) and facts about the pass."""
+    reader = Reader(subject, precision, progress=progress)
+    asked = [(armed, p) for armed in attacks for p in probes.of(armed)]
+    matched = reader.read([p for _, p in asked])
+    best: dict[tuple[str, str, str], tuple[int, Armed, Probe, int]] = {}
+    for (armed, probe), lengths in zip(asked, matched, strict=True):
+        for cut, variant, length in zip(probe.cuts, probe.variants, lengths, strict=True):
+            key = (armed.plugin.name, variant, probe.memory)
+            if key not in best or length > best[key][0]:  # ties go to the probe that was written first
+                best[key] = (length, armed, probe, cut)
+    answers = [_answer(*key, *value, probes.tools) for key, value in best.items()]
+    facts = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(asked)}
+    return answers, facts
+
+
+def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, p: Probe, cut: int, tools: Tools) -> dict[str, Any]:
+    return {
+        "memory": memory,
+        "attack": attack,
+        "variant": variant,
+        "access": armed.attack.access,
+        "tier": armed.attack.tier,
+        "start": p.start,
+        "offset": p.offset + cut,
+        "prompt": tools.tokenizer.decode(p.prompt + p.target[:cut], clean_up_tokenization_spaces=False),
+        "matched": matched,
+        "horizon": min(p.horizon, len(p.target) - cut),
+    }
+
+
+def _checked(p: Probe, attack: str, memory: EncodedMemory) -> Probe:
+    """A probe that a plug-in wrote wrongly is reported, not asked."""
+    if p.memory != memory.id or p.target != memory.row[p.offset : p.offset + len(p.target)]:
+        raise UserError(
+            f"attack {attack}: a probe's target is not row[offset:…] of memory {memory.id!r}; targets must be the memory's own ids."
+        )
+    if len(p.cuts) != len(p.variants):
+        raise UserError(f"attack {attack}: a probe has {len(p.cuts)} cuts and {len(p.variants)} variants; each cut needs its variant.")
+    if bad := [c for c in p.cuts if not 0 <= c < len(p.target) or len(p.prompt) + c == 0]:
+        raise UserError(
+            f"attack {attack}: cuts {bad} leave nothing to ask or nothing to ask with (prompt {len(p.prompt)}, target {len(p.target)})."
+        )
+    return p

@@ -1,0 +1,57 @@
+"""One memory under one attack, in words: the best prompt per model, what it said, and the truth."""
+
+from __future__ import annotations
+
+from .errors import unknown
+from .pipeline import TWIN, Run
+from .subject import Subject
+from .types import Record
+
+
+def explain(run: Run, memory: str, attack: str) -> str:
+    """For every seed and model the attack's best prompt, the greedy continuation, and where it leaves the truth."""
+    results = run.results()
+    ids = {r.memory for r in results.records}
+    if memory not in ids:
+        raise unknown("memory", memory, ids)
+    if attack not in (known := {r.attack for r in results.records}):
+        raise unknown("attack", attack, known)
+    lines: list[str] = []
+    for seed in run.suite.seeds:
+        mine = [r for r in results.records if (r.memory, r.attack, r.seed) == (memory, attack, seed)]
+        if mine:
+            lines += [f"{memory} under {attack}, seed {seed} (role: {mine[0].role})", ""]
+        for method in (*results.methods, TWIN):
+            answers = [r for r in mine if r.method == method]
+            if answers:
+                lines += _answer(run, max(answers, key=lambda r: r.matched), seed)
+    return "\n".join(lines)
+
+
+def _answer(run: Run, best: Record, seed: int) -> list[str]:
+    encoded = next(m for m in run.encoded(seed) if m.id == best.memory)
+    truth = encoded.row[best.offset : best.offset + best.horizon]
+    prompt = _prompt_ids(run, best, encoded.row)
+    subject = Subject(run.store.folder(run.model(best.method, seed)))
+    said = subject.generate([prompt], len(truth))[0]
+    name = "retrained twin" if best.method == TWIN else best.method
+    return [
+        f"{name}: {best.matched} of {best.horizon} tokens ({best.variant or 'only variant'})",
+        f"  prompt  {best.prompt!r}",
+        f"  says    {run.decode(said)!r}",
+        f"  truth   {run.decode(truth)!r}",
+        "",
+    ]
+
+
+def _prompt_ids(run: Run, best: Record, row: tuple[int, ...]) -> tuple[int, ...]:
+    """The prompt's ids: those of the row where it comes from the memory, else those the attack wrote."""
+    if best.start >= 0:
+        return row[best.start : best.offset]
+    armed = next(a for a in run.attacks if a.plugin.name == best.attack)
+    for p in run.probes(best.seed).of(armed):
+        for cut in p.cuts:
+            ids = p.prompt + p.target[:cut]
+            if p.memory == best.memory and run.decode(ids) == best.prompt:
+                return ids
+    raise AssertionError("the record's prompt is not among the attack's probes")

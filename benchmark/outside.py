@@ -1,0 +1,69 @@
+"""Attacks a model that was made elsewhere: no injection, no roles, an optional reference model for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from .attack import Tools
+from .battery import Probes, arm, run_battery
+from .errors import UserError
+from .memories import encode, load_memories
+from .subject import open_subject
+
+
+def attack_model(
+    model: str,
+    memories: Path,
+    reference: str | None,
+    attacks: Sequence[str],
+    revision: str | None,
+    row: int,
+    precision: str,
+    console: Console,
+) -> pd.DataFrame:
+    """One line per model, memory, attack and variant: the best matched length and the prompt that got it.
+
+    The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
+    """
+    subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
+    tokenizer = subjects["model"].tokenizer
+    if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
+        raise UserError(f"{model} and {reference} have different tokenizers; matched lengths in tokens cannot be compared.")
+    passages = load_memories(memories)
+    shortest = min(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]) for m in passages)
+    limit = getattr(subjects["model"].model.config, "max_position_embeddings", row)
+    length = min(row, shortest, limit)
+    encoded = [encode(m, tokenizer, length, "forget") for m in passages]
+    armed = arm({name.strip(): {} for name in attacks})
+    probes = Probes(encoded, armed, Tools(subjects.get("reference", subjects["model"])))
+    console.print(f"{len(encoded)} memories, rows of {length} tokens, {sum(len(probes.of(a)) for a in armed):,} probes per model.")
+    frames = []
+    for name in track(subjects, description="asking", console=console, disable=not console.is_terminal):
+        answers, _ = run_battery(subjects[name], probes, armed, precision)
+        frames.append(pd.DataFrame(answers).assign(model=name))
+        subjects[name].release()
+    return pd.concat(frames, ignore_index=True)
+
+
+def summary(answers: pd.DataFrame, reference: bool) -> Table:
+    """Per attack: mean best matched length, share of memories with at least 64 tokens, and the same for the reference."""
+    best = answers.groupby(["model", "attack", "memory"]).matched.max()
+    worst = answers.groupby(["model", "memory"]).matched.max()
+    table = Table(box=None, pad_edge=False)
+    for column in ("attack", "matched tokens", "all 64", *(("reference", "difference") if reference else ())):
+        table.add_column(column, justify="left" if column == "attack" else "right")
+    for attack in [*answers.attack.unique(), "worst case"]:
+        pick = lambda m, a=attack: worst[m] if a == "worst case" else best[m][a]  # noqa: E731
+        mine = pick("model")
+        cells = [attack, f"{mine.mean():.1f}", f"{(mine >= 64).mean():.0%}"]
+        if reference:
+            theirs = pick("reference")
+            cells += [f"{theirs.mean():.1f}", f"{(mine - theirs).mean():+.1f}"]
+        table.add_row(*cells)
+    return table

@@ -1,0 +1,334 @@
+"""From a suite to a plan of stages, and from finished stages to results. Finished stages are skipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from .attack import Tools
+from .battery import Armed, Probes, arm, run_battery
+from .config import Suite, plain
+from .corpus import Corpus, load_corpus, packed
+from .errors import UserError
+from .memories import encode_all, load_memories, memories_hash
+from .method import History, Trainer, UnlearningData
+from .plugins import Plugin, find
+from .quality import QualityBench
+from .seeds import derive
+from .store import Stage, Store
+from .stream import Stream
+from .subject import Subject, open_subject
+from .types import Cost, EncodedMemory, Excerpt, Memory, Quality, Record, Results, Row
+
+TWIN = "twin"
+BASE = "base"
+Progress = Callable[[str, int, int], Any]  # (what, done, of)
+T = TypeVar("T")
+
+
+@dataclass
+class Run:
+    """A suite bound to a store. Everything is computed when first needed."""
+
+    suite: Suite
+    store: Store
+    progress: Progress = lambda what, done, of: None
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    # ---- inputs
+
+    @cached_property
+    def base(self) -> Subject:
+        return open_subject(self.suite.model, self.suite.revision)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        c = self.suite.corpus
+        return load_corpus(c.source, c.path, c.text_field)
+
+    @cached_property
+    def memories(self) -> list[Memory]:
+        return load_memories(self.suite.memories)
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[Plugin, Any]]:
+        found = {name: find("method", name) for name in self.suite.methods}
+        return {name: (plugin, plugin.make(self.suite.methods[name])) for name, plugin in found.items()}
+
+    @cached_property
+    def attacks(self) -> list[Armed]:
+        return arm(self.suite.attacks)
+
+    def encoded(self, seed: int) -> list[EncodedMemory]:
+        s = self.suite
+        return self._once(("encoded", seed), lambda: encode_all(self.memories, self.base.tokenizer, s.row, seed, s.per_role, s.roles))
+
+    def stream(self, seed: int) -> Stream:
+        return self._once(("stream", seed), lambda: self._stream(seed))
+
+    def check(self) -> None:
+        """Raise every error of the user's that can be known before work begins."""
+        _ = self.methods, self.attacks, self.base
+        if "none" not in self.suite.methods:
+            raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
+        for seed in self.suite.seeds:
+            self.encoded(seed)
+            _ = self.stream(seed).steps
+
+    # ---- the plan
+
+    @cached_property
+    def plan(self) -> list[Stage]:
+        """Every stage in an order in which each finds its inputs done."""
+        stages = [self.quality_stage(BASE, None)]
+        for seed in self.suite.seeds:
+            stages += [self.held(seed), self.twin(seed)]
+            stages += [self.model(m, seed) for m in self.methods]
+            for m in (TWIN, *self.methods):
+                stages += self.battery_stages(m, seed)
+                stages.append(self.quality_stage(m, seed))
+            stages.append(self.excerpt_stage(seed))
+        return list({(s.kind, s.key): s for s in stages}.values())
+
+    def held(self, seed: int) -> Stage:
+        return self._once(("held", seed), lambda: self._injection("held", f"inject, seed {seed}", seed, forget=True))
+
+    def twin(self, seed: int) -> Stage:
+        return self._once(("twin", seed), lambda: self._injection("twin", f"retrained twin, seed {seed}", seed, forget=False))
+
+    def model(self, method: str, seed: int) -> Stage:
+        """The stage whose folder holds the model of a method (`none`: the held model; `twin`: the yardstick)."""
+        if method == TWIN:
+            return self.twin(seed)
+        if method == "none":
+            return self.held(seed)
+        return self._once(("model", method, seed), lambda: self._method(method, seed))
+
+    def battery_stages(self, method: str, seed: int) -> list[Stage]:
+        return [self._battery(method, seed, tier) for tier in sorted({a.attack.tier for a in self.attacks})]
+
+    def quality_stage(self, method: str, seed: int | None) -> Stage:
+        q = self.suite.quality
+        inputs = {"model": self._model_key(method, seed), "corpus": self.corpus.key, "quality": plain(q)}
+
+        def build(folder: Path) -> None:
+            label = f"quality of {method}"
+            self.progress(label, 0, 1)
+            with _Loaded(self._subject(method, seed)) as subject:
+                measured = [asdict(m) for m in self.bench.measure(subject)]
+            _write(folder / "quality.jsonl", measured)
+
+        return Stage("quality", f"quality of {method}" + (f", seed {seed}" if seed is not None else ""), inputs, build, 10)
+
+    def excerpt_stage(self, seed: int) -> Stage:
+        chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
+        models = {m: self._model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
+        inputs = {"models": models, "memories": [m.id for m in chosen], "row": self.suite.row}
+
+        def build(folder: Path) -> None:
+            said: dict[str, list[str]] = {}
+            for i, m in enumerate(models):
+                self.progress("texts side by side", i, len(models))
+                with _Loaded(self._subject(m, seed)) as subject:
+                    got = subject.generate([c.row[: c.opening] for c in chosen], len(chosen[0].target) if chosen else 0)
+                said[m] = [self.decode(ids) for ids in got]
+            rows = [
+                asdict(Excerpt(c.id, c.role, seed, c.memory.opening, self.decode(c.target), {m: said[m][k] for m in models}))
+                for k, c in enumerate(chosen)
+            ]
+            _write(folder / "excerpts.jsonl", rows)
+
+        return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, 3)
+
+    # ---- results
+
+    def execute(self, finished: Callable[[Stage], Any] = lambda stage: None) -> None:
+        """Run what is not done yet, in order."""
+        self.check()
+        for stage in self.plan:
+            if not self.store.done(stage):
+                self.store.run(stage)
+                finished(stage)
+
+    def results(self) -> Results:
+        """Assemble records from the finished stages of this suite."""
+        missing = [s.label for s in self.plan if not self.store.done(s)]
+        if missing:
+            raise UserError(f"{len(missing)} of {len(self.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
+        s = self.suite
+        cells = [(m, seed) for seed in s.seeds for m in (TWIN, *self.methods)]
+        quality = list(self._quality(BASE, None)) + [q for m, seed in cells for q in self._quality(m, seed)]
+        costs = [c for m, seed in cells if (c := self._cost(m, seed))]
+        excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(self.store.run(self.excerpt_stage(seed)) / "excerpts.jsonl")]
+        return Results(
+            suite=s.name, seeds=s.seeds, methods=tuple(self.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
+            records=[r for m, seed in cells for r in self._records(m, seed)], facts=self._facts(), warnings=self._warnings(),
+            docs={name: plugin.doc for name, (plugin, _) in self.methods.items()},
+        )  # fmt: skip
+
+    # ---- building blocks
+
+    @cached_property
+    def bench(self) -> QualityBench:
+        return QualityBench(self.corpus, self.suite.quality, self.store.root / ".quality" / self.corpus.key)
+
+    def _stream(self, seed: int) -> Stream:
+        base = self.base
+        end = base.tokenizer.eos_token_id
+        tokens = packed(self.corpus, "train", base.tokenizer, end, base.tokenizer_hash)
+        return Stream(tokens, self.encoded(seed), self.suite.injection, derive(seed, "injection"), base.bos)
+
+    def _injection(self, kind: str, label: str, seed: int, forget: bool) -> Stage:
+        s = self.suite
+        inputs = {
+            "base": self.base.hash, "corpus": self.corpus.key, "memories": memories_hash(self.memories), "row": s.row, "seed": seed,
+            "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection), "precision": s.precision, "deepspeed": s.deepspeed,
+        }  # fmt: skip
+
+        def build(folder: Path) -> dict[str, Any]:
+            stream = self.stream(seed)
+            trainer = self._trainer(label, seed, kind, self.store.scratch(stage))
+            subject = History(self.base, stream).replay(trainer, forget=forget)
+            return self._save(subject, trainer, folder)
+
+        tokens = self.stream(seed).steps * s.injection.batch * (s.row + s.injection.offset)
+        stage = Stage(kind, label, inputs, build, tokens / 12_000)
+        return stage
+
+    def _method(self, method: str, seed: int) -> Stage:
+        plugin, instance = self.methods[method]
+        label = f"{method}, seed {seed}"
+        held = self.held(seed)
+        inputs = {"held": held.key, "method": plugin.name, "source": plugin.source, "fields": plain(instance)}
+
+        def build(folder: Path) -> dict[str, Any]:
+            trainer = self._trainer(label, seed, "method", self.store.scratch(stage))
+            subject = instance.unlearn(Subject(self.store.folder(held)), self._data(seed, instance.needs_history), trainer)
+            return self._save(subject, trainer, folder)
+
+        stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20)
+        return stage
+
+    def _data(self, seed: int, history: bool) -> UnlearningData:
+        stream, encoded = self.stream(seed), self.encoded(seed)
+        rows = {m.id: Row(self.base.with_bos(m.row), name=m.id) for m in encoded}
+        return UnlearningData(
+            forget=[rows[m.id] for m in encoded if m.role == "forget"],
+            shown=[rows[m.id] for m in encoded if m.role == "keep" and m.shown],
+            retain=stream.retain_row,
+            seed=derive(seed, "method") % 2**31,
+            history=History(self.base, stream) if history else None,
+        )
+
+    def _trainer(self, label: str, seed: int, purpose: str, scratch: Path) -> Trainer:
+        def show(step: int, of: int, values: dict[str, float]) -> None:
+            self.progress(label + "  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()), step, of)
+
+        # One seed for injection, twin and retraining: the order of the stream is all that may differ between them.
+        return Trainer(self.suite.precision, self.suite.deepspeed, derive(seed, "train"), scratch, show)
+
+    def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
+        subject.save(folder)
+        _write(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in enumerate(trainer.steps)])
+        return {"tokens": trainer.tokens, "steps": len(trainer.steps)}
+
+    def _battery(self, method: str, seed: int, tier: int) -> Stage:
+        attacks = [a for a in self.attacks if a.attack.tier == tier]
+        s = self.suite
+        inputs = {
+            "model": self._model_key(method, seed), "base": self.base.hash, "memories": memories_hash(self.memories), "row": s.row,
+            "per_role": s.per_role, "roles": s.roles, "seed": seed, "tier": tier, "attacks": [a.spec for a in attacks], "precision": s.precision,
+        }  # fmt: skip
+        label = f"attacks of tier {tier} on {method}, seed {seed}"
+
+        def build(folder: Path) -> dict[str, Any]:
+            with _Loaded(self._subject(method, seed)) as subject:
+                answers, facts = run_battery(
+                    subject, self.probes(seed), attacks, s.precision, lambda done, of: self.progress(label, done, of)
+                )
+            pd.DataFrame(answers).to_parquet(folder / "answers.parquet", index=False)
+            return facts
+
+        return Stage("battery", label, inputs, build, len(self.encoded(seed)) * (0.35 if tier == 0 else 0.03))
+
+    def probes(self, seed: int) -> Probes:
+        return self._once(("probes", seed), lambda: Probes(self.encoded(seed), self.attacks, Tools(self.base, derive(seed, "attacks"))))
+
+    def _subject(self, method: str, seed: int | None) -> Subject:
+        if method == BASE or seed is None:
+            return self.base
+        return Subject(self.store.folder(self.model(method, seed)))
+
+    def _model_key(self, method: str, seed: int | None) -> str:
+        return self.base.hash if method == BASE or seed is None else self.model(method, seed).key
+
+    def _records(self, method: str, seed: int) -> Iterator[Record]:
+        roles = {m.id: m for m in self.encoded(seed)}
+        for stage in self.battery_stages(method, seed):
+            for row in pd.read_parquet(self.store.run(stage) / "answers.parquet").to_dict("records"):
+                m = roles[row["memory"]]
+                yield Record(
+                    suite=self.suite.name, method=method, seed=seed, model=self._model_key(method, seed), role=m.role, shown=m.shown, **row
+                )
+
+    def _quality(self, method: str, seed: int | None) -> Iterator[Quality]:
+        for row in _read(self.store.run(self.quality_stage(method, seed)) / "quality.jsonl"):
+            row["documents"] = tuple(row["documents"])
+            yield Quality(self.suite.name, method, -1 if seed is None else seed, self._model_key(method, seed), **row)
+
+    def _cost(self, method: str, seed: int) -> Cost | None:
+        if method == "none":
+            return None
+        manifest = self.store.manifest(self.model(method, seed))
+        return Cost(method, seed, manifest["seconds"], manifest["tokens"])
+
+    def _facts(self) -> dict[str, str]:
+        s = self.suite
+        return {
+            "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({self.base.hash})",
+            "corpus": f"{self.corpus.name}, key {self.corpus.key}, coverage {self.corpus.coverage:.1%}",
+            "memories": f"{len(self.memories)} in the file ({memories_hash(self.memories)}), {s.per_role} per role and seed, rows of {s.row} tokens",
+            "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
+            "attacks": ", ".join(a.plugin.name for a in self.attacks),
+            "seeds": ", ".join(map(str, s.seeds)),
+        }
+
+    def _warnings(self) -> list[str]:
+        if self.corpus.comparable:
+            return []
+        return [f"Only {self.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."]
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return self.base.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+class _Loaded:
+    """Releases a subject's model when done with it."""
+
+    def __init__(self, subject: Subject):
+        self.subject = subject
+
+    def __enter__(self) -> Subject:
+        return self.subject
+
+    def __exit__(self, *_: object) -> None:
+        self.subject.release()
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), "utf-8")
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -1,0 +1,150 @@
+"""The main table as data: rates, gains, damage, ties and curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.types import Results
+from palimpsest.leaderboard.grids import Cell, as_frame, cell, grids, number
+from palimpsest.leaderboard.statistics import Estimate, wilson
+from palimpsest.leaderboard.tables import MainTable, MethodRow, attack_curves, main_table, prompt_length_curves, survival
+
+from ..synthetic import results
+
+
+@pytest.fixture(scope="module")
+def full() -> Results:
+    return results(bits={"weak": 1.05, "strong": 1.10, "none": 1.01})
+
+
+@pytest.fixture(scope="module")
+def table(full: Results) -> MainTable:
+    return main_table(full)
+
+
+def row(table: MainTable, method: str) -> MethodRow:
+    return next(r for r in table.rows if r.method == method)
+
+
+def test_rows_stand_in_the_order_of_the_suite_and_the_twin_is_no_row(table: MainTable):
+    assert [r.method for r in table.rows] == ["none", "weak", "strong", "retrain"]
+    assert table.twin.method == "twin"
+    assert table.twin.leaks[0].leak.value == 0
+    assert table.memories == 192
+
+
+def test_the_exact_opening_shows_nothing_where_the_worst_case_shows_all(table: MainTable):
+    weak = row(table, "weak")
+    assert weak.exact.value == 0
+    assert weak.worst.value > 0.9
+    assert row(table, "none").exact.value == 1
+
+
+def test_one_seed_carries_a_wilson_interval_and_a_raw_excess():
+    table = main_table(results(seeds=(0,)))
+    assert not table.calibrated
+    assert (row(table, "weak").exact.low, row(table, "weak").exact.high) == wilson(0, 64)
+    assert not row(table, "weak").leaks[0].leak
+    assert row(table, "weak").leaks[0].excess.value > 50
+    assert grids(table)[0].header[4] == "Excess tokens"
+    assert table.ranked(row(table, "strong")) == row(table, "strong").leaks[0].excess
+
+
+def test_a_gain_is_what_the_attack_adds_beyond_what_it_adds_on_the_twin():
+    lengths = {("twin", "prefix"): 1, ("twin", "paraphrase"): 3, ("npo", "prefix"): 4, ("npo", "paraphrase"): 20}
+    made = results(("npo",), seeds=(0,), memories=9, length=lambda m, r, a, d: lengths.get((m, a), 0))
+    gains = {a.attack: a.gain.value for a in main_table(made).rows[0].attacks}
+    assert gains == {"prefix": 0, "shifted_window": (0 - 4) - (0 - 1), "paraphrase": (20 - 4) - (3 - 1)}
+
+
+def test_damage_is_relative_bits_per_byte_and_points_of_accuracy(table: MainTable):
+    weak = row(table, "weak")
+    assert weak.damage.value == pytest.approx(5)
+    assert {t.unit for t in weak.tasks} == {"%", "points"}
+    assert weak.tasks[1].loss.value == 0
+    assert row(table, "none").collapsed is False
+
+
+def test_one_seed_takes_the_interval_of_damage_from_paired_documents():
+    made = results(("npo",), seeds=(0,), memories=9)
+    worse = {"documents": (0.0,) * 15 + (1.0,) * 15}
+    other = [replace(q, value=q.value - 0.1, **worse) if q.method == "npo" else q for q in made.quality]
+    task = main_table(replace(made, quality=other)).rows[0].tasks[1]
+    assert task.loss.value == pytest.approx(10)
+    assert task.loss.high - task.loss.low == pytest.approx(2 * 1.96 * task.stderr)
+    assert task.stderr > 5
+
+
+def test_ties_are_marked_and_collapsed_or_reference_rows_do_not_compete():
+    made = results(
+        ("none", "weak", "strong", "other", "burnt", "retrain"), bits={"burnt": 1.5},
+        length=lambda m, role, a, d: 64 if role == "keep" or (role == "forget" and m in ("none", "weak")) else d.randrange(8),
+    )  # fmt: skip
+    standing = {r.method: r.standing for r in main_table(made).rows}
+    assert sorted((standing["strong"], standing["other"])) == ["best", "tied"]
+    assert [standing[m] for m in ("none", "weak", "burnt", "retrain")] == ["", "", "", ""]
+
+
+def test_collateral_is_in_points():
+    made = results(("none", "npo"), length=lambda m, role, a, d: 0 if m == "npo" and d.random() < 0.5 else 64)
+    assert 30 < row(main_table(made), "npo").collateral.value < 70
+    assert row(main_table(made), "none").collateral.value == 0
+
+
+def test_results_without_quality_or_held_model_still_give_a_table():
+    bare = replace(results(("npo",), seeds=(0,), memories=6), quality=[], costs=[])
+    only = main_table(bare).rows[0]
+    assert not only.damage
+    assert not only.collateral
+    assert math.isnan(only.seconds)
+    assert [str(c) for c in grids(main_table(bare))[0].rows[0].cells][-3:] == ["–", "–", "–"]
+
+
+def test_results_without_records_say_what_to_do():
+    with pytest.raises(UserError, match="run the suite first"):
+        main_table(replace(results(seeds=(0,), memories=3), records=[]))
+
+
+def test_an_access_level_that_no_attack_has_is_answered_with_those_there_are(full: Results):
+    with pytest.raises(UserError, match="black-box"):
+        main_table(full, access="black")
+
+
+def test_results_without_the_twin_show_no_leak_instead_of_a_wrong_one(full: Results):
+    table = main_table(replace(full, records=[r for r in full.records if r.method != "twin"]))
+    assert not table.ranked(table.rows[0])
+    assert table.rows[0].exact.value == 1
+
+
+def test_curves_fall_from_one():
+    curve = survival([0, 32, 64, 64])
+    assert len(curve) == 65
+    assert (curve[0], curve[1], curve[32], curve[33], curve[64]) == (1, 0.75, 0.75, 0.5, 0.5)
+
+
+def test_curves_are_by_attack_and_by_prompt_length_where_all_variants_are_lengths(full: Results):
+    assert list(attack_curves(full, "weak")) == ["exact opening", "prefix", "shifted_window", "paraphrase"]
+    assert {a: list(v) for a, v in prompt_length_curves(full, "weak").items()} == {"shifted_window": ["k8", "k16"]}
+
+
+def test_several_access_levels_get_a_table_of_their_own():
+    table = main_table(results(access={"shifted_window": "weights"}))
+    assert table.access == "black-box"
+    assert row(table, "weak").worst.value < 0.1
+    assert "access" in [g.key for g in grids(table)]
+    assert [leak.access for leak in table.rows[0].leaks] == ["black-box", "weights"]
+
+
+def test_numbers_are_rounded_and_never_minus_zero():
+    assert [number(x) for x in (-0.01, -1.25, float("nan"), 3)] == ["0.0", "−1.2", "–", "3.0"]
+    assert cell(Estimate(0.5, 0.25, 0.75, (0.25, 0.75)), 100, seeds=True) == Cell("50.0", "[25.0, 75.0]", "seeds 25.0 to 75.0")
+
+
+def test_the_frame_holds_raw_numbers_for_every_estimate(table: MainTable):
+    frame = as_frame(table).set_index("method")
+    assert frame.loc["weak", "damage_percent"] == pytest.approx(5)
+    assert {"leak:black-box_low", "gain_tokens:shifted_window", "exact_rate_spread", "seconds"} <= set(frame.columns)
