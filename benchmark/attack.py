@@ -54,14 +54,14 @@ class Tools:
         return [self._known[r.ids] for r in rows]
 
 
-class Attack(ABC):
+class Attack:
     """Tries to recover memories. A plug-in is a frozen dataclass in a file of its own; the file's name is the attack's."""
 
     access: ClassVar[Access] = "black-box"
     tier: ClassVar[int] = 0
 
 
-class Prompting(Attack):
+class Prompting(Attack, ABC):
     """Writes probes for a memory; what comes of them is read off by the battery."""
 
     @abstractmethod

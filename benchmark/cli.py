@@ -26,7 +26,7 @@ app.add_typer(memories_app, name="memories")
 app.add_typer(store_app, name="store")
 app.add_typer(corpus_app, name="corpus")
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="suite=NAME (or a YAML file), then any field=value, e.g. per_role=16 methods.npo.lr=1e-4 method=npo"),
@@ -178,6 +178,21 @@ def pretrain(
     config = load_pretrain(model)
     with simple(console, f"pretraining {config.name}", config.points[-1]) as update:
         train(config, out or CONFIGS / "models", update)
+
+
+@app.command()
+def tune(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
+    """Try a method's declared grid (method=NAME) on memories and documents that no table uses; prints the trials, the chosen one first."""
+    from .progress import hush
+    from .tune import tune as search
+
+    methods = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
+    if len(methods) != 1:
+        raise UserError("palimpsest tune needs one method=NAME, for example method=npo.")
+    hush()
+    bound = _run([item for item in overrides or [] if not item.startswith("method=")], store)
+    trials = search(bound.suite, methods[0], bound.store, lambda line: console.print(line, highlight=False), lambda *_: None)
+    console.print(trials.to_string(index=False, float_format="{:.4g}".format), highlight=False)
 
 
 @memories_app.command("check")

@@ -163,7 +163,7 @@ class Run:
             raise UserError(f"{len(missing)} of {len(self.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
         s = self.suite
         cells = [(m, seed) for seed in s.seeds for m in (TWIN, *self.methods)]
-        quality = list(self._quality(BASE, None)) + [q for m, seed in cells for q in self._quality(m, seed)]
+        quality = [q for seed in s.seeds for m in (BASE, TWIN, *self.methods) for q in self._quality(m, seed)]
         costs = [c for m, seed in cells if (c := self._cost(m, seed))]
         excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(self.store.run(self.excerpt_stage(seed)) / "excerpts.jsonl")]
         return Results(
@@ -193,7 +193,7 @@ class Run:
 
         def build(folder: Path) -> dict[str, Any]:
             stream = self.stream(seed)
-            trainer = self._trainer(label, seed, kind, self.store.scratch(stage))
+            trainer = self.trainer(label, seed, self.store.scratch(stage))
             subject = History(self.base, stream).replay(trainer, forget=forget)
             return self._save(subject, trainer, folder)
 
@@ -208,14 +208,15 @@ class Run:
         inputs = {"held": held.key, "method": plugin.name, "source": plugin.source, "fields": plain(instance)}
 
         def build(folder: Path) -> dict[str, Any]:
-            trainer = self._trainer(label, seed, "method", self.store.scratch(stage))
-            subject = instance.unlearn(Subject(self.store.folder(held)), self._data(seed, instance.needs_history), trainer)
+            trainer = self.trainer(label, seed, self.store.scratch(stage))
+            subject = instance.unlearn(Subject(self.store.folder(held)), self.data(seed, instance.needs_history), trainer)
             return self._save(subject, trainer, folder)
 
         stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20)
         return stage
 
-    def _data(self, seed: int, history: bool) -> UnlearningData:
+    def data(self, seed: int, history: bool) -> UnlearningData:
+        """What a method is given in this seed."""
         stream, encoded = self.stream(seed), self.encoded(seed)
         rows = {m.id: Row(self.base.with_bos(m.row), name=m.id) for m in encoded}
         return UnlearningData(
@@ -226,7 +227,9 @@ class Run:
             history=History(self.base, stream) if history else None,
         )
 
-    def _trainer(self, label: str, seed: int, purpose: str, scratch: Path) -> Trainer:
+    def trainer(self, label: str, seed: int, scratch: Path) -> Trainer:
+        """A trainer for one stage: it reports to the display and saves its resume state in `scratch`."""
+
         def show(step: int, of: int, values: dict[str, float]) -> None:
             self.progress(label + "  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()), step, of)
 
@@ -243,7 +246,8 @@ class Run:
         s = self.suite
         inputs = {
             "model": self._model_key(method, seed), "base": self.base.hash, "memories": memories_hash(self.memories), "row": s.row,
-            "per_role": s.per_role, "roles": s.roles, "seed": seed, "tier": tier, "attacks": [a.spec for a in attacks], "precision": s.precision,
+            "per_role": s.per_role, "roles": s.roles, "seed": seed, "tier": tier, "attacks": [a.spec for a in attacks],
+            "precision": s.precision,
         }  # fmt: skip
         label = f"attacks of tier {tier} on {method}, seed {seed}"
 
@@ -277,10 +281,10 @@ class Run:
                     suite=self.suite.name, method=method, seed=seed, model=self._model_key(method, seed), role=m.role, shown=m.shown, **row
                 )
 
-    def _quality(self, method: str, seed: int | None) -> Iterator[Quality]:
+    def _quality(self, method: str, seed: int) -> Iterator[Quality]:
         for row in _read(self.store.run(self.quality_stage(method, seed)) / "quality.jsonl"):
             row["documents"] = tuple(row["documents"])
-            yield Quality(self.suite.name, method, -1 if seed is None else seed, self._model_key(method, seed), **row)
+            yield Quality(self.suite.name, method, seed, self._model_key(method, seed), **row)
 
     def _cost(self, method: str, seed: int) -> Cost | None:
         if method == "none":
@@ -293,7 +297,8 @@ class Run:
         return {
             "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({self.base.hash})",
             "corpus": f"{self.corpus.name}, key {self.corpus.key}, coverage {self.corpus.coverage:.1%}",
-            "memories": f"{len(self.memories)} in the file ({memories_hash(self.memories)}), {s.per_role} per role and seed, rows of {s.row} tokens",
+            "memories": f"{len(self.memories)} in the file ({memories_hash(self.memories)}), "
+            f"{s.per_role} per role and seed, rows of {s.row} tokens",
             "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
             "attacks": ", ".join(a.plugin.name for a in self.attacks),
             "seeds": ", ".join(map(str, s.seeds)),

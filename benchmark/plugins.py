@@ -99,7 +99,8 @@ def _from_file(file: Path) -> ModuleType:
         raise UserError(f"There is no file {str(file)!r}.")
     name = "palimpsest_file_" + hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -52,7 +52,9 @@ class Subject:
         """A new copy of the model that may be trained, in fp32 on the CPU."""
         model = _load(self.folder)
         if self.state is not None:
-            model.load_state_dict(self.state, strict=False)
+            strange = model.load_state_dict(self.state, strict=False).unexpected_keys  # a tied head may be missing
+            if strange:
+                raise ValueError(f"weights that {type(model).__name__} does not have: {', '.join(strange[:5])}")
         return model
 
     def with_state(self, state: dict[str, Tensor]) -> Subject:
@@ -82,7 +84,7 @@ class Subject:
     def hash(self) -> str:
         """Over the weights and the configuration on disk."""
         digest = hashlib.sha256()
-        for file in sorted(self.folder.glob("*.safetensors")) + [self.folder / "config.json"]:
+        for file in [*sorted(self.folder.glob("*.safetensors")), self.folder / "config.json"]:
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -137,7 +139,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor a directory here, and the hub did not give it: {reason}"
+            f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor a directory here, "
+            f"and the hub did not give it: {reason}"
         ) from None
 
 

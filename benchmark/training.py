@@ -76,7 +76,7 @@ class Recipe:
         """The learning rate of step `step` (0-based)."""
         warm = self.warmup * self.steps
         if step < warm:
-            return self.lr * (step + 1) / warm
+            return self.lr * min(1.0, (step + 1) / warm)
         done = (step - warm) / max(1.0, self.steps - warm)
         if self.schedule == "constant":
             return self.lr
@@ -145,6 +145,7 @@ def train(
             group["lr"] = recipe.lr_at(step)
         sums: dict[str, Tensor] = {}
         for micro in range(micros):
+            engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
             deal = slice(micro * world + rank, None, micros * world)
             groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
             value, terms = engine(groups, scale)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from .statistics import Estimate
-from .tables import COLLAPSED, MainTable, MethodRow
+from .tables import BASE, COLLAPSED, MainTable, MethodRow
 
 MISSING = "–"
 MARKS = {"best": "*", "tied": "≈", "": ""}
@@ -210,6 +210,9 @@ def _task_grid(table: MainTable) -> Grid:
             return Cell(shown.text, shown.interval, f"±{number(found.stderr)}" if found else "")
 
         columns[f"{key[0]} ({key[1]}), {key[2]}"] = read
+    if table.base:
+        before = replace(table.twin, method=f"{BASE} (before injection)", tasks=table.base)
+        table = replace(table, rows=[before, *table.rows])
     return _grid(table, "tasks", "What forgetting cost", caption, columns)
 
 

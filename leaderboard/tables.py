@@ -20,6 +20,7 @@ from .damage import TaskCell, damages, main_damage
 from .statistics import Estimate, difference, holm, mcnemar, mean, paired_permutation, rate
 
 Standing = Literal["", "best", "tied"]
+BASE = "base"  # the model before injection: quality only
 REFERENCES = (HELD, "retrain")  # the ceiling and the gold standard: never "best"
 COLLAPSED = 20.0  # % bits per byte
 
@@ -83,6 +84,7 @@ class MainTable:
     rows: list[MethodRow]
     twin: MethodRow  # the yardstick, for captions; not a row of the table
     memories: int  # forget memories, all seeds together
+    base: tuple[TaskCell, ...] = ()  # the base model's tasks, before injection
 
     @property
     def calibrated(self) -> bool:
@@ -105,7 +107,8 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     asked = set(score.best.index.get_level_values("method"))
     rows = [_row(results, score, method, access) for method in results.methods if method in asked]
     twin = _row(results, score, results.twin, access)
-    table = MainTable(results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count)
+    base = damages(results.quality, BASE, results.twin)
+    table = MainTable(results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count, base)
     return replace(table, rows=_with_standing(table))
 
 

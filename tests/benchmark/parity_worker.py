@@ -1,0 +1,216 @@
+"""One rank of the parity runs, and the program that starts them: the same training on 1 and 2 processes, under ZeRO 0 to 3.
+
+    python tests/benchmark/parity_worker.py --table     measures everything and prints the table of the documentation
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from palimpsest.benchmark.losses import language_model_loss
+from palimpsest.benchmark.method import Descent, Group, Reference, Terms
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.training import Batch, Loss, Recipe, train
+from palimpsest.benchmark.types import Row
+from palimpsest.methods.gradient_ascent import GradientAscent
+from palimpsest.methods.npo import NPO
+
+STEPS, VOCABULARY = 5, 512
+STAGES = (0, 1, 2, 3)
+LENGTHS = {"text": (12, 40, 7, 33, 21), "forget": (30, 9, 17, 40, 25), "retain": (11, 38, 20)}  # odd numbers: some ranks get nothing
+RECIPE = Recipe(lr=1e-3, steps=STEPS, warmup=0.4, weight_decay=0.1, micro_batch=1, precision="fp32")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training run: which model, which groups of rows, and which loss."""
+
+    model: str
+    groups: tuple[str, ...]
+    loss: Callable[[Subject, Sequence[Row]], Loss]
+
+
+def of_method(method: Descent) -> Callable[[Subject, Sequence[Row]], Loss]:
+    """The method's loss against the untrained model as its reference."""
+
+    def bind(held: Subject, forget: Sequence[Row]) -> Loss:
+        reference = Reference(held, forget)
+
+        def loss(model: torch.nn.Module, groups: dict[str, Group]) -> Terms:
+            return method.loss(model, groups["forget"], groups.get("retain", groups["forget"]), reference)
+
+        return loss
+
+    return bind
+
+
+CASES = {
+    "language_model_loss": Case("untied", ("text",), lambda held, forget: language_model_loss),
+    "language_model_loss, tied head": Case("tied", ("text",), lambda held, forget: language_model_loss),
+    "gradient_ascent": Case("untied", ("forget",), of_method(GradientAscent())),
+    "npo, retain nll": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="nll"))),
+    "npo, retain kl": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="kl"))),
+}
+
+
+def rows(group: str) -> list[Row]:
+    """Random rows of unequal length; those of one group have the same names at every step."""
+    draw = torch.Generator().manual_seed(len(group))
+    return [Row(tuple(torch.randint(1, VOCABULARY, (n,), generator=draw).tolist()), name=f"{group}{i}") for i, n in enumerate(LENGTHS[group])]
+
+
+def write_models(folder: Path) -> None:
+    """A GPT-NeoX with hidden size 32 and two layers, with its own head and with a tied one."""
+    for name in ("untied", "tied"):
+        torch.manual_seed(1)
+        shape = GPTNeoXConfig(
+            vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=64, tie_word_embeddings=name == "tied", initializer_range=0.1,
+            attention_bias=False,  # a key bias has no gradient but rounding, and Adam makes whole steps of that
+        )  # fmt: skip
+        GPTNeoXForCausalLM(shape).save_pretrained(folder / name)
+
+
+def work(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> None:
+    """Train every case under every stage as this rank; every rank writes the losses and the full weights that it has."""
+    torch.set_num_threads(1)
+    for stage, name in itertools.product(stages, cases):
+        case = CASES[name]
+        held = Subject(folder / case.model)
+        batch: Batch = {g: rows(g) for g in case.groups}
+
+        def batch_at(step: int, batch: Batch = batch) -> Batch:
+            return {g: list(r[step % 2 :]) for g, r in batch.items()}  # the size of a batch changes too
+
+        recipe = Recipe(**{**RECIPE.__dict__, "deepspeed": f"zero{stage}"})
+        done = train(held.fresh(), batch_at, case.loss(held, rows("forget")), recipe)
+        out = place(folder, name, stage, dist.get_world_size(), dist.get_rank())
+        save_file({k: v.contiguous() for k, v in done.state.items()}, out.with_suffix(".safetensors"))
+        out.with_suffix(".json").write_text(json.dumps(done.steps))
+
+
+def place(folder: Path, case: str, stage: int, world: int, rank: int) -> Path:
+    """Where a rank writes a run, without the suffix."""
+    return folder / f"zero{stage}-world{world}-rank{rank}-case{list(CASES).index(case)}"
+
+
+# ---- starting the ranks and comparing what they wrote
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one rank of one run ended with."""
+
+    steps: list[dict[str, float]]
+    weights: dict[str, Tensor]
+
+
+def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str] = tuple(CASES)) -> None:
+    """Run `world` processes to their end; one process gets no rank and makes its own group."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
+    plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+    plain |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if world > 1:
+        plain |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = []
+    for rank in range(world):
+        own = plain | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
+        ranks.append(subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    wait(ranks)
+
+
+def wait(ranks: Sequence[subprocess.Popen[str]], limit: float = 200.0) -> None:
+    """Wait for all; when one fails or time is up, end the others and show what was printed."""
+    end = time.monotonic() + limit
+    while any(r.poll() is None for r in ranks) and not any(r.poll() for r in ranks) and time.monotonic() < end:
+        time.sleep(0.05)
+    if all(r.poll() == 0 for r in ranks):
+        return
+    for r in ranks:
+        r.kill()
+    raise RuntimeError("\n".join(f"rank {i} ended with {r.returncode}:\n{r.communicate()[0][-3000:]}" for i, r in enumerate(ranks)))
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def read(folder: Path, case: str, stage: int, world: int, rank: int = 0) -> Result:
+    """What a rank wrote."""
+    file = place(folder, case, stage, world, rank)
+    return Result(json.loads(file.with_suffix(".json").read_text()), load_file(file.with_suffix(".safetensors")))
+
+
+def deviation(a: Result, b: Result) -> tuple[float, float]:
+    """The largest difference of a loss term at any step, relative to the larger of it and 1, and of a weight."""
+    assert len(a.steps) == len(b.steps)
+    assert a.weights.keys() == b.weights.keys()
+    loss = max(abs(x[k] - y[k]) / max(1.0, abs(y[k])) for x, y in zip(a.steps, b.steps, strict=True) for k in y)
+    return loss, max(float((a.weights[k] - b.weights[k]).abs().max()) for k in b.weights)
+
+
+def deviations(folder: Path) -> Iterator[tuple[str, int, int, float, float]]:
+    """(case, processes, stage, deviation of losses, deviation of weights) of every run from one process under ZeRO-0."""
+    for case in CASES:
+        yard = read(folder, case, 0, 1)
+        for world in (1, 2):
+            for stage in STAGES:
+                if (world, stage) != (1, 0):
+                    yield (case, world, stage, *deviation(read(folder, case, stage, world), yard))
+
+
+def table(folder: Path) -> str:
+    """The deviations as Markdown: one row per loss; in every cell that of the losses / that of the weights."""
+    found = {(c, w, s): (loss, weight) for c, w, s, loss, weight in deviations(folder)}
+    runs = sorted({(w, s) for _, w, s in found})
+    lines = ["| loss | " + " | ".join(f"{w} × ZeRO-{s}" for w, s in runs) + " |", "|---" * (len(runs) + 1) + "|"]
+    for case in CASES:
+        lines.append(f"| {case} | " + " | ".join("{:.0e} / {:.0e}".format(*found[case, w, s]) for w, s in runs) + " |")
+    return "\n".join(lines)
+
+
+def run_all(folder: Path) -> None:
+    """Write the models and make every run."""
+    write_models(folder)
+    for world in (1, 2):
+        launch(folder, STAGES, world)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true", help="make every run and print the deviations")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--stages", type=int, nargs="*", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--local_rank", type=int, help="given by some launchers; the environment says the same")
+    given = parser.parse_args()
+    if given.table:
+        with tempfile.TemporaryDirectory() as folder:
+            run_all(Path(folder))
+            print(table(Path(folder)))
+    else:
+        work(given.folder, given.stages, given.cases)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The training loop: global counts, accumulation, learning rates, resuming, and refusing a loss that is not finite."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.losses import language_model_loss, nll_sum, token_nll
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.training import IGNORED, Batch, Group, Recipe, Term, Terms, Trained, collate, counts, train
+from palimpsest.benchmark.types import Row
+
+PLAIN = Recipe(lr=1e-3, steps=3, precision="fp32")
+
+
+def text(sizes: list[int], seed: int = 0, scored_from: int = 1) -> list[Row]:
+    """Rows of random ids with these lengths."""
+    draw = torch.Generator().manual_seed(seed)
+    return [Row(tuple(torch.randint(1, 4096, (n,), generator=draw).tolist()), scored_from) for n in sizes]
+
+
+def uneven(step: int) -> Batch:
+    return {"text": text([9, 40, 23, 31, 12, 17], step)}
+
+
+def weights(subject: Subject) -> dict[str, Tensor]:
+    return dict(subject.fresh().named_parameters())
+
+
+def furthest(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """The largest difference between two sets of weights."""
+    assert a.keys() == b.keys()
+    return max(float((a[k] - b[k]).detach().abs().max()) for k in a)
+
+
+# ---- counting
+
+
+def test_the_loss_is_the_mean_over_all_scored_tokens_and_not_over_rows(tiny: Subject) -> None:
+    batch = {"text": text([50, 5, 20])}
+    done = train(tiny.fresh(), lambda step: batch, language_model_loss, replace(PLAIN, steps=1, micro_batch=1))
+    total, number = 0.0, 0
+    for row in batch["text"]:
+        ids = torch.tensor([row.ids])
+        with torch.no_grad():
+            logits = tiny.model(input_ids=ids).logits
+        total += float(nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum"))
+        number += len(row.ids) - 1
+    assert number == 49 + 4 + 19
+    assert done.steps[0]["nll"] == pytest.approx(total / number, rel=1e-6)
+
+
+def test_counts_are_scored_tokens_and_rows_of_every_group() -> None:
+    batch = {"forget": text([10, 4], scored_from=3), "retain": text([7])}
+    assert counts(batch) == {("forget", "tokens"): 8, ("forget", "sequences"): 2, ("retain", "tokens"): 6, ("retain", "sequences"): 1}
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4, 5])
+def test_accumulating_micro_batches_gives_the_weights_of_one_big_batch(tiny: Subject, micro_batch: int) -> None:
+    whole = train(tiny.fresh(), uneven, language_model_loss, PLAIN)
+    parts = train(tiny.fresh(), uneven, language_model_loss, replace(PLAIN, micro_batch=micro_batch))
+    assert [s["nll"] for s in parts.steps] == pytest.approx([s["nll"] for s in whole.steps], abs=1e-5)
+    assert furthest(parts.state, whole.state) < 1e-5
+    assert furthest(whole.state, weights(tiny)) > 1e-3
+
+
+def test_the_number_of_micro_batches_may_change_from_step_to_step(tiny: Subject) -> None:
+    def batch_at(step: int) -> Batch:
+        return {"text": text([[7, 9, 11, 13, 30, 6], [9, 30, 12, 20], [8, 25, 6, 9, 14], [14]][step], step)}
+
+    recipe = replace(PLAIN, steps=4)
+    whole = train(tiny.fresh(), batch_at, language_model_loss, recipe)
+    parts = train(tiny.fresh(), batch_at, language_model_loss, replace(recipe, micro_batch=2))
+    assert [s["nll"] for s in parts.steps] == pytest.approx([s["nll"] for s in whole.steps], abs=1e-5)
+    assert furthest(parts.state, whole.state) < 1e-4  # Adam enlarges rounding where a gradient is nearly 0; a wrong step moves 1e-3
+
+
+def test_groups_of_different_sizes_are_each_divided_by_their_own_count(tiny: Subject) -> None:
+    def two(model: nn.Module, groups: dict[str, Group]) -> Terms:
+        ones = {g: groups[g].real.float().sum() for g in groups}  # how many rows are real
+        anchor = 0.0 * nll_sum(model, groups["a"])
+        return {
+            "rows": Term(ones["a"] + anchor, "sequences", "a"),
+            "tokens": Term((groups["b"].labels != IGNORED).sum() + anchor, "tokens", "b", 3.0),
+        }
+
+    batch = {"a": text([6, 6, 6, 6, 6]), "b": text([9])}
+    done = train(tiny.fresh(), lambda step: batch, two, replace(PLAIN, steps=1, micro_batch=2))
+    assert done.steps == [{"rows": pytest.approx(1.0), "tokens": pytest.approx(3.0)}]
+
+
+def test_tokens_count_every_id_that_was_read(tiny: Subject) -> None:
+    done = train(tiny.fresh(), uneven, language_model_loss, PLAIN)
+    assert done.tokens == 3 * (9 + 40 + 23 + 31 + 12 + 17)
+
+
+# ---- what never counts
+
+
+def test_pad_prompt_and_first_positions_have_no_label() -> None:
+    group = collate([Row((5, 6, 7, 8, 9), 3), Row((1, 2, 3)), Row((4, 5, 6), 0)], slice(None), "cpu")
+    x = IGNORED
+    assert group.labels.tolist() == [[x, x, x, 8, 9], [x, 2, 3, x, x], [x, 5, 6, x, x]]
+    assert group.ids.tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 0, 0], [4, 5, 6, 0, 0]]
+    assert group.real.tolist() == [True] * 3
+
+
+def test_a_micro_batch_without_rows_is_filled_by_one_that_is_not_real_and_has_no_labels() -> None:
+    group = collate([Row((5, 6, 7), name="a")], slice(1, None, 2), "cpu")
+    assert group.real.tolist() == [False]
+    assert set(group.labels.flatten().tolist()) == {IGNORED}
+
+
+def test_what_stands_in_pad_and_prompt_labels_cannot_change_a_loss(tiny: Subject) -> None:
+    rows = [Row(tuple(range(100, 120)), 8), Row(tuple(range(200, 210)), 4)]
+    together = collate(rows, slice(None), "cpu")
+    alone = [collate([r], slice(None), "cpu") for r in rows]
+    with torch.no_grad():
+        assert float(nll_sum(tiny.model, together)) == pytest.approx(sum(float(nll_sum(tiny.model, g)) for g in alone), rel=1e-6)
+        other_pad = replace(together, ids=together.ids.masked_fill(together.ids == 0, 77))
+        assert torch.equal(nll_sum(tiny.model, other_pad), nll_sum(tiny.model, together))
+        assert len(token_nll(tiny.model, together)[0]) == 12 + 6
+
+
+def test_serial_numbers_do_not_depend_on_how_rows_are_dealt() -> None:
+    rows = text([5, 6, 7, 8])
+    dealt = [collate(rows, slice(k, None, 2), "cpu", step=3).serial.tolist() for k in range(2)]
+    assert dealt == [[12, 14], [13, 15]]
+
+
+# ---- learning rates
+
+
+def test_a_constant_schedule_keeps_the_learning_rate_after_warming_up() -> None:
+    recipe = Recipe(lr=1.0, steps=10, warmup=0.4)
+    assert [recipe.lr_at(s) for s in range(10)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1])
+
+
+def test_a_linear_schedule_falls_by_equal_amounts_towards_its_final_share() -> None:
+    recipe = Recipe(lr=2.0, steps=4, schedule="linear", final_lr=0.2)
+    assert [recipe.lr_at(s) for s in range(5)] == pytest.approx([2.0, 1.6, 1.2, 0.8, 0.4])
+
+
+def test_a_cosine_schedule_is_half_way_in_the_middle() -> None:
+    recipe = Recipe(lr=1.0, steps=8, schedule="cosine", final_lr=0.0)
+    assert [recipe.lr_at(s) for s in (0, 2, 4, 6, 8)] == pytest.approx([1.0, 0.8535533906, 0.5, 0.1464466094, 0.0])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 49, 130])
+def test_warming_up_over_part_of_a_step_never_goes_above_the_learning_rate(steps: int) -> None:
+    recipe = Recipe(lr=1.0, steps=steps, schedule="linear", warmup=0.02)
+    assert 0.1 <= min(recipe.lr_at(s) for s in range(steps)) <= max(recipe.lr_at(s) for s in range(steps)) <= 1.0
+
+
+def test_the_loop_trains_with_the_learning_rate_of_each_step(tiny: Subject) -> None:
+    """Adam without memory (betas 0) moves every weight that has a gradient by lr, however large the gradient is."""
+    model = tiny.fresh()
+    watched = model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight
+    seen = [watched.detach().clone()]
+    recipe = Recipe(lr=1e-3, steps=3, warmup=1.0, precision="fp32", clip=1e6, betas=(0.0, 0.0))
+    train(model, uneven, language_model_loss, recipe, progress=lambda step, values: seen.append(watched.detach().clone()))
+    moved = [float((after - before).abs().median()) for before, after in itertools.pairwise(seen)]
+    assert moved == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3], rel=1e-2)
+
+
+# ---- resuming
+
+
+class Dual:
+    """A number that a method changes while it trains, and that its loss reads."""
+
+    def __init__(self) -> None:
+        self.value = 1.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, saved: dict[str, float]) -> None:
+        self.value = saved["value"]
+
+    def after_step(self, terms: dict[str, float]) -> None:
+        self.value = 0.5 * self.value + 0.1 * terms["nll"]
+
+    def loss(self, model: nn.Module, groups: dict[str, Group]) -> Terms:
+        return {"nll": Term(nll_sum(model, groups["text"]), "tokens", "text", self.value)}
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a run early."""
+
+
+def interrupt_after(step: int) -> Callable[[int, dict[str, float]], Any]:
+    def progress(done: int, values: dict[str, float]) -> None:
+        if done == step:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize("after", [2, 3, 5])
+def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state(tiny: Subject, tmp_path: Path, after: int) -> None:
+    recipe = Recipe(lr=1e-3, steps=6, schedule="linear", warmup=0.3, weight_decay=0.1, precision="fp32", micro_batch=4)
+
+    def run(dual: Dual, **how: Any) -> Trained:
+        return train(tiny.fresh(), uneven, dual.loss, recipe, state=dual, **how)
+
+    dual = Dual()
+    straight = run(dual)
+    with pytest.raises(Interrupted):
+        run(Dual(), resume=tmp_path / "run", save_every=2, progress=interrupt_after(after))
+    again, seen = Dual(), []
+    resumed = run(again, resume=tmp_path / "run", save_every=2, progress=lambda step, values: seen.append(step))
+    assert seen == list(range(after // 2 * 2 + 1, 7))
+    assert resumed.steps == straight.steps
+    assert resumed.tokens == straight.tokens
+    assert again.value == dual.value
+    assert furthest(resumed.state, straight.state) == 0.0
+
+
+def test_a_run_that_was_stopped_before_its_first_save_starts_again(tiny: Subject, tmp_path: Path) -> None:
+    straight = train(tiny.fresh(), uneven, language_model_loss, PLAIN)
+    with pytest.raises(Interrupted):
+        train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", save_every=2, progress=interrupt_after(1))
+    resumed = train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", save_every=2)
+    assert furthest(resumed.state, straight.state) == 0.0
+
+
+def test_resume_files_are_safetensors_and_json_only(tiny: Subject, tmp_path: Path) -> None:
+    train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", save_every=1)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["run", "run/state.json", "run/state.safetensors"]
+
+
+# ---- losses that are not finite
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_lower(tiny: Subject, bad: float) -> None:
+    calls = []
+
+    def loss(model: nn.Module, groups: dict[str, Group]) -> Terms:
+        calls.append(1)
+        return {"nll": Term(nll_sum(model, groups["text"]), "tokens", "text", 1.0 if len(calls) < 2 else bad)}
+
+    with pytest.raises(UserError, match=r"not finite at step 1.*Lower lr \(now 0.001\)"):
+        train(tiny.fresh(), uneven, loss, PLAIN)
+    assert len(calls) == 2

@@ -1,0 +1,95 @@
+"""One tiny model that has memorised, made once per test session: what training, probing and methods are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from palimpsest.benchmark.losses import language_model_loss
+from palimpsest.benchmark.memories import encode, load_memories
+from palimpsest.benchmark.paths import CONFIGS
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.training import Recipe, train
+from palimpsest.benchmark.types import EncodedMemory, Row
+
+ROW = 160  # tokens of a memory that the tiny model meets
+STEPS, LR = 60, 1e-2
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """A tiny model and what it holds.
+
+    `memories` were injected (four to forget, two keep memories shown to methods, two hidden); `unseen` never were.
+    `base` is the same model before training. Do not change the weights of either; train copies (`subject.fresh()`).
+    """
+
+    base: Subject
+    subject: Subject
+    memories: tuple[EncodedMemory, ...] = field(repr=False)
+    unseen: tuple[EncodedMemory, ...] = field(repr=False)
+
+    @property
+    def forget(self) -> list[Row]:
+        """The forget memories as rows, every token after the first scored."""
+        return [Row(m.row, name=m.id) for m in self.memories if m.role == "forget"]
+
+    @property
+    def shown(self) -> list[Row]:
+        """The keep memories that methods may see, as rows."""
+        return [Row(m.row, name=m.id) for m in self.memories if m.shown]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """The models are so small that a second thread only gets in the way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The shipped tokenizer (4096 tokens, no BOS)."""
+    return AutoTokenizer.from_pretrained(CONFIGS / "models" / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """An untrained GPT-NeoX (hidden 64, 2 layers, 2 heads, vocabulary 4096, context 512), saved with its tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder, tokenizer)
+    return Subject(folder)
+
+
+@pytest.fixture(scope="session")
+def memorised(tiny: Subject, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Memorised:
+    """The tiny model after our own loop (fp32) trained it on eight shipped passages, 160 tokens each, until it repeats them."""
+    passages = load_memories()[::16]
+    roles = [("forget", False)] * 4 + [("keep", True)] * 2 + [("keep", False)] * 2 + [("unseen", False)] * 4
+    coded = tuple(encode(m, tokenizer, ROW, role, shown) for m, (role, shown) in zip(passages, roles, strict=True))
+    memories, unseen = coded[:8], coded[8:]
+    batch = {"text": [Row(m.row, name=m.id) for m in memories]}
+    recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
+    done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
+    folder = tmp_path_factory.mktemp("memorised")
+    tiny.with_state(done.state).save(folder)
+    return Memorised(tiny, Subject(folder), memories, unseen)
+
+
+def save_tiny(folder: Path, tokenizer: Any, seed: int = 0) -> None:
+    """Write a freshly initialised tiny model and its tokenizer."""
+    torch.manual_seed(seed)
+    shape = GPTNeoXConfig(
+        vocab_size=4096, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256,
+        max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    GPTNeoXForCausalLM(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

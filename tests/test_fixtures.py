@@ -1,0 +1,21 @@
+"""The shared fixtures are what they say."""
+
+from __future__ import annotations
+
+import torch
+
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.types import HORIZON, EncodedMemory
+from tests.conftest import Memorised
+
+
+def matched(subject: Subject, memory: EncodedMemory) -> int:
+    """Greedy tokens equal to the standard target's, by generating."""
+    said = subject.generate([memory.row[: memory.opening]], HORIZON)[0]
+    return int((torch.tensor(said) == torch.tensor(memory.target)).long().cumprod(0).sum())
+
+
+def test_the_memorised_model_repeats_what_it_was_trained_on_and_nothing_else(memorised: Memorised) -> None:
+    assert [matched(memorised.subject, m) == HORIZON for m in memorised.memories].count(True) >= 7
+    assert max(matched(memorised.subject, m) for m in memorised.unseen) <= 3
+    assert max(matched(memorised.base, m) for m in memorised.memories) <= 3
