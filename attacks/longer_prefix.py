@@ -15,5 +15,6 @@ class LongerPrefix(Prompting):
     extra: tuple[int, ...] = (4, 8, 16, 32)
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
-        cuts = tuple(memory.opening + n for n in self.extra if memory.opening + n < len(memory.row))
-        yield Probe(memory.id, (), memory.row, 0, cuts, tuple(f"+{n}" for n in self.extra[: len(cuts)]), start=0)
+        fitting = [n for n in self.extra if memory.opening + n < len(memory.row)]
+        cuts = tuple(memory.opening + n for n in fitting)
+        yield Probe(memory.id, (), memory.row, 0, cuts, tuple(f"+{n}" for n in fitting), start=0)

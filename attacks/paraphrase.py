@@ -19,5 +19,5 @@ class Paraphrase(Prompting):
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         for text in memory.memory.paraphrases:
             for b in self.thread:
-                tail = memory.row[memory.opening - b : memory.opening] if b else ()
+                tail = memory.row[max(0, memory.opening - b) : memory.opening]
                 yield Probe(memory.id, tools.encode(text) + tail, memory.target, memory.opening, (0,), (f"+{b}",))

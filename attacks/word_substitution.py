@@ -12,7 +12,8 @@ from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
 from ..benchmark.neardup import overlap
 from ..benchmark.paths import CONFIGS
 
-_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_WORD = re.compile(r"(?<!\w)(?<!\w['’])[A-Za-z]+(?:'[a-z]+)?(?!['’]?\w)")  # whole words only: not the sum in résumé
+_AN = re.compile(r"(?!uni(?!n)|us[eu]|eu|one\b)[aeiou]|heir|hono|honest|hour", re.IGNORECASE)  # what takes "an"
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ def synonyms() -> dict[str, tuple[str, ...]]:
 
 
 def substitute(text: str, changes: list[tuple[re.Match[str], str]]) -> str:
-    """Replace whole words, keeping case and spacing; an article before a changed word follows its first letter."""
+    """Replace whole words, keeping case and spacing; an article before a changed word follows its first sound."""
     for match, new in reversed(changes):
         old = match.group()
         new = new.upper() if old.isupper() and len(old) > 1 else new.capitalize() if old[0].isupper() else new
-        before = re.sub(r"\b([Aa])n?( +)$", lambda a: a[1] + ("n" if new[0] in "aeiouAEIOU" else "") + a[2], text[: match.start()])
+        article = r"\1n\2" if _AN.match(new) else r"\1\2"
+        before = re.sub(r"\b([Aa])n?( +)$", article, text[: match.start()])
         text = before + new + text[match.end() :]
     return text
 

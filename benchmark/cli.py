@@ -57,7 +57,7 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
             table.add_column(column, overflow="fold")
         for name in names(kind):
             plugin = find(kind, name)
-            table.add_row(name, plugin.doc, "\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items()))
+            table.add_row(name, _escaped(plugin.doc), _escaped("\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items())))
     elif what in ("suites", "models", "studies"):
         from .subject import shipped_models
 
@@ -330,3 +330,7 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+if __name__ == "__main__":
+    main()

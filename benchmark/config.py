@@ -86,7 +86,7 @@ class Suite:
 
 def suite_names() -> dict[str, str]:
     """Shipped suites and what they are for."""
-    return {f.stem: str(OmegaConf.load(f).get("doc", "")) for f in sorted(SUITES.glob("*.yaml"))}
+    return {f.stem: str(_plain(OmegaConf.load(f)).get("doc", "")) for f in sorted(SUITES.glob("*.yaml"))}
 
 
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
@@ -140,7 +140,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return None
         return _coerce(next(a for a in arguments if a is not type(None)), value, where)
     if is_dataclass(hint):
-        if isinstance(value, hint):
+        if isinstance(value, typing.cast(type, hint)):
             return value
         if not isinstance(value, Mapping):
             raise UserError(f"{where}={value!r}: expected fields, for example {where.split()[-1]}.{fields(hint)[0].name}=….")

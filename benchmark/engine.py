@@ -41,7 +41,8 @@ def start_distributed() -> None:
         dist.init_process_group(backend)
     else:
         os.environ.setdefault("LOCAL_RANK", "0")
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 def keep_memory() -> None:
@@ -56,6 +57,15 @@ def keep_memory() -> None:
 def is_main() -> bool:
     """True in the one process that writes files and shows progress."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agreed(value: bool) -> bool:
+    """What the first rank says; every rank must call it. A meeting point as well."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    flag = torch.tensor([int(value)], device=device())
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())
 
 
 def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
     config = deepspeed_config(recipe.deepspeed, recipe.precision, recipe.clip, micros)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=tuple(recipe.betas), fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     engine, *_ = deepspeed.initialize(model=module.to(device()), optimizer=optimizer, config=config, dist_init_required=False)
     return engine
 

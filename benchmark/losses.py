@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .training import IGNORED, Group, Term, Terms
 
 
-def hidden_states(model: nn.Module, ids: Tensor) -> Tensor:
+def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """The states [B, T, H] that the language-model head reads. Right padding needs no mask under a causal model."""
     return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
 
 
-def nll_sum(model: nn.Module, group: Group) -> Tensor:
+def nll_sum(model: Any, group: Group) -> Tensor:
     """Sum over scored tokens of -log p(token | tokens before), fused with the head so that no logits are kept."""
     states, labels = hidden_states(model, group.ids)[:, :-1], group.labels[:, 1:]
     head = model.get_output_embeddings()
@@ -23,25 +25,25 @@ def nll_sum(model: nn.Module, group: Group) -> Tensor:
     )
 
 
-def scored_logits(model: nn.Module, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [N, V] at the positions that predict a scored token, their labels [N], and the row [N] each belongs to."""
     scored = group.labels[:, 1:] != IGNORED
     states = hidden_states(model, group.ids)[:, :-1][scored]
     return model.get_output_embeddings()(states), group.labels[:, 1:][scored], scored.nonzero()[:, 0]
 
 
-def token_nll(model: nn.Module, group: Group) -> tuple[Tensor, Tensor]:
+def token_nll(model: Any, group: Group) -> tuple[Tensor, Tensor]:
     """Per scored token: -log p [N], and the row [N] each belongs to."""
     logits, labels, row = scored_logits(model, group)
     return F.cross_entropy(logits.float(), labels, reduction="none"), row
 
 
-def sequence_nll(model: nn.Module, group: Group) -> Tensor:
+def sequence_nll(model: Any, group: Group) -> Tensor:
     """Per row the sum of -log p over its scored tokens [B]."""
     nll, row = token_nll(model, group)
     return torch.zeros(len(group.ids), dtype=nll.dtype, device=nll.device).index_add(0, row, nll)
 
 
-def language_model_loss(model: nn.Module, groups: dict[str, Group]) -> Terms:
+def language_model_loss(model: Any, groups: dict[str, Group]) -> Terms:
     """Mean negative log-likelihood per scored token of the group "text"."""
     return {"nll": Term(nll_sum(model, groups["text"]), "tokens", "text")}

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from .errors import UserError
-from .neardup import overlap, words
+from .neardup import overlap, run_hashes, words
 from .paths import CONFIGS
 from .types import HORIZON, EncodedMemory, Memory, Role, memory_from
 
@@ -32,8 +34,15 @@ def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         try:
             memories.append(memory_from(json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file}:{number} is not a memory: {error}. Needed: id, domain, text, opening_end.") from None
+    for m in memories:
+        if not all(isinstance(text, str) for text in (m.id, m.domain, m.text, *m.paraphrases)) or not isinstance(m.opening_end, int):
+            raise UserError(f"{file}: in memory {m.id!r} id, domain, text and paraphrases should be texts and opening_end a number.")
+        if not 0 < m.opening_end < len(m.text):
+            raise UserError(f"{file}: in memory {m.id!r} opening_end={m.opening_end} is not inside its text of {len(m.text)} characters.")
+    if not memories:
+        raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
     if len(seen := {m.id for m in memories}) != len(memories):
         raise UserError(f"{file}: {len(memories) - len(seen)} ids appear twice; every memory needs its own.")
     return memories
@@ -58,11 +67,13 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     if 3 * per_role > len(memories):
         raise UserError(f"per_role={per_role} needs {3 * per_role} memories; the file has {len(memories)}.")
     parts: list[list[tuple[str, int]]] = [[], [], []]
-    for ids in domains.values():
+    for d, ids in enumerate(domains.values()):
         order = sorted(ids, key=lambda i: hashlib.sha256((salt + i).encode()).digest())
         for j, i in enumerate(order):
-            parts[j % 3].append((i, j // 3))
+            parts[(j + d) % 3].append((i, j // 3))
     roles: dict[str, tuple[Role, bool]] = {}
+    if (smallest := min(map(len, parts))) < per_role:
+        raise UserError(f"per_role={per_role}: the domains of this file only allow {smallest}; lower it or even the domains out.")
     for p, part in enumerate(parts):
         role = ROLES[(p + seed) % 3]
         part.sort(key=lambda item: item[1])  # the same share of every domain at any per_role
@@ -108,9 +119,12 @@ def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]],
                 faults.append(f"{m.id}: under {name}: {error}")
     texts = [m.text for m in memories]
     corpus = list(corpus)
-    for k, m in enumerate(memories):
-        if overlap([m.text], texts[:k] + texts[k + 1 :])[0] > 0:
-            faults.append(f"{m.id}: shares an 8-word run with another passage")
+    runs = run_hashes(texts)
+    hashes, count = np.unique(np.concatenate([np.empty(0, np.uint64), *runs]), return_counts=True)
+    shared = hashes[count > 1]
+    faults += [
+        f"{m.id}: shares an 8-word run with another passage" for m, r in zip(memories, runs, strict=True) if np.isin(r, shared).any()
+    ]
     if corpus:
         faults += [f"{m.id}: shares an 8-word run with the corpus" for m, s in zip(memories, overlap(texts, corpus), strict=True) if s > 0]
     return faults

@@ -36,6 +36,7 @@ class Trainer:
     progress: Callable[[int, int, dict[str, float]], Any] | None = None
     tokens: int = 0  # consumed so far, over all runs
     steps: list[dict[str, float]] = field(default_factory=list)
+    fits: int = 0  # how many have begun: each resumes from a folder of its own
 
     def fit(self, start: Subject, batch_at: Callable[[int], Batch], loss: Loss, recipe: Recipe, state: Any = None) -> Subject:
         """Train a copy of `start` and return it; `start` is not changed."""
@@ -45,7 +46,9 @@ class Trainer:
             if self.progress:
                 self.progress(step, recipe.steps, values)
 
-        done = train(start.fresh(), batch_at, loss, recipe, resume=self.resume, progress=show, state=state)
+        resume = self.resume / f"fit{self.fits}" if self.resume else None
+        self.fits += 1
+        done = train(start.fresh(), batch_at, loss, recipe, resume=resume, progress=show, state=state)
         self.tokens += done.tokens
         self.steps += done.steps
         return start.with_state(done.state)
@@ -100,6 +103,8 @@ class Reference:
 
     @cached_property
     def _table(self) -> dict[str, float]:
+        if len({r.name for r in self.rows}) < len(self.rows):
+            raise UserError("The forget rows need names that differ: the reference is looked up by name.")
         model = self.held.model
         out: dict[str, float] = {}
         with torch.no_grad():

@@ -15,6 +15,7 @@ from .attack import Tools
 from .battery import Armed, Probes, arm, run_battery
 from .config import Suite, plain
 from .corpus import Corpus, load_corpus, packed
+from .engine import agreed
 from .errors import UserError
 from .memories import encode_all, load_memories, memories_hash
 from .method import History, Trainer, UnlearningData
@@ -152,7 +153,8 @@ class Run:
         """Run what is not done yet, in order."""
         self.check()
         for stage in self.plan:
-            if not self.store.done(stage):
+            new = not self.store.done(stage)
+            if agreed(new):
                 self.store.run(stage)
                 finished(stage)
 
@@ -198,7 +200,7 @@ class Run:
             return self._save(subject, trainer, folder)
 
         tokens = self.stream(seed).steps * s.injection.batch * (s.row + s.injection.offset)
-        stage = Stage(kind, label, inputs, build, tokens / 12_000)
+        stage = Stage(kind, label, inputs, build, tokens / 12_000, parallel=True)
         return stage
 
     def _method(self, method: str, seed: int) -> Stage:
@@ -212,7 +214,7 @@ class Run:
             subject = instance.unlearn(Subject(self.store.folder(held)), self.data(seed, instance.needs_history), trainer)
             return self._save(subject, trainer, folder)
 
-        stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20)
+        stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20, parallel=True)
         return stage
 
     def data(self, seed: int, history: bool) -> UnlearningData:
@@ -324,7 +326,7 @@ class _Loaded:
     def __init__(self, subject: Subject):
         self.subject = subject
 
-    def __enter__(self) -> Subject:
+    def __enter__(self) -> Any:
         return self.subject
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from .config import build
 from .errors import UserError, unknown
 
-ROOT = __package__.rpartition(".")[0]  # the import name that benchmark, methods and attacks share
+ROOT = __name__.rsplit(".", 2)[0]  # the import name that benchmark, methods and attacks share
 FOLDERS = {"method": "methods", "attack": "attacks"}
 
 
@@ -78,7 +78,7 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
     if not is_dataclass(own[0]):
         raise UserError(f"{own[0].__name__} in {module.__file__} should be a frozen dataclass: put @dataclass(frozen=True) above it.")
     if inspect.isabstract(own[0]):
-        missing = ", ".join(sorted(own[0].__abstractmethods__))
+        missing = ", ".join(sorted(getattr(own[0], "__abstractmethods__", ())))
         raise UserError(f"{own[0].__name__} in {module.__file__} does not define {missing}.")
     source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
     return Plugin(kind, name, own[0], source)

@@ -171,7 +171,7 @@ Made by `palimpsest pretrain {config.name}`. Meant for research on memorisation;
 """
 
 
-def _tokenizer(folder: Path, corpus: Corpus):
+def _tokenizer(folder: Path, corpus: Corpus) -> Any:
     from transformers import AutoTokenizer
 
     if (folder / "tokenizer.json").exists():

@@ -46,11 +46,11 @@ class Reader:
         keep_memory()
         rows: dict[tuple[int, ...], set[tuple[int, int]]] = {}
         for p in probes:
-            rows.setdefault(p.prompt + p.target, set()).update(_spans(p))
+            rows.setdefault(p.prompt + p.target, set()).update(spans_of(p))
         order = sorted(rows, key=len)
         matched = self._ask([(ids, sorted(rows[ids])) for ids in order])
         found = {(ids, span): m for ids, answer in zip(order, matched, strict=True) for span, m in answer.items()}
-        return [tuple(_without_copying(p, span, found[p.prompt + p.target, span]) for span in _spans(p)) for p in probes]
+        return [tuple(without_copying(p, span, found[p.prompt + p.target, span]) for span in spans_of(p)) for p in probes]
 
     def _ask(self, rows: list[tuple[tuple[int, ...], list[tuple[int, int]]]]) -> list[dict[tuple[int, int], int]]:
         out: list[dict[tuple[int, int], int]] = [{} for _ in rows]
@@ -133,8 +133,7 @@ class Reader:
         for i in range(0, len(row), chunk):
             r, p = torch.from_numpy(row[i : i + chunk]), torch.from_numpy(position[i : i + chunk])
             truth = ids[r, p][:, None]
-            with torch.autocast(states.device.type, torch.bfloat16, enabled=states.dtype == torch.bfloat16):
-                logits = head(states[r, p - 1]).float()
+            logits = head(states[r, p - 1].float())  # in fp32 always: few positions, and rounded logits would tie
             target = logits.gather(1, truth)
             best, which = logits.scatter(1, truth, -torch.inf).max(1, keepdim=True)
             hits.append(((target > best) | ((target == best) & (truth < which)))[:, 0].cpu().numpy())
@@ -142,13 +141,13 @@ class Reader:
         return np.concatenate(hits or [np.zeros(0, bool)]), np.concatenate(nears or [np.zeros(0, bool)])
 
 
-def _spans(p: Probe) -> list[tuple[int, int]]:
+def spans_of(p: Probe) -> list[tuple[int, int]]:
     """Where the reading of each cut begins and must end, in tokens of prompt + target."""
     length = len(p.prompt) + len(p.target)
     return [(len(p.prompt) + c, min(length, len(p.prompt) + c + p.horizon)) for c in p.cuts]
 
 
-def _without_copying(p: Probe, span: tuple[int, int], matched: int) -> int:
+def without_copying(p: Probe, span: tuple[int, int], matched: int) -> int:
     """0 if the whole matched run already stands in what the model was given."""
     ids = p.prompt + p.target
     given, run = ids[: span[0]], ids[span[0] : span[0] + matched]

@@ -38,12 +38,9 @@ SHOTS_SEED = 1234  # lm-eval's own default for drawing few-shot examples
 class Measurable(Protocol):
     """What is measured: a causal model in memory, its tokenizer, and the id prepended to every text, if any."""
 
-    @property
-    def model(self) -> Any: ...
-    @property
-    def tokenizer(self) -> Any: ...
-    @property
-    def bos(self) -> int | None: ...
+    model: Any
+    tokenizer: Any
+    bos: int | None
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def print_table(results: Results, console: Console) -> None:
     columns = main_columns(table, seeds=False)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=Text(results.suite), title_justify="left")
     for title in columns:
-        shown.add_column(title, justify="left" if title == "Method" else "right", overflow="fold", no_wrap=title != "Method")
+        shown.add_column(title, justify="left" if title == "Method" else "right", no_wrap=True, min_width=16 if title == "Method" else None)
     for row in table.rows:
         style = "bold" if row.standing else "dim" if row.collapsed or row.reference else ""
         shown.add_row(*(_rich_cell(read(row)) for read in columns.values()), style=style)

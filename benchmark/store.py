@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .engine import agreed, is_main
 from .errors import UserError
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed")
@@ -30,6 +32,7 @@ class Stage:
     inputs: dict[str, Any]
     build: Callable[[Path], dict[str, Any] | None]
     cost: float = 1.0  # estimated seconds on two CPU cores
+    parallel: bool = False  # under the launcher every rank takes part
 
     @property
     def key(self) -> str:
@@ -63,13 +66,17 @@ class Store:
     def run(self, stage: Stage) -> Path:
         """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
         final = self.folder(stage)
-        if self.done(stage):
+        if agreed(self.done(stage)):
             self._verify(final)
             return final
+        if not is_main():
+            return self._help(stage, final)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(str(final) + ".lock", timeout=0):
-                return self._make(stage, final)
+                made = self._make(stage, final)
+            agreed(True)  # the other ranks wait here until the folder is there
+            return made
         except Timeout:
             raise UserError(
                 f"Another process is making {stage.label} in this store ({final}); wait for it, or use another store."
@@ -101,6 +108,14 @@ class Store:
             if delete:
                 shutil.rmtree(folder)
         return out
+
+    def _help(self, stage: Stage, final: Path) -> Path:
+        """Ranks beyond the first take part in the training of a stage; what they would write is thrown away."""
+        if stage.parallel:
+            with tempfile.TemporaryDirectory() as folder:
+                stage.build(Path(folder))
+        agreed(True)
+        return final
 
     def _make(self, stage: Stage, final: Path) -> Path:
         if self.done(stage):  # made by another process while this one waited

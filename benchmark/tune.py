@@ -86,6 +86,6 @@ def _exact(run: Run, subject: Subject) -> list[int]:
     return [lengths[0] for lengths in Reader(subject, run.suite.precision).read(probes)]
 
 
-def _bits(run: Run, subject: Subject) -> float:
+def _bits(run: Run, subject: Any) -> float:
     bench: QualityBench = run.bench
     return next(m.value for m in bench.measure(subject) if m.task == TASK)

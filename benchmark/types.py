@@ -132,8 +132,9 @@ class Quality:
 
 def memory_from(fields: Mapping[str, Any]) -> Memory:
     """A memory from its JSON object; unknown fields are ignored, so that the file can grow."""
-    known = {k: v for k, v in fields.items() if k in Memory.__dataclass_fields__}
-    return Memory(**known | {"paraphrases": tuple(known.get("paraphrases", ()))})
+    known: dict[str, Any] = {k: v for k, v in fields.items() if k in Memory.__dataclass_fields__}
+    known["paraphrases"] = tuple(known.get("paraphrases", ()))
+    return Memory(**known)
 
 
 @dataclass(frozen=True)

@@ -161,22 +161,27 @@ def read(folder: Path, case: str, stage: int, world: int, rank: int = 0) -> Resu
     return Result(json.loads(file.with_suffix(".json").read_text()), load_file(file.with_suffix(".safetensors")))
 
 
-def deviation(a: Result, b: Result) -> tuple[float, float]:
-    """The largest difference of a loss term at any step, relative to the larger of it and 1, and of a weight."""
+def deviation(a: Result, b: Result, start: dict[str, Tensor]) -> tuple[float, float]:
+    """How far a is from b: the losses, as the largest difference of a term at a step (relative above 1); the weights, as
+    the length of the difference over the length of the way that b went from `start`."""
     assert len(a.steps) == len(b.steps)
     assert a.weights.keys() == b.weights.keys()
     loss = max(abs(x[k] - y[k]) / max(1.0, abs(y[k])) for x, y in zip(a.steps, b.steps, strict=True) for k in y)
-    return loss, max(float((a.weights[k] - b.weights[k]).abs().max()) for k in b.weights)
+    apart = sum(float((a.weights[k] - b.weights[k]).double().square().sum()) for k in b.weights)
+    way = sum(float((start[k] - b.weights[k]).double().square().sum()) for k in b.weights)
+    return loss, (apart / way) ** 0.5
 
 
+@torch.no_grad()
 def deviations(folder: Path) -> Iterator[tuple[str, int, int, float, float]]:
-    """(case, processes, stage, deviation of losses, deviation of weights) of every run from one process under ZeRO-0."""
+    """(case, processes, stage, deviation of losses, of weights) of every run from one process under ZeRO-0."""
     for case in CASES:
         yard = read(folder, case, 0, 1)
+        start = dict(Subject(folder / CASES[case].model).fresh().named_parameters())
         for world in (1, 2):
             for stage in STAGES:
                 if (world, stage) != (1, 0):
-                    yield (case, world, stage, *deviation(read(folder, case, stage, world), yard))
+                    yield (case, world, stage, *deviation(read(folder, case, stage, world), yard, start))
 
 
 def table(folder: Path) -> str:
@@ -196,6 +201,13 @@ def run_all(folder: Path) -> None:
         launch(folder, STAGES, world)
 
 
+def print_table() -> None:
+    """Make every run in a temporary folder and print the deviations."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_all(Path(folder))
+        print(table(Path(folder)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="make every run and print the deviations")
@@ -205,9 +217,7 @@ def main() -> None:
     parser.add_argument("--local_rank", type=int, help="given by some launchers; the environment says the same")
     given = parser.parse_args()
     if given.table:
-        with tempfile.TemporaryDirectory() as folder:
-            run_all(Path(folder))
-            print(table(Path(folder)))
+        print_table()
     else:
         work(given.folder, given.stages, given.cases)
 
