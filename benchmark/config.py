@@ -17,6 +17,7 @@ from .paths import CONFIGS
 
 T = TypeVar("T")
 SUITES = CONFIGS / "suites"
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class InjectionConfig:
             raise UserError(f"injection.occurrences={list(self.occurrences)}: expected counts of at least 1.")
         if self.offset < 0 or self.batch < 1:
             raise UserError(f"injection.offset={self.offset}, injection.batch={self.batch}: expected at least 0 and 1.")
+        if self.schedule not in SCHEDULES:
+            raise unknown("injection.schedule", self.schedule, SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,14 @@ class Suite:
     deepspeed: str = "zero0"
     excerpts: int = 3  # forget memories whose texts are shown side by side
 
+    def __post_init__(self) -> None:
+        if self.per_role < 1 or self.excerpts < 0:
+            raise UserError(f"per_role={self.per_role}, excerpts={self.excerpts}: expected at least 1 and 0.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UserError(f"seeds={list(self.seeds)}: expected at least one, each once, none negative.")
+        if self.precision not in ("bf16", "fp32"):
+            raise UserError(f"precision={self.precision!r}: expected bf16 or fp32.")
+
 
 def suite_names() -> dict[str, str]:
     """Shipped suites and what they are for."""
@@ -106,7 +117,7 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
             continue
         try:
             merged = _plain(OmegaConf.merge(merged, OmegaConf.from_dotlist([item])))
-        except (OmegaConfBaseException, ValueError) as error:
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
             raise UserError(f"{item!r} cannot be applied: {str(error).splitlines()[0]}") from None
     for plugins in ("methods", "attacks"):
         if isinstance(given := merged.get(plugins), dict):
@@ -151,7 +162,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}={value!r}: expected a mapping of names to fields.")
-        return {str(k): dict(v) if isinstance(v, Mapping) else v for k, v in value.items()}
+        return {str(k): _coerce(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-4 as text
@@ -162,7 +173,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where}={value!r}: expected {getattr(hint, '__name__', hint)}, got {type(value).__name__}.")
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     file = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
     if not file.is_file():
         if file.parent == SUITES:
@@ -172,11 +183,15 @@ def _read(name: str) -> dict[str, Any]:
         own = _plain(OmegaConf.load(file))
     except Exception as error:  # the YAML library's own errors have no common base that it documents
         raise UserError(f"{file} is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(own, dict):
+        raise UserError(f"{file} should hold fields (name: value), as configs/suites/quick.yaml does.")
+    if name in below:
+        raise UserError(f"{file} extends itself: {' → '.join((*below, name))}.")
     parent = own.pop("extends", None)
     own.setdefault("name", file.stem)
     if parent is None:
         return own
-    base = _read(parent)
+    base = _read(str(parent), (*below, name))
     for whole in ("methods", "attacks", "seeds"):  # lists of what to run replace, they do not add up
         if whole in own:
             base.pop(whole, None)

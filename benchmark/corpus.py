@@ -56,7 +56,10 @@ def load_corpus(source: str = "docstrings", path: str | None = None, text_field:
         raise unknown("corpus source", source, ["docstrings", *readers])
     if not path:
         raise UserError(f"corpus.source={source} needs corpus.path: a folder (text), a file (jsonl) or a dataset (datasets).")
-    documents = sorted({digest(t): t for t in map(str.strip, readers[source](path)) if t}.items())
+    texts = readers[source](path)
+    if strange := [t for t in texts if not isinstance(t, str)]:
+        raise UserError(f"corpus.text_field={text_field!r} of {path!r} should hold texts; found {strange[0]!r}.")
+    documents = sorted({digest(t): t for t in map(str.strip, texts) if t}.items())
     if len(documents) < 50:
         raise UserError(f"The corpus at {path!r} has {len(documents)} distinct documents; at least 50 are needed to hold some out.")
     return _corpus(f"{source}:{path}", split_documents(dict(documents)), dict(documents), 1.0)
@@ -172,7 +175,11 @@ def _read_jsonl(path: str, text_field: str) -> list[str]:
 def _read_dataset(path: str, text_field: str) -> list[str]:
     import datasets
 
-    data = datasets.load_from_disk(path) if Path(path).is_dir() else datasets.load_dataset(path)
+    try:
+        data = datasets.load_from_disk(path) if Path(path).is_dir() else datasets.load_dataset(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"corpus.path={path!r} is neither a saved dataset nor one that the hub gives: {reason}") from None
     data = datasets.concatenate_datasets(list(data.values())) if isinstance(data, dict) else data
     if text_field not in data.column_names:
         raise UserError(f"The dataset {path!r} has no field {text_field!r}; it has {', '.join(data.column_names)}.")

@@ -34,6 +34,7 @@ from palimpsest.methods.npo import NPO
 
 STEPS, VOCABULARY = 5, 512
 STAGES = (0, 1, 2, 3)
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LENGTHS = {"text": (12, 40, 7, 33, 21), "forget": (30, 9, 17, 40, 25), "retain": (11, 38, 20)}  # odd numbers: some ranks get nothing
 RECIPE = Recipe(lr=1e-3, steps=STEPS, warmup=0.4, weight_decay=0.1, micro_batch=1, precision="fp32")
 
@@ -125,7 +126,7 @@ class Result:
 def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str] = tuple(CASES)) -> None:
     """Run `world` processes to their end; one process gets no rank and makes its own group."""
     command = [sys.executable, __file__, "--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
-    plain = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
     plain |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if world > 1:
         plain |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -136,6 +137,15 @@ def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str]
     wait(ranks)
 
 
+def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> None:
+    """Two processes, started by DeepSpeed's own launcher."""
+    own = [__file__, "--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), *own]
+    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
+    plain |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
+    wait([subprocess.Popen(command, env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)])
+
+
 def wait(ranks: Sequence[subprocess.Popen[str]], limit: float = 200.0) -> None:
     """Wait for all; when one fails or time is up, end the others and show what was printed."""
     end = time.monotonic() + limit
@@ -144,7 +154,7 @@ def wait(ranks: Sequence[subprocess.Popen[str]], limit: float = 200.0) -> None:
     if all(r.poll() == 0 for r in ranks):
         return
     for r in ranks:
-        r.kill()
+        r.terminate()  # a launcher ends its children then
     raise RuntimeError("\n".join(f"rank {i} ended with {r.returncode}:\n{r.communicate()[0][-3000:]}" for i, r in enumerate(ranks)))
 
 
