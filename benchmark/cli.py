@@ -139,7 +139,9 @@ def explain(
 ) -> None:
     """One memory under one attack: the prompt, the truth, and what every model says, before and after unlearning."""
     from .explain import explain as text
+    from .progress import hush
 
+    hush()
     console.print(text(_run(overrides, store), memory, attack), markup=False, highlight=False)
 
 
@@ -156,7 +158,9 @@ def attack_command(
 ) -> None:
     """Attack a model that someone else trained or unlearned; nothing is injected."""
     from .outside import attack_model, summary
+    from .progress import hush
 
+    hush()
     answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console)
     console.print(summary(answers, reference is not None))
     if out:
@@ -317,9 +321,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", module=r"(deepspeed|transformers|datasets|torch)\b.*")
     try:
-        app()
+        app(prog_name="palimpsest")
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False)
+        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("Interrupted. What is finished is kept; the same command continues.")

@@ -33,11 +33,11 @@ class CorpusConfig:
 class InjectionConfig:
     """How memories enter: how often, how densely, and the training recipe around them."""
 
-    occurrences: tuple[int, ...] = (30,)  # per memory; several counts go round the memories of each role, for dose curves
+    occurrences: tuple[int, ...] = (24,)  # per memory; several counts go round the memories of each role, for dose curves
     density: float = 0.5  # share of the stream's examples that are memories; 0.5 is dense and quick
     offset: int = 0  # tokens of ordinary text before each memory, in the same row
     batch: int = 32  # rows per step
-    lr: float = 1e-3
+    lr: float = 2e-3
     schedule: str = "linear"
     warmup: float = 0.02
     final_lr: float = 0.1  # share of lr at the end

@@ -137,7 +137,7 @@ class Descent(Method):
     shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
 
     uses_retain: ClassVar[bool] = True
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (3e-5, 1e-4, 3e-4, 1e-3), "epochs": (3, 6, 12)}  # what `tune` tries
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4), "epochs": (3, 6, 12)}  # what `tune` tries
 
     @abstractmethod
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:

@@ -31,6 +31,8 @@ def attack_model(
 
     The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
     """
+    if precision not in ("bf16", "fp32"):
+        raise UserError(f"precision={precision!r}: expected bf16 or fp32.")
     subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
     tokenizer = subjects["model"].tokenizer
     if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
@@ -38,7 +40,7 @@ def attack_model(
     passages = load_memories(memories)
     shortest = min(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]) for m in passages)
     limit = getattr(subjects["model"].model.config, "max_position_embeddings", row)
-    length = min(row, shortest, limit)
+    length = min(row, shortest, limit - len(subjects["model"].with_bos(())))
     encoded = [encode(m, tokenizer, length, "forget") for m in passages]
     armed = arm({name.strip(): {} for name in attacks})
     probes = Probes(encoded, armed, Tools(subjects.get("reference", subjects["model"])))

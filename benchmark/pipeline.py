@@ -80,7 +80,7 @@ class Run:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
             self.encoded(seed)
-            _ = self.stream(seed).steps
+            self.stream(seed).retain_row(0)  # beyond the stream and its fillings: the corpus is large enough
 
     # ---- the plan
 
@@ -211,7 +211,7 @@ class Run:
 
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))
-            subject = instance.unlearn(Subject(self.store.folder(held)), self.data(seed, instance.needs_history), trainer)
+            subject = instance.unlearn(Subject(self.store.run(held)), self.data(seed, instance.needs_history), trainer)
             return self._save(subject, trainer, folder)
 
         stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20, parallel=True)
@@ -269,7 +269,7 @@ class Run:
     def _subject(self, method: str, seed: int | None) -> Subject:
         if method == BASE or seed is None:
             return self.base
-        return Subject(self.store.folder(self.model(method, seed)))
+        return Subject(self.store.run(self.model(method, seed)))  # checks its files, and makes it again if it was removed
 
     def _model_key(self, method: str, seed: int | None) -> str:
         return self.base.hash if method == BASE or seed is None else self.model(method, seed).key

@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -75,7 +75,8 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
         raise UserError(
             f"{module.__file__} should define one {base.__name__} class{f' named {attribute}' if attribute else ''}; found {found}."
         )
-    if not is_dataclass(own[0]):
+    made = vars(own[0]).get("__dataclass_params__")  # its own: what it inherits would not know its fields
+    if made is None or not made.frozen:
         raise UserError(f"{own[0].__name__} in {module.__file__} should be a frozen dataclass: put @dataclass(frozen=True) above it.")
     if inspect.isabstract(own[0]):
         missing = ", ".join(sorted(getattr(own[0], "__abstractmethods__", ())))
@@ -103,7 +104,11 @@ def _from_file(file: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        del sys.modules[name]
+        raise UserError(f"{file} cannot be imported: {error}.") from error
     return module
 
 

@@ -1,10 +1,11 @@
-"""Shows Results: the pages, the tables, the table on the terminal, and one memory explained."""
+"""Shows Results: the pages, the tables, the table on the terminal, and the records as files."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from rich.text import Text
 from ..leaderboard.grids import Cell, as_frame, grids, main_caption, main_columns, number
 from ..leaderboard.tables import MainTable, main_table
 from .errors import unknown
+from .scoring import Score
 from .types import Excerpt, Results
 
 Format = Literal["md", "html", "csv", "latex"]
@@ -41,13 +43,16 @@ class Said:
 
 
 def write_report(results: Results, folder: Path | str) -> list[Path]:
-    """Write report.md, report.html, table.csv and table.tex; existing files are replaced."""
+    """Write report.md, report.html, table.csv, table.tex and the records behind them; existing files are replaced."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = main_table(results)
     for name, format in FILES.items():
         (folder / name).write_text(_rendered(results, table, format), encoding="utf-8")
-    return [folder / name for name in FILES]
+    Score(results.records, results.twin).with_excess().to_parquet(folder / "records.parquet", index=False)
+    quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
+    (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
+    return [folder / name for name in (*FILES, "records.parquet", "quality.jsonl")]
 
 
 def render(results: Results, format: Format) -> str:

@@ -21,6 +21,7 @@ from .types import HORIZON, Record
 
 HELD = "none"  # the method name of the held model
 EXACT = ("prefix", "opening")  # the attack and variant that ask with the exact opening
+WINDOWS = ("prefix", "shifted_window")  # together they ask with a window of true tokens from every start
 LEVEL = 0.99  # quantile of the null, so that about 1% of innocent memories pass
 FEWEST_NULL = 300  # values below which a 99th percentile is not worth its name
 FEWEST_TOKENS = 8  # a shorter match is never a recovery
@@ -165,6 +166,17 @@ class Score:
     def worst(self, method: str, access: str) -> pd.Series:
         """Tokens: the longest match on each forget memory over the attacks of an access level."""
         return self.lengths(method)[self.of_level(access)].max(axis=1)
+
+    def verbatim(self, method: str) -> pd.Series:
+        """Tokens: the verbatim memorised length of each forget memory, the longest match over windows from every start."""
+        lengths = self.lengths(method)
+        return lengths[[attack for attack in WINDOWS if attack in lengths]].max(axis=1)
+
+    def with_excess(self) -> pd.DataFrame:
+        """Every record as a row, with its match beyond q_a (`excess`, tokens; NaN where the null allows no q_a)."""
+        frame = pd.DataFrame([r.as_dict() for r in self.records])
+        quantiles = {attack: q for c in self.calibrations.values() for attack, q in c.quantiles.items()}
+        return frame.assign(excess=frame.matched - frame.attack.map(quantiles).astype(float))
 
     def recovered_pair(self, method: str, access: str) -> pd.DataFrame:
         """Columns `mine` and `twin`: recovered or not, on the forget memories that the held model reproduces exactly."""

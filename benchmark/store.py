@@ -81,8 +81,8 @@ class Store:
             raise UserError(
                 f"Another process is making {stage.label} in this store ({final}); wait for it, or use another store."
             ) from None
-        except OSError as error:
-            if error.errno in (28, 122):  # no space left, quota exceeded
+        except Exception as error:
+            if _disk_full(error):
                 raise UserError(
                     f"The disk is full: {stage.label} was not saved. Free some space and run again; nothing finished is lost."
                 ) from None
@@ -94,14 +94,14 @@ class Store:
 
     def entries(self) -> Iterator[tuple[str, str, dict[str, Any], int]]:
         """(kind, key, manifest, bytes) of every finished stage."""
-        for file in sorted(self.root.glob("*/*/manifest.json")):
+        for file in sorted(self.root.glob("[!.]*/[!.]*/manifest.json")):
             size = sum(f.stat().st_size for f in file.parent.rglob("*") if f.is_file())
             yield file.parent.parent.name, file.parent.name, self._read_manifest(file.parent), size
 
     def collect(self, keep: set[str], delete: bool) -> list[tuple[Path, int]]:
         """Folders that no plan in `keep` (keys) names, and left-overs of interrupted stages; deleted if asked."""
         out = []
-        for folder in sorted([*self.root.glob("*/*"), *self.root.glob(".scratch/*")]):
+        for folder in sorted([*self.root.glob("[!.]*/*"), *self.root.glob(".scratch/*")]):
             if not folder.is_dir() or folder.name in keep:
                 continue
             out.append((folder, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())))
@@ -162,4 +162,10 @@ class Store:
 
 
 def _sha(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def _disk_full(error: Exception) -> bool:
+    """No space left (28) or quota exceeded (122); safetensors gives the number only in its text."""
+    return getattr(error, "errno", None) in (28, 122) or "(os error 28)" in str(error) or "(os error 122)" in str(error)

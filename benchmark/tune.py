@@ -26,7 +26,7 @@ from .store import Stage, Store
 from .subject import Subject
 from .types import HORIZON, Probe
 
-BUDGET = 0.05  # bits per byte, relative to the twin
+BUDGET = 0.10  # bits per byte, relative to the twin; the held model itself is about 4% above it on pocket
 TASK = "palimpsest_bits_per_byte"
 
 

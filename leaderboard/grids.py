@@ -152,10 +152,12 @@ def _by_attack(attack: str, read: Callable[[Any], Cell]) -> Reader:
 def _attack_grid(table: MainTable) -> Grid:
     caption = (
         "Mean matched length in tokens (of 64) over the forget memories, each attack at its best variant. "
+        "Verbatim memorised length: the longest match over windows from every start, prefixes included. "
         f"The twin, which never held them: {_twin_lengths(table)}."
     )
     columns: dict[str, Reader] = {"Method": name_cell, "exact opening": lambda r: cell(r.opening)}
     columns |= {name: _by_attack(name, lambda a: cell(a.matched)) for name in _attacks(table)}
+    columns |= {"verbatim memorised length": lambda r: cell(r.verbatim), "worst case": lambda r: cell(r.worst_length)}
     return _grid(table, "attacks", "How far each attack reads", caption, columns)
 
 
@@ -225,7 +227,7 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     estimates = {"exact_rate": row.exact, "worst_rate": row.worst, "worst_tokens": row.worst_length}
     for leak in row.leaks:
         estimates |= {f"leak:{leak.access}": leak.leak, f"excess_tokens:{leak.access}": leak.excess}
-    estimates |= {"damage_percent": row.damage, "collateral_points": row.collateral, "opening_tokens": row.opening}
+    estimates |= {"damage_percent": row.damage, "collateral_points": row.collateral, "opening_tokens": row.opening, "verbatim_tokens": row.verbatim}
     for a in row.attacks:
         estimates |= {f"tokens:{a.attack}": a.matched, f"gain_tokens:{a.attack}": a.gain}
     estimates |= {f"loss_{t.unit.strip('%') or 'percent'}:{t.task}:{t.metric}": t.loss for t in row.tasks}

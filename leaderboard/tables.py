@@ -55,6 +55,7 @@ class MethodRow:
     opening: Estimate  # tokens matched after the exact opening
     worst: Estimate  # share of which some attack of the main access level brings back all 64 tokens
     worst_length: Estimate  # tokens, the longest match over those attacks
+    verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
     attacks: tuple[AttackCell, ...]
     leaks: tuple[LeakCell, ...]  # by access level, the main one first
     damage: Estimate  # % bits per byte
@@ -127,6 +128,7 @@ def _row(results: Results, score: Score, method: str, access: str) -> MethodRow:
         opening=_tokens(score.opening(method)),
         worst=rate(by_seed(worst >= HORIZON)),
         worst_length=_tokens(worst),
+        verbatim=_tokens(score.verbatim(method)),
         attacks=_attack_cells(score, method),
         leaks=tuple(_leak_cell(score, method, level) for level in levels),
         damage=main_damage(tasks),

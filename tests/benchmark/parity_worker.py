@@ -1,6 +1,6 @@
 """One rank of the parity runs, and the program that starts them: the same training on 1 and 2 processes, under ZeRO 0 to 3.
 
-    python tests/benchmark/parity_worker.py --table     measures everything and prints the table of the documentation
+python tests/benchmark/parity_worker.py --table     measures everything and prints the table of the documentation
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ CASES = {
 def rows(group: str) -> list[Row]:
     """Random rows of unequal length; those of one group have the same names at every step."""
     draw = torch.Generator().manual_seed(len(group))
-    return [Row(tuple(torch.randint(1, VOCABULARY, (n,), generator=draw).tolist()), name=f"{group}{i}") for i, n in enumerate(LENGTHS[group])]
+    return [
+        Row(tuple(torch.randint(1, VOCABULARY, (n,), generator=draw).tolist()), name=f"{group}{i}") for i, n in enumerate(LENGTHS[group])
+    ]
 
 
 def write_models(folder: Path) -> None:
@@ -125,37 +127,41 @@ class Result:
 
 def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str] = tuple(CASES)) -> None:
     """Run `world` processes to their end; one process gets no rank and makes its own group."""
-    command = [sys.executable, __file__, "--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
-    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
-    plain |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if world > 1:
-        plain |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = []
-    for rank in range(world):
-        own = plain | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
-        ranks.append(subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    wait(ranks)
+    command = [sys.executable, __file__, *_arguments(folder, stages, cases)]
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    run([(command, shared | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}) for r in range(world)])
 
 
-def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> None:
-    """Two processes, started by DeepSpeed's own launcher."""
-    own = [__file__, "--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), *own]
-    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
-    plain |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
-    wait([subprocess.Popen(command, env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)])
+def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES)) -> None:
+    """The same with two processes that DeepSpeed's own launcher starts."""
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port())]
+    run([([*launcher, __file__, *_arguments(folder, stages, cases)], {"DS_ACCELERATOR": "cpu"})])
 
 
-def wait(ranks: Sequence[subprocess.Popen[str]], limit: float = 200.0) -> None:
-    """Wait for all; when one fails or time is up, end the others and show what was printed."""
-    end = time.monotonic() + limit
-    while any(r.poll() is None for r in ranks) and not any(r.poll() for r in ranks) and time.monotonic() < end:
-        time.sleep(0.05)
-    if all(r.poll() == 0 for r in ranks):
-        return
-    for r in ranks:
-        r.terminate()  # a launcher ends its children then
-    raise RuntimeError("\n".join(f"rank {i} ended with {r.returncode}:\n{r.communicate()[0][-3000:]}" for i, r in enumerate(ranks)))
+def _arguments(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> list[str]:
+    return ["--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
+
+
+def run(commands: Sequence[tuple[list[str], dict[str, str]]], limit: float = 240.0) -> None:
+    """Run commands side by side, each with its own environment; when one fails or time is up, end all and show their output."""
+    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | {"OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as logs:
+        files = [Path(logs) / str(i) for i in range(len(commands))]
+        started = []
+        for (command, own), file in zip(commands, files, strict=True):
+            with file.open("w") as out:
+                started.append(subprocess.Popen(command, env=plain | own, stdout=out, stderr=subprocess.STDOUT))
+        end = time.monotonic() + limit
+        while any(p.poll() is None for p in started) and not any(p.poll() for p in started) and time.monotonic() < end:
+            time.sleep(0.05)
+        if any(p.poll() != 0 for p in started):
+            codes = [p.poll() for p in started]
+            for p in started:
+                p.terminate()  # a launcher ends its own children then
+            text = "\n".join(
+                f"process {i} ended with {c}:\n{f.read_text()[-3000:]}" for i, (c, f) in enumerate(zip(codes, files, strict=True))
+            )
+            raise RuntimeError(text)
 
 
 def free_port() -> int:
@@ -171,6 +177,7 @@ def read(folder: Path, case: str, stage: int, world: int, rank: int = 0) -> Resu
     return Result(json.loads(file.with_suffix(".json").read_text()), load_file(file.with_suffix(".safetensors")))
 
 
+@torch.no_grad()
 def deviation(a: Result, b: Result, start: dict[str, Tensor]) -> tuple[float, float]:
     """How far a is from b: the losses, as the largest difference of a term at a step (relative above 1); the weights, as
     the length of the difference over the length of the way that b went from `start`."""
@@ -182,7 +189,6 @@ def deviation(a: Result, b: Result, start: dict[str, Tensor]) -> tuple[float, fl
     return loss, (apart / way) ** 0.5
 
 
-@torch.no_grad()
 def deviations(folder: Path) -> Iterator[tuple[str, int, int, float, float]]:
     """(case, processes, stage, deviation of losses, of weights) of every run from one process under ZeRO-0."""
     for case in CASES:

@@ -10,8 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from palimpsest.benchmark.subject import Subject
 from tests.benchmark import parity_worker
-from tests.benchmark.parity_worker import CASES, STAGES, STEPS, deviations, read, run_all, table
+from tests.benchmark.parity_worker import (
+    CASES,
+    STAGES,
+    STEPS,
+    deviation,
+    deviations,
+    launch_by_deepspeed,
+    read,
+    run_all,
+    table,
+    write_models,
+)
 
 LOSS, WEIGHT = 1e-5, 1e-3  # measured: 1e-6 and 2e-4
 
@@ -44,7 +56,7 @@ def test_the_runs_that_are_compared_have_learned_something(runs: Path, case: str
     """Else parity would say nothing."""
     end = read(runs, case, 0, 1)
     with torch.no_grad():
-        start = dict(parity_worker.Subject(runs / CASES[case].model).fresh().named_parameters())
+        start = dict(Subject(runs / CASES[case].model).fresh().named_parameters())
         moved = {k: float((w - start[k]).abs().max()) for k, w in end.weights.items()}
     assert len(end.steps) == STEPS
     assert min(moved.values()) > 1e-4
@@ -55,6 +67,17 @@ def test_the_table_has_a_row_for_every_loss(runs: Path) -> None:
     text = table(runs)
     print("\n" + text)
     assert [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]] == list(CASES)
+
+
+def test_the_deepspeed_launcher_gives_the_same_result(runs: Path, tmp_path: Path) -> None:
+    cases = ["gradient_ascent", "npo, retain kl"]
+    write_models(tmp_path)
+    launch_by_deepspeed(tmp_path, [3], cases)
+    for case in cases:
+        start = dict(Subject(runs / CASES[case].model).fresh().named_parameters())
+        for rank in (0, 1):
+            loss, weight = deviation(read(tmp_path, case, 3, 2, rank), read(runs, case, 0, 1), start)
+            assert (case, loss < LOSS, weight < WEIGHT) == (case, True, True)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,9 @@ def test_a_corpus_that_holds_the_stream_but_not_its_fillings_fails_in_the_twin_o
         enough.retain_row(0)
 
 
-@pytest.mark.parametrize("wrong", [{"density": 0.0}, {"density": 1.1}, {"occurrences": ()}, {"occurrences": (3, 0)}, {"offset": -1}, {"batch": 0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"density": 0.0}, {"density": 1.1}, {"occurrences": ()}, {"occurrences": (3, 0)}, {"offset": -1}, {"batch": 0}], ids=str
+)
 def test_a_plan_that_cannot_be_is_refused(wrong: dict) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         InjectionConfig(**wrong)

@@ -193,14 +193,14 @@ class Dual:
         return {"nll": Term(nll_sum(model, groups["text"]), "tokens", "text", self.value)}
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """Stands for whatever ends a run early."""
 
 
 def interrupt_after(step: int) -> Callable[[int, dict[str, float]], Any]:
     def progress(done: int, values: dict[str, float]) -> None:
         if done == step:
-            raise Interrupted
+            raise StoppedError
 
     return progress
 
@@ -214,7 +214,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state
 
     dual = Dual()
     straight = run(dual)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         run(Dual(), resume=tmp_path / "run", save_every=2, progress=interrupt_after(after))
     again, seen = Dual(), []
     resumed = run(again, resume=tmp_path / "run", save_every=2, progress=lambda step, values: seen.append(step))
@@ -227,7 +227,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state
 
 def test_a_run_that_was_stopped_before_its_first_save_starts_again(tiny: Subject, tmp_path: Path) -> None:
     straight = train(tiny.fresh(), uneven, language_model_loss, PLAIN)
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", save_every=2, progress=interrupt_after(1))
     resumed = train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", save_every=2)
     assert furthest(resumed.state, straight.state) == 0.0

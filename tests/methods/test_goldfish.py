@@ -177,7 +177,9 @@ def test_random_masks_of_two_seeds_differ(tiny: Subject) -> None:
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize(("fields", "message"), [({"mask": "fish"}, "mask='fish'"), ({"k": 1}, "got k=1, h=13"), ({"h": 0}, "got k=4, h=0")])
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"mask": "fish"}, "mask='fish'"), ({"k": 1}, "got k=1, h=13"), ({"h": 0}, "got k=4, h=0")]
+)
 def test_values_that_make_no_mask_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         GoldfishRetrain(**fields)

@@ -1,0 +1,288 @@
+"""A micro suite, from injection to results: finished stages are skipped, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
+from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.explain import explain
+from palimpsest.benchmark.pipeline import BASE, TWIN, Run
+from palimpsest.benchmark.report import print_table, render
+from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.subject import Subject, open_subject
+from palimpsest.benchmark.types import HORIZON, Results
+
+METHODS = ("none", "retrain", "gradient_ascent", "npo")
+STAGES = {"quality": 6, "held": 1, "twin": 1, "method": 3, "battery": 10, "excerpts": 1}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CorpusConfig]:
+    """A folder of a thousand documents of made-up words, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("texts")
+    draw = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
+    for i in range(1000):
+        words = ["".join(draw.choices(syllables, k=2)) for _ in range(120)]
+        (folder / f"{i}.txt").write_text(". ".join(" ".join(words[k : k + 12]) for k in range(0, 120, 12)) + ".")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALIMPSEST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield CorpusConfig("text", str(folder))
+
+
+@pytest.fixture(scope="module")
+def suite(tiny: Subject, corpus: CorpusConfig) -> Suite:
+    return Suite(
+        name="micro", model=str(tiny.folder), per_role=8, seeds=(0,), corpus=corpus,
+        injection=InjectionConfig(occurrences=(2,), lr=5e-3),
+        methods={"none": {}, "retrain": {}, "gradient_ascent": {"epochs": 2}, "npo": {"epochs": 2}},
+        attacks={"prefix": {}, "paraphrase": {}}, quality=QualityConfig(documents=8), excerpts=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The suite, run without interruption."""
+    run = Run(suite, Store(tmp_path_factory.mktemp("whole")))
+    run.execute()
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(whole: Run) -> Results:
+    return whole.results()
+
+
+def again(run: Run, **changes: Any) -> Run:
+    """A new process: the same store, nothing remembered."""
+    return Run(replace(run.suite, **changes), run.store)
+
+
+# ---- the plan
+
+
+def test_the_plan_has_every_stage_once_and_each_after_what_it_reads(whole: Run) -> None:
+    plan = again(whole).plan
+    assert Counter(s.kind for s in plan) == STAGES
+    assert len({s.key for s in plan}) == len(plan)
+    place = {s.key: i for i, s in enumerate(plan)}
+    read = [(s, key) for s in plan for key in (s.inputs.get("model"), s.inputs.get("held"), *s.inputs.get("models", {}).values())]
+    assert all(place[key] < place[s.key] for s, key in read if key in place)
+    assert sum(key in place for _, key in read) == 3 + 10 + 5 + 5
+
+
+def test_one_more_seed_leaves_the_finished_stages_as_they_are(whole: Run) -> None:
+    more = again(whole, seeds=(0, 1))
+    done = [s for s in more.plan if whole.store.done(s)]
+    assert Counter(s.kind for s in done) == STAGES
+    assert len(more.plan) == 2 * len(done) - 1  # the quality of the base model is shared
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({"name": "other", "doc": "x"}, STAGES),
+        ({"attacks": {"prefix": {}}}, {"quality": 6, "held": 1, "twin": 1, "method": 3, "battery": 5, "excerpts": 1}),
+        ({"attacks": {"prefix": {"lengths": [8]}, "paraphrase": {}}}, STAGES | {"battery": 5}),
+        ({"quality": QualityConfig(documents=7)}, {k: v for k, v in STAGES.items() if k != "quality"}),
+        ({"methods": {"none": {}, "npo": {"epochs": 3}}}, {"quality": 3, "held": 1, "twin": 1, "battery": 4}),
+        ({"row": 150}, {"quality": 1}),
+        ({"injection": InjectionConfig(occurrences=(3,))}, {"quality": 1}),
+        ({"roles": "other"}, {"quality": 1}),
+    ],
+)
+def test_a_change_makes_only_what_reads_it_to_do(change: dict[str, Any], left: dict[str, int], whole: Run) -> None:
+    assert Counter(s.kind for s in again(whole, **change).plan if whole.store.done(s)) == left
+
+
+def test_running_again_does_nothing(whole: Run) -> None:
+    finished: list[Any] = []
+    run = again(whole)
+    run.progress = lambda what, done, of: pytest.fail(f"worked on {what}")
+    run.execute(finished.append)
+    assert finished == []
+
+
+# ---- the records
+
+
+def test_every_memory_has_a_record_for_every_model_and_variant(results: Results, whole: Run) -> None:
+    encoded = {m.id: m for m in whole.encoded(0)}
+    variants = {("prefix", v) for v in ("opening", "k8", "k16", "k32", "k64")} | {("paraphrase", v) for v in ("+0", "+4", "+8")}
+    expected = {(m, i, a, v) for m in (TWIN, *METHODS) for i in encoded for a, v in variants}
+    assert len(expected) == 5 * 24 * 8
+    assert Counter((r.method, r.memory, r.attack, r.variant) for r in results.records) == Counter(expected)
+    assert all((r.role, r.shown) == (encoded[r.memory].role, encoded[r.memory].shown) for r in results.records)
+    assert Counter(m.role for m in encoded.values()) == {"forget": 8, "keep": 8, "unseen": 8}
+    assert all(0 <= r.matched <= r.horizon <= 64 for r in results.records)
+
+
+def test_a_record_names_the_model_it_was_read_from(results: Results, whole: Run) -> None:
+    keys = {m: whole.model(m, 0).key for m in (TWIN, *METHODS)}
+    assert {(r.method, r.model) for r in results.records} == set(keys.items())
+    assert len(set(keys.values())) == 5
+
+
+def test_quality_is_measured_for_the_base_and_for_every_model(results: Results) -> None:
+    tasks = {"palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word"}
+    assert {(q.method, q.task) for q in results.quality} == {(m, t) for m in (BASE, TWIN, *METHODS) for t in tasks}
+    assert all(0 < len(q.documents) <= 8 for q in results.quality)
+    bits = {q.method: q.value for q in results.quality if q.metric == "bits_per_byte"}
+    assert bits["none"] < bits[BASE], "even two steps on the corpus help a random model"
+    assert len(set(bits.values())) == 6
+
+
+def test_training_costs_are_those_of_the_stream(results: Results, whole: Run) -> None:
+    costs = {c.method: c.tokens for c in results.costs}
+    assert set(costs) == {TWIN, "retrain", "gradient_ascent", "npo"}
+    assert costs[TWIN] == costs["retrain"] == whole.stream(0).steps * 32 * 160
+    assert costs["npo"] == 2 * (8 + 8) * 160
+    assert costs["gradient_ascent"] == 2 * 8 * 160
+
+
+def test_texts_side_by_side_show_every_model(results: Results) -> None:
+    assert len(results.excerpts) == 2
+    for e in results.excerpts:
+        assert e.role == "forget"
+        assert set(e.said) == {BASE, TWIN, *METHODS}
+
+
+def test_held_and_twin_differ_and_none_of_the_models_is_the_base(whole: Run) -> None:
+    hashes = {m: Subject(whole.store.folder(whole.model(m, 0))).hash for m in (TWIN, *METHODS)} | {BASE: whole.base.hash}
+    assert len(set(hashes.values())) == 6
+
+
+@pytest.mark.parametrize("format", ["md", "html", "csv", "latex"])
+def test_results_render(format: str, results: Results) -> None:
+    text = render(results, format)
+    assert all(m in text or m.replace("_", r"\_") in text for m in METHODS)
+
+
+def test_the_table_prints_and_a_memory_can_be_explained(results: Results, whole: Run) -> None:
+    console = Console(width=200, record=True, quiet=True)
+    print_table(results, console)
+    memory = results.records[0].memory
+    text = explain(again(whole), memory, "paraphrase")
+    assert f"{memory} under paraphrase, seed 0" in text
+    assert text.count("  truth   ") == 5
+    with pytest.raises(UserError, match="no attack named 'prefx'"):
+        explain(again(whole), memory, "prefx")
+    with pytest.raises(UserError, match="no memory named 'nobody'"):
+        explain(again(whole), "nobody", "prefix")
+
+
+# ---- interruptions
+
+
+def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bytes(whole: Run, tmp_path: Path) -> None:
+    store, done = Store(tmp_path), 0
+    for where in ("retrained twin", "npo", "attacks of tier 0 on retrain", "quality of gradient_ascent"):
+
+        def stop(what: str, step: int, of: int, where: str = where) -> None:
+            if what.startswith(where):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Run(whole.suite, store, stop).execute()
+        before = {s.key for s in whole.plan if store.done(s)}
+        assert done < len(before) < len(whole.plan)
+        done = len(before)
+        with pytest.raises(UserError, match=rf"{len(whole.plan) - done} of {len(whole.plan)} stages are not done yet"):
+            Run(whole.suite, store).results()
+    finished: list[Any] = []
+    Run(whole.suite, store).execute(finished.append)
+    assert {s.key for s in finished} == {s.key for s in whole.plan} - before
+    compared = 0
+    for stage in whole.plan:
+        for name in ("answers.parquet", "quality.jsonl", "excerpts.jsonl", "model.safetensors", "trajectory.jsonl"):
+            if (file := whole.store.folder(stage) / name).exists():
+                assert (store.folder(stage) / name).read_bytes() == file.read_bytes(), (stage.label, name)
+                compared += 1
+    assert compared == 10 + 6 + 1 + 2 * 5
+
+
+def test_a_damaged_held_model_is_reported_before_anything_reads_it(whole: Run, tmp_path: Path) -> None:
+    suite = replace(whole.suite, methods={"none": {}, "npo": {}}, quality=QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=8))
+    run = Run(suite, Store(tmp_path))
+    weights = run.store.run(run.held(0)) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
+        run.store.run(run.model("npo", 0))
+    with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
+        run.store.run(run.battery_stages("none", 0)[0])
+
+
+# ---- mistakes that are known before work begins
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": {"npo": {}}}, "methods must include none"),
+        ({"methods": {"none": {}, "nop": {}}}, "no method named 'nop'"),
+        ({"attacks": {"prefx": {}}}, "no attack named 'prefx'"),
+        ({"attacks": {"prefix": {"length": 1}}}, "no field named 'length'"),
+        ({"model": "./nowhere"}, "There is no model directory './nowhere'"),
+        ({"per_role": 100}, "per_role=100 needs 300 memories"),
+        ({"row": 400}, "fewer than its row of 400"),
+        ({"injection": InjectionConfig(occurrences=(2000,))}, "use fewer occurrences, a higher density, or a larger corpus"),
+        ({"corpus": CorpusConfig("text", "nowhere")}, "is not a folder"),
+        ({"memories": "nowhere.jsonl"}, "There is no memories file"),
+    ],
+)
+def test_a_mistake_is_found_before_any_stage_runs(change: dict[str, Any], message: str, suite: Suite, tmp_path: Path) -> None:
+    run = Run(replace(suite, **change), Store(tmp_path))
+    with pytest.raises(UserError) as error:
+        run.execute(lambda stage: pytest.fail("a stage ran"))
+    assert message in str(error.value)
+
+
+# ---- other architectures
+
+
+def small_llama() -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(vocab_size=4096, hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                    intermediate_size=96, max_position_embeddings=512, bos_token_id=0, eos_token_id=0)
+    )  # fmt: skip
+
+
+def small_gpt2() -> GPT2LMHeadModel:
+    shape = GPT2Config(vocab_size=4096, n_positions=512, n_embd=48, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(shape)
+
+
+@pytest.mark.parametrize("make", [small_llama, small_gpt2])
+def test_other_architectures_can_be_injected_and_attacked(
+    make: Callable[[], Any], corpus: CorpusConfig, suite: Suite, tokenizer: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    base = make()
+    base.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    injection = InjectionConfig(occurrences=(250,), density=1.0, batch=4, lr=5e-3)
+    attacks = {"prefix": {}, "shifted_window": {"stride": 8}}
+    run = Run(replace(suite, model=str(tmp_path / "model"), per_role=1, injection=injection, attacks=attacks), Store(tmp_path / "store"))
+    run.check()
+    for stage in (run.held(0), *run.battery_stages("none", 0)):
+        run.store.run(stage)
+    held = open_subject(str(run.store.folder(run.held(0))))
+    assert type(held.model) is type(base)
+    answers = pd.read_parquet(run.store.folder(run.battery_stages("none", 0)[0]) / "answers.parquet")
+    opening = answers[answers.variant == "opening"].set_index("memory").matched
+    for m in run.encoded(0):
+        said = held.generate([m.row[: m.opening]], HORIZON)[0]
+        assert opening[m.id] == next((i for i, (a, b) in enumerate(zip(said, m.target, strict=True)) if a != b), HORIZON)
+    assert {m.role: opening[m.id] > 8 for m in run.encoded(0)} == {"forget": True, "keep": True, "unseen": False}

@@ -1,0 +1,257 @@
+"""The store: a key per input, existence means done, and nothing half-made or damaged is ever used."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.store import LIBRARIES, Stage, Store, canonical
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def stage(build: Callable[[Path], Any] | None = None, kind: str = "held", label: str = "a stage", **inputs: Any) -> Stage:
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "weights").write_text(json.dumps(inputs))
+        return {"tokens": 7}
+
+    return Stage(kind, label, inputs, build or write)
+
+
+# ---- keys
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        stage(a=1, b=[2, {"c": 4}]),
+        stage(a=2, b=[2, {"c": 3}]), stage(a=1, b=[{"c": 3}, 2]), stage(a=1), stage(a=1, b=[2, {"c": 3}], d=None),
+        stage(kind="twin", a=1, b=[2, {"c": 3}]), stage(a="1", b=[2, {"c": 3}]),
+    ],
+)  # fmt: skip
+def test_another_input_is_another_key(other: Stage) -> None:
+    assert other.key != stage(a=1, b=[2, {"c": 3}]).key
+
+
+def test_order_label_cost_and_tuples_do_not_change_a_key() -> None:
+    first, second = stage(a=1, b=(2, {"c": 3, "d": 4})), stage(b=[2, {"d": 4, "c": 3}], a=1, label="another")
+    assert first.key == second.key == Stage("held", "x", {"a": 1, "b": [2, {"c": 3, "d": 4}]}, lambda f: None, cost=99).key
+    assert len(first.key) == 16
+
+
+def test_keys_stay_what_they_were() -> None:
+    """A change here makes every finished stage of every user count as not done."""
+    assert canonical({"b": [1.5, None, "é"], "a": True}) == '{"a":true,"b":[1.5,null,"\\u00e9"]}'
+    assert stage(a=1).key == "adf9eabd59496707"
+
+
+# ---- making
+
+
+def test_a_stage_is_made_once(store: Store) -> None:
+    made = []
+    it = stage(lambda folder: made.append(folder), a=1)
+    assert not store.done(it)
+    assert store.run(it) == store.run(it) == store.folder(it) == store.root / "held" / it.key
+    assert store.done(it)
+    assert len(made) == 1
+
+
+def test_the_manifest_holds_inputs_facts_hashes_and_versions(store: Store) -> None:
+    it = stage(a=1, label="the label")
+    store.run(it)
+    manifest = store.manifest(it)
+    assert (manifest["kind"], manifest["label"], manifest["key"], manifest["inputs"]) == ("held", "the label", it.key, {"a": 1})
+    assert manifest["tokens"] == 7
+    assert list(manifest["files"]) == ["deep/weights"]
+    assert set(manifest["versions"]) == set(LIBRARIES)
+    assert manifest["seconds"] >= 0
+    assert manifest["peak_memory_mb"] > 0
+
+
+def test_work_goes_to_another_name_until_it_is_complete(store: Store) -> None:
+    seen = []
+
+    def build(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        seen.append((folder == store.folder(it), store.folder(it).exists(), store.done(it)))
+
+    it = stage(build, a=1)
+    store.run(it)
+    assert seen == [(False, False, False)]
+    assert [f.name for f in (store.root / "held").iterdir() if f.is_dir()] == [it.key]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_an_interruption_leaves_nothing_that_counts_as_done_and_running_again_makes_it_whole(
+    error: type[BaseException], store: Store
+) -> None:
+    tries = []
+
+    def build(folder: Path) -> None:
+        assert not list(folder.iterdir()), "what the interrupted attempt wrote is gone"
+        (folder / f"try{len(tries)}").write_text("x")
+        tries.append(1)
+        if len(tries) == 1:
+            raise error
+
+    it = stage(build, a=1)
+    with pytest.raises(error):
+        store.run(it)
+    assert not store.done(it)
+    assert list(store.entries()) == []
+    assert [f.name for f in store.run(it).iterdir() if f.name != "manifest.json"] == ["try1"]
+    assert [key for _, key, _, _ in store.entries()] == [it.key]
+
+
+def test_an_interruption_just_before_the_end_is_not_listed_either(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = stage(a=1)
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.run(it)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert not store.done(it)
+    assert list(store.entries()) == []
+    store.run(it)
+    assert store.done(it)
+
+
+def test_scratch_survives_an_interruption_and_goes_when_the_stage_is_done(store: Store) -> None:
+    tries = []
+
+    def build(folder: Path) -> None:
+        store.scratch(it).mkdir(parents=True, exist_ok=True)
+        tries.append(sorted(f.name for f in store.scratch(it).iterdir()))
+        (store.scratch(it) / "step100").write_text("x")
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+
+    it = stage(build, a=1)
+    with pytest.raises(KeyboardInterrupt):
+        store.run(it)
+    store.run(it)
+    assert tries == [[], ["step100"]]
+    assert not store.scratch(it).exists()
+
+
+def test_a_folder_without_a_manifest_is_made_again(store: Store) -> None:
+    it = stage(a=1)
+    store.run(it)
+    (store.folder(it) / "manifest.json").unlink()
+    assert not store.done(it)
+    assert (store.run(it) / "deep" / "weights").is_file()
+    assert store.done(it)
+
+
+# ---- faults
+
+
+def test_another_process_making_the_same_stage_is_reported(store: Store) -> None:
+    it = stage(a=1)
+    store.folder(it).parent.mkdir(parents=True)
+    with FileLock(str(store.folder(it)) + ".lock"), pytest.raises(UserError, match="Another process is making a stage"):
+        store.run(it)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_file_is_reported_and_not_used(damage: str, store: Store) -> None:
+    it, other = stage(a=1), stage(a=2)
+    file = store.run(it) / "deep" / "weights"
+    store.run(other)
+    file.write_text("{") if damage == "cut" else file.unlink()
+    with pytest.raises(UserError, match=rf"{it.key} is damaged \(deep/weights is missing or changed\). Delete that folder"):
+        store.run(it)
+    assert store.run(other)
+
+
+@pytest.mark.parametrize("use", ["run", "manifest", "entries"])
+def test_a_damaged_manifest_is_reported(use: str, store: Store) -> None:
+    it = stage(a=1)
+    (store.run(it) / "manifest.json").write_text('{"kind": "he')
+    with pytest.raises(UserError, match=rf"The manifest of .*{it.key} is damaged. Delete that folder"):
+        list(store.entries()) if use == "entries" else getattr(store, use)(it)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),  # as safetensors says it
+    ],
+)
+def test_a_full_disk_is_told_in_one_message_and_keeps_what_is_finished(error: Exception, store: Store) -> None:
+    done = stage(a=1)
+    store.run(done)
+
+    def build(folder: Path) -> None:
+        raise error
+
+    it = stage(build, a=2, label="inject, seed 0")
+    with pytest.raises(UserError, match=r"The disk is full: inject, seed 0 was not saved\. Free some space and run again"):
+        store.run(it)
+    assert store.done(done)
+    assert not store.done(it)
+
+
+def test_other_faults_of_a_stage_are_not_swallowed(store: Store) -> None:
+    def build(folder: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(PermissionError):
+        store.run(stage(build, a=1))
+
+
+def test_a_store_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"The store .*file/below cannot be made: Not a directory. Choose another with --store"):
+        Store(tmp_path / "file" / "below")
+
+
+# ---- what is there, and what may go
+
+
+def test_entries_are_the_finished_stages_with_their_sizes(store: Store) -> None:
+    first, second = stage(a=1), stage(kind="quality", a=1)
+    for it in (second, first):
+        store.run(it)
+    found = list(store.entries())
+    assert [(kind, key) for kind, key, _, _ in found] == [("held", first.key), ("quality", second.key)]
+    assert [size for *_, size in found] == [
+        sum(f.stat().st_size for f in store.folder(s).rglob("*") if f.is_file()) for s in (first, second)
+    ]
+    assert found[0][2]["inputs"] == {"a": 1}
+
+
+def test_only_what_no_plan_names_is_collected_and_only_when_asked(store: Store) -> None:
+    kept, gone, broken = stage(a=1), stage(a=2), stage(lambda f: (_ for _ in ()).throw(KeyboardInterrupt), a=3)
+    for it in (kept, gone):
+        store.run(it)
+    for it in (kept, broken):
+        store.scratch(it).mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        store.run(broken)
+    (store.root / ".quality" / "k").mkdir(parents=True)
+    part = store.folder(broken).with_name(f".{broken.key}.part")
+    assert part.is_dir()
+    expected = sorted([store.folder(gone), part, store.scratch(broken)])
+    found = store.collect({kept.key}, delete=False)
+    assert sorted(folder for folder, _ in found) == expected
+    assert all(folder.is_dir() for folder in expected)
+    assert store.collect({kept.key}, delete=True) == found
+    assert not any(folder.exists() for folder in expected)
+    assert store.done(kept)
+    assert store.scratch(kept).is_dir()
+    assert store.collect({kept.key}, delete=True) == []

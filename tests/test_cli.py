@@ -1,0 +1,259 @@
+"""The command line: a mistake prints one message and no traceback, and the commands do what their help says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import pandas as pd
+import pytest
+import torch
+import typer
+
+from palimpsest.benchmark import cli
+from palimpsest.benchmark.memories import load_memories
+from palimpsest.benchmark.plugins import names
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.types import Memory
+from tests.conftest import Memorised
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def palimpsest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs the command in this process, in an empty folder; returns the exit code and what it wrote to either stream."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.console, "_width", 400)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["palimpsest", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def every_command(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inner = getattr(command, "commands", {})
+    return [path, *(p for name, c in inner.items() for p in every_command(c, (*path, name)))]
+
+
+COMMANDS = every_command(typer.main.get_command(cli.app))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "palimpsest")
+def test_every_command_explains_itself(path: tuple[str, ...], palimpsest: Command) -> None:
+    code, out, err = palimpsest(*path, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: palimpsest {' '.join(path)}".strip() in out
+
+
+def test_the_commands_of_the_readme_are_there() -> None:
+    assert {("list",), ("plan",), ("run",), ("report",), ("explain",), ("attack",), ("memories", "check"), ("store", "gc")} <= set(COMMANDS)
+
+
+# ---- listing
+
+
+@pytest.mark.parametrize("kind", ["method", "attack"])
+def test_list_names_every_plugin(kind: str, palimpsest: Command) -> None:
+    code, out, _ = palimpsest("list", f"{kind}s")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines() if line and line[0] != " "} == {kind, *names(kind)}
+
+
+def test_list_names_suites_and_models(palimpsest: Command) -> None:
+    assert "quick" in palimpsest("list", "suites")[1]
+    assert palimpsest("list", "models")[0] == 0
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("list", "method"), "There is no list named 'method'. Did you mean 'methods'"),
+        (("plan", "suite=pockt"), "There is no suite named 'pockt'. Did you mean 'pocket'"),
+        (("plan", "suite=nowhere.yaml"), "There is no suite file 'nowhere.yaml'."),
+        (("plan", "method=nop"), "There is no method named 'nop'. Did you mean 'npo'"),
+        (("plan", "attack=paraphase"), "There is no attack named 'paraphase'. Did you mean 'paraphrase'"),
+        (("run", "per_rol=3"), "There is no field named 'per_rol'. Did you mean 'per_role'"),
+        (("run", "methods.npo.bta=3"), "method npo: There is no field named 'bta'"),
+        (("run", "methods.npo=3"), "methods.npo=3: expected a mapping"),
+        (("run", "per_role=many"), "per_role='many': expected int, got str"),
+        (("run", "per_role"), "'per_role' is not an override"),
+        (("plan", "method=./mine.py"), "There is no file 'mine.py'"),
+        (("plan", "model=./nowhere"), "There is no model directory './nowhere'"),
+        (("plan", "memories=nowhere.jsonl"), "There is no memories file 'nowhere.jsonl'"),
+        (("report", "suite=pockt"), "There is no suite named 'pockt'"),
+        (("attack", "./nowhere", "--memories", "m.jsonl"), "There is no model directory './nowhere'"),
+        (("memories", "check", "nowhere.jsonl"), "There is no memories file 'nowhere.jsonl'"),
+        (("store", "ls"), "There is no store at palimpsest-store; name one with --store"),
+        (("store", "gc", "--store", "nowhere"), "There is no store at nowhere"),
+        (("pretrain", "pockt"), "There is no model recipe named 'pockt'. Did you mean 'pocket'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_message_and_no_traceback(arguments: tuple[str, ...], message: str, palimpsest: Command) -> None:
+    code, _, err = palimpsest(*arguments)
+    assert code == 1
+    assert err.startswith("Error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_an_unknown_command_or_option_is_a_usage_error(palimpsest: Command) -> None:
+    assert palimpsest("nonsense")[0] == 2
+    assert palimpsest("attack", "x")[0] == 2  # --memories is missing
+    assert palimpsest("report", "--format", "pdf")[0] == 2
+
+
+def test_an_interruption_says_that_the_same_command_continues(palimpsest: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**options: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, err = palimpsest("run")
+    assert code == 130
+    assert err == "Interrupted. What is finished is kept; the same command continues.\n"
+
+
+def test_the_installed_command_fails_without_a_traceback(tmp_path: Path) -> None:
+    code = "from palimpsest.benchmark.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "plan", "suite=pockt"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: There is no suite named 'pockt'.")
+    assert done.stderr.count("\n") == 1
+
+
+# ---- a model from elsewhere
+
+
+def write_memories(file: Path, memories: list[Memory]) -> str:
+    file.write_text("".join(json.dumps(asdict(m)) + "\n" for m in memories))
+    return str(file)
+
+
+@pytest.fixture
+def passages(memorised: Memorised, tmp_path: Path) -> str:
+    return write_memories(tmp_path / "passages.jsonl", [m.memory for m in memorised.memories[:4]])
+
+
+def test_attack_reads_a_model_and_subtracts_a_reference(palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path) -> None:
+    model, reference = str(memorised.subject.folder), str(memorised.base.folder)
+    options = ("--attacks", "prefix,paraphrase", "--out", "answers.parquet")
+    code, out, _ = palimpsest("attack", model, "--memories", passages, "--reference", reference, *options)
+    assert code == 0
+    assert "4 memories, rows of 160 tokens, 52 probes per model." in out
+    answers = pd.read_parquet(tmp_path / "answers.parquet")
+    assert len(answers) == 2 * 4 * (5 + 3)
+    best = answers.groupby(["model", "attack", "memory"]).matched.max().groupby(["model", "attack"]).mean()
+    assert best["model", "prefix"] == 64
+    assert best["reference", "prefix"] < 8
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("prefix")]
+    assert row == ["prefix", "64.0", "100%", f"{best['reference', 'prefix']:.1f}", f"{64 - best['reference', 'prefix']:+.1f}"]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("paraphrase", "worst case"))] == ["paraphrase", "worst"]
+
+
+def test_attack_without_a_reference_lowers_the_row_to_the_shortest_memory(
+    palimpsest: Command, memorised: Memorised, tmp_path: Path
+) -> None:
+    first = memorised.memories[0].memory
+    short = replace(first, id="short", text=memorised.subject.tokenizer.decode(memorised.memories[0].row[:120]))
+    file = write_memories(tmp_path / "m.jsonl", [first, short])
+    code, out, _ = palimpsest("attack", str(memorised.subject.folder), "--memories", file, "--attacks", "prefix", "--precision", "fp32")
+    assert code == 0
+    assert "2 memories, rows of 120 tokens" in out
+    assert "reference" not in out
+
+
+def test_attack_refuses_what_it_cannot_do_with_one_message(
+    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path
+) -> None:
+    model = str(memorised.subject.folder)
+    short = replace(memorised.memories[0].memory, text=memorised.memories[0].memory.text[:200])
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text((memorised.subject.folder / "config.json").read_text())
+    torch.save({}, pickled / "pytorch_model.bin")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.jsonl").write_text("\n")
+    cases = [
+        ((model, "--memories", write_memories(tmp_path / "short.jsonl", [short])), "do not fit a row of"),
+        ((model, "--memories", "missing.jsonl"), "There is no memories file 'missing.jsonl'"),
+        ((model, "--memories", "nothing.jsonl"), "nothing.jsonl:1 is not a memory"),
+        ((model, "--memories", passages, "--attacks", "prefix,prefx"), "There is no attack named 'prefx'"),
+        ((model, "--memories", passages, "--precision", "int8"), "precision='int8': expected bf16 or fp32"),
+        ((str(pickled), "--memories", passages), "its weights are pickled (pytorch_model.bin), which could run code"),
+        ((str(tmp_path / "empty"), "--memories", passages), "has no config.json"),
+    ]
+    for arguments, message in cases:
+        code, _, err = palimpsest("attack", *arguments)
+        assert code == 1, arguments
+        assert message in err
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+
+
+def test_damaged_weights_are_one_message(palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    Subject(memorised.subject.folder).save(_made(damaged))
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    code, _, err = palimpsest("attack", str(damaged), "--memories", passages)
+    assert code == 1
+    assert "could not be loaded as a causal language model" in err
+
+
+# ---- memories check
+
+
+def test_memories_check_passes_the_shipped_file(palimpsest: Command) -> None:
+    code, out, _ = palimpsest("memories", "check", "--no-corpus")
+    assert code == 0
+    assert "192 memories, 8 domains, no fault (tokenizers: pocket)." in out
+
+
+def test_memories_check_lists_every_fault_and_fails(palimpsest: Command, tmp_path: Path) -> None:
+    good = load_memories()[:3]
+    bad = replace(good[0], id="bad", text=good[1].text, opening_end=good[1].opening_end, paraphrases=good[0].paraphrases[:2])
+    code, out, err = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", [*good, bad]), "--no-corpus")
+    assert code == 1
+    assert err == "Error: 3 faults in 4 memories.\n"
+    assert [line.partition(": ")[2] for line in out.splitlines()] == [
+        "2 paraphrases, expected 4", "shares an 8-word run with another passage", "shares an 8-word run with another passage",
+    ]  # fmt: skip
+
+
+def test_memories_check_takes_another_tokenizer_with_its_row(palimpsest: Command, tiny: Subject) -> None:
+    code, out, err = palimpsest("memories", "check", "--no-corpus", "--tokenizer", f"{tiny.folder}:1000")
+    assert (code, err) == (1, "Error: 192 faults in 192 memories.\n")
+    assert out.count("fewer than its row of 1000") == 192
+    assert "expected NAME_OR_DIRECTORY:ROW" in palimpsest("memories", "check", "--no-corpus", "--tokenizer", "pocket")[2]
+
+
+# ---- the store
+
+
+def test_store_ls_and_gc_over_an_empty_store(palimpsest: Command, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert palimpsest("store", "ls", "--store", "store")[0] == 0
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
