@@ -18,11 +18,11 @@ LAYERS = (
     ("errors", "paths", "types", "seeds", "config", "plugins", "scoring"),
     ("docstrings", "neardup", "corpus", "memories", "tokenizer", "engine", "resume", "training", "losses", "subject", "stream", "probing"),
     ("method", "attack", "pretrain", "quality_data", "quality"),
-    ("store", "battery", "pipeline", "outside", "tune", "bench"),
-    ("explain", "progress", "plots", "report", "cli"),
+    ("store", "battery", "pipeline", "outside", "tune"),
+    ("explain", "progress", "plots", "report", "bench", "cli"),
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-LIGHT = (*LAYERS[0], "docstrings", "neardup", "store")
+LIGHT = (*LAYERS[0], "docstrings", "neardup", "corpus", "memories", "quality_data", "report")
 HEAVY = ("torch", "transformers", "datasets", "deepspeed", "lm_eval")
 
 
@@ -37,7 +37,9 @@ def name_of(file: Path) -> str:
 def imports(file: Path) -> set[str]:
     """Modules of the tree (as benchmark.types, methods.npo) and top-level names of others, wherever they are imported."""
     place, found = ("palimpsest", *name_of(file).split(".")), set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    tree = ast.parse(file.read_text("utf-8"))
+    for_types = {n for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for n in ast.walk(i)}
+    for node in set(ast.walk(tree)) - for_types:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -105,7 +107,7 @@ def test_the_leaderboard_reads_records_and_never_imports_torch(file: Path) -> No
 
 
 def test_no_module_imports_itself_by_a_circle() -> None:
-    """At module level; an import inside a function is how a circle is avoided, and there is none to avoid."""
+    """Imports inside functions count too: they are for speed, not for breaking circles."""
     graph = {name_of(f): {n for n in imports(f) if n.partition(".")[0] in FOLDERS} for f in FILES}
     done: set[str] = set()
 
@@ -150,7 +152,7 @@ def test_nothing_is_printed_at_import(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_no_module_prints_or_draws_at_module_level(file: Path) -> None:
+def test_no_module_does_anything_at_module_level(file: Path) -> None:
     calls = [node for statement in ast.parse(file.read_text("utf-8")).body if isinstance(statement, ast.Expr) for node in [statement.value]]
     named_calls = [ast.unparse(c.func) for c in calls if isinstance(c, ast.Call)]
-    assert not [c for c in named_calls if not c.startswith("app.add_typer")]
+    assert set(named_calls) <= {"app.add_typer", "matplotlib.use"}
