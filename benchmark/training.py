@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .config import SCHEDULES
 from .engine import full_state, open_engine, start_distributed
-from .errors import UserError
+from .errors import UserError, unknown
 from .resume import Checkpoint
 from .types import Row
 
@@ -61,7 +62,7 @@ class Recipe:
 
     lr: float = 1e-3
     steps: int = 100
-    schedule: str = "constant"  # constant, linear, cosine
+    schedule: str = "constant"  # one of SCHEDULES
     warmup: float = 0.0  # share of the steps
     final_lr: float = 0.1  # where linear and cosine end, as a share of lr
     weight_decay: float = 0.0
@@ -71,6 +72,10 @@ class Recipe:
     precision: str = "bf16"  # bf16 autocast or fp32
     deepspeed: str = "zero0"  # a file in configs/deepspeed, or a path
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step `step` (0-based)."""

@@ -227,7 +227,12 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     estimates = {"exact_rate": row.exact, "worst_rate": row.worst, "worst_tokens": row.worst_length}
     for leak in row.leaks:
         estimates |= {f"leak:{leak.access}": leak.leak, f"excess_tokens:{leak.access}": leak.excess}
-    estimates |= {"damage_percent": row.damage, "collateral_points": row.collateral, "opening_tokens": row.opening, "verbatim_tokens": row.verbatim}
+    estimates |= {
+        "damage_percent": row.damage,
+        "collateral_points": row.collateral,
+        "opening_tokens": row.opening,
+        "verbatim_tokens": row.verbatim,
+    }
     for a in row.attacks:
         estimates |= {f"tokens:{a.attack}": a.matched, f"gain_tokens:{a.attack}": a.gain}
     estimates |= {f"loss_{t.unit.strip('%') or 'percent'}:{t.task}:{t.metric}": t.loss for t in row.tasks}

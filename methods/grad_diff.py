@@ -15,6 +15,8 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_te
 class GradDiff(Descent):
     """Gradient difference: ascent on the forget texts, descent on retain text, L = -gamma NLL(x) + alpha L_retain(y)."""
 
+    lr: float = 3e-4
+    epochs: int = 3
     gamma: float = 1.0
     alpha: float = 1.0
     retain_loss: str = "nll"  # nll or kl

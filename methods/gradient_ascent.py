@@ -15,6 +15,9 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms
 class GradientAscent(Descent):
     """Gradient ascent: raise the loss of the forget texts, L = -mean NLL(x), with no retain term."""
 
+    lr: float = 3e-5
+    epochs: int = 12
+
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Jang et al. 2023, arXiv 2210.01504"
 

@@ -19,6 +19,8 @@ class NPO(Descent):
     The log-probabilities are sums over the sequence, and those of the held model come from a table.
     """
 
+    lr: float = 3e-4
+    epochs: int = 12
     beta: float = 0.1
     gamma: float = 1.0
     alpha: float = 1.0

@@ -268,16 +268,23 @@ def test_a_smaller_suite_is_a_part_of_a_larger_one() -> None:
             assert small.items() <= large.items()
 
 
-def test_another_word_gives_another_partition_and_the_file_order_does_not_matter() -> None:
+def test_another_word_gives_another_partition_and_the_order_within_a_domain_does_not_matter() -> None:
     usual = assign_roles(MEMORIES, 0, 64)
     other = assign_roles(MEMORIES, 0, 64, "tune")
     assert sum(usual[i][0] != other[i][0] for i in usual) > 96
-    assert assign_roles(MEMORIES[::-1], 0, 64) == usual
+    domains = list(dict.fromkeys(m.domain for m in MEMORIES))
+    assert assign_roles(sorted(MEMORIES[::-1], key=lambda m: domains.index(m.domain)), 0, 64) == usual
 
 
 def test_more_memories_than_there_are_is_an_error() -> None:
     with pytest.raises(UserError, match="per_role=65 needs 195 memories; the file has 192"):
         assign_roles(MEMORIES, 0, 65)
+
+
+def test_domains_too_uneven_for_three_roles_are_an_error() -> None:
+    uneven = [replace(GOOD, id=str(i), domain=domain) for i, domain in enumerate("aab")]
+    with pytest.raises(UserError, match="per_role=1: the domains of this file only allow 0"):
+        assign_roles(uneven, 0, 1)
 
 
 def test_encoding_all_keeps_file_order_and_roles(tokenizer: Any) -> None:
