@@ -26,36 +26,39 @@ from .types import HORIZON, EncodedMemory, Probe
 WINDOWS = (8, 16, 32, 64)
 
 
-def windows(memories: list[EncodedMemory], stride: int = 1) -> list[Probe]:
-    """Every window of k tokens from every start that leaves a full horizon or reaches the row's end."""
+def windows(memories: list[EncodedMemory]) -> list[Probe]:
+    """A window of k tokens from every start, for every k that leaves something to read: one row per start, a cut per window."""
     out = []
     for m in memories:
-        for start in range(0, len(m.row) - WINDOWS[0], stride):
-            for k in (k for k in WINDOWS if start + k < len(m.row)):
-                target = m.row[start + k : start + k + HORIZON]
-                out.append(Probe(m.id, m.row[start : start + k], target, start + k, start=start))
+        for start in range(len(m.row) - WINDOWS[0]):
+            fitting = [k for k in WINDOWS if start + k < len(m.row)]
+            first, end = start + WINDOWS[0], start + fitting[-1] + HORIZON
+            cuts = tuple(k - WINDOWS[0] for k in fitting)
+            out.append(Probe(m.id, m.row[start:first], m.row[first:end], first, cuts, tuple(map(str, fitting)), start))
     return out
 
 
 @torch.no_grad()
 def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) -> list[int]:
-    """Matched lengths the way public code gets them: greedy generate() over all prompts, batched by prompt length."""
-    out = [0] * len(probes)
-    order = sorted(range(len(probes)), key=lambda i: (len(probes[i].prompt), -len(probes[i].target)))
+    """Matched lengths the way public code gets them: greedy generate() over all windows, batched by prompt length."""
+    asked = [(p, span) for p in probes for span in spans_of(p)]
+    out = [0] * len(asked)
+    order = sorted(range(len(asked)), key=lambda i: (asked[i][1][0], asked[i][1][0] - asked[i][1][1]))
     while order:
-        length = len(probes[order[0]].prompt)
-        part = [i for i in order[:batch] if len(probes[i].prompt) == length]
+        length = asked[order[0]][1][0]
+        part = [i for i in order[:batch] if asked[i][1][0] == length]
         order = order[len(part) :]
-        ids = torch.tensor([subject.with_bos(probes[i].prompt) for i in part], device=device())
-        tokens = max(len(probes[i].target) for i in part)
+        ids = torch.tensor([subject.with_bos((p.prompt + p.target)[:length]) for p, _ in (asked[i] for i in part)], device=device())
+        tokens = max(end - begin for _, (begin, end) in (asked[i] for i in part))
         said = subject.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
             eos_token_id=None, pad_token_id=0,
         )[:, ids.shape[1] :].tolist()  # fmt: skip
         for i, answer in zip(part, said, strict=True):
-            target = probes[i].target
-            matched = next((n for n, (a, b) in enumerate(zip(answer, target, strict=False)) if a != b), len(target))
-            out[i] = without_copying(probes[i], spans_of(probes[i])[0], matched)
+            p, (begin, end) = asked[i]
+            truth = (p.prompt + p.target)[begin:end]
+            matched = next((n for n, (a, b) in enumerate(zip(answer, truth, strict=False)) if a != b), len(truth))
+            out[i] = without_copying(p, (begin, end), matched)
     return out
 
 
@@ -66,10 +69,10 @@ def reading(subject: Subject, memories: list[EncodedMemory], table: Table) -> No
     slow, reference = _timed(lambda: generated_lengths(subject, probes))
     for precision in ("fp32", "bf16"):
         reader = Reader(subject, precision)
-        fast, answers = _timed(lambda r=reader: [a[0] for a in r.read(probes)])
+        fast, answers = _timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
         differ = sum(a != b for a, b in zip(answers, reference, strict=True))
         table.add_row(
-            f"reading, {precision}", f"{len(probes):,} windows: {differ} differ",
+            f"reading, {precision}", f"{len(answers):,} windows: {differ} differ",
             f"{slow / fast:.1f}x", f"greedy generate() in fp32, {slow:.0f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
         )  # fmt: skip
 
