@@ -93,6 +93,7 @@ def run(
     report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("palimpsest-report"),
 ) -> None:
     """Run a suite: inject, unlearn, attack, measure, report. Interrupt it at any time; running it again continues."""
+    from .assemble import results
     from .engine import is_main, start_distributed
     from .progress import Display
     from .report import print_table, write_report
@@ -106,9 +107,9 @@ def run(
         bound.progress = display.update
         bound.execute(display.finished)
     if is_main():
-        results = bound.results()
-        print_table(results, console)
-        files = write_report(results, report / bound.suite.name)
+        found = results(bound)
+        print_table(found, console)
+        files = write_report(found, report / bound.suite.name)
         console.print("Report: " + ", ".join(str(f) for f in files))
 
 
@@ -120,14 +121,15 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("palimpsest-report"),
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
+    from .assemble import results
     from .report import print_table, render, write_report
 
-    results = _run(overrides, store).results()
+    found = results(_run(overrides, store))
     if format:
-        typer.echo(render(results, format.value))
+        typer.echo(render(found, format.value))
         return
-    print_table(results, console)
-    console.print("Report: " + ", ".join(str(f) for f in write_report(results, out / results.suite)))
+    print_table(found, console)
+    console.print("Report: " + ", ".join(str(f) for f in write_report(found, out / found.suite)))
 
 
 @app.command()

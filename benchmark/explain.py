@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .assemble import results
 from .errors import unknown
 from .pipeline import TWIN, Run
 from .subject import Subject
@@ -10,18 +11,18 @@ from .types import Record
 
 def explain(run: Run, memory: str, attack: str) -> str:
     """For every seed and model the attack's best prompt, the greedy continuation, and where it leaves the truth."""
-    results = run.results()
-    ids = {r.memory for r in results.records}
+    found = results(run)
+    ids = {r.memory for r in found.records}
     if memory not in ids:
         raise unknown("memory", memory, ids)
-    if attack not in (known := {r.attack for r in results.records}):
+    if attack not in (known := {r.attack for r in found.records}):
         raise unknown("attack", attack, known)
     lines: list[str] = []
     for seed in run.suite.seeds:
-        mine = [r for r in results.records if (r.memory, r.attack, r.seed) == (memory, attack, seed)]
+        mine = [r for r in found.records if (r.memory, r.attack, r.seed) == (memory, attack, seed)]
         if mine:
             lines += [f"{memory} under {attack}, seed {seed} (role: {mine[0].role})", ""]
-        for method in (*results.methods, TWIN):
+        for method in (*found.methods, TWIN):
             answers = [r for r in mine if r.method == method]
             if answers:
                 lines += _answer(run, max(answers, key=lambda r: r.matched), seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from .seeds import derive
 from .store import Stage, Store
 from .stream import Stream
 from .subject import Subject, open_subject
-from .types import Cost, EncodedMemory, Excerpt, Memory, Quality, Record, Results, Row
+from .types import EncodedMemory, Excerpt, Memory, Row
 
 TWIN = "twin"
 BASE = "base"
@@ -116,20 +116,20 @@ class Run:
 
     def quality_stage(self, method: str, seed: int | None) -> Stage:
         q = self.suite.quality
-        inputs = {"model": self._model_key(method, seed), "corpus": self.corpus.key, "quality": plain(q)}
+        inputs = {"model": self.model_key(method, seed), "corpus": self.corpus.key, "quality": plain(q)}
 
         def build(folder: Path) -> None:
             label = f"quality of {method}"
             self.progress(label, 0, 1)
             with _Loaded(self._subject(method, seed)) as subject:
                 measured = [asdict(m) for m in self.bench.measure(subject)]
-            _write(folder / "quality.jsonl", measured)
+            write_lines(folder / "quality.jsonl", measured)
 
         return Stage("quality", f"quality of {method}" + (f", seed {seed}" if seed is not None else ""), inputs, build, 10)
 
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
-        models = {m: self._model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
+        models = {m: self.model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
         inputs = {"models": models, "memories": [m.id for m in chosen], "row": self.suite.row}
 
         def build(folder: Path) -> None:
@@ -143,11 +143,9 @@ class Run:
                 asdict(Excerpt(c.id, c.role, seed, c.memory.opening, self.decode(c.target), {m: said[m][k] for m in models}))
                 for k, c in enumerate(chosen)
             ]
-            _write(folder / "excerpts.jsonl", rows)
+            write_lines(folder / "excerpts.jsonl", rows)
 
         return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, 3)
-
-    # ---- results
 
     def execute(self, finished: Callable[[Stage], Any] = lambda stage: None) -> None:
         """Run what is not done yet, in order."""
@@ -155,24 +153,8 @@ class Run:
         for stage in self.plan:
             new = not self.store.done(stage)
             if agreed(new):
-                self.store.run(stage)
+                self.store.run_together(stage)
                 finished(stage)
-
-    def results(self) -> Results:
-        """Assemble records from the finished stages of this suite."""
-        missing = [s.label for s in self.plan if not self.store.done(s)]
-        if missing:
-            raise UserError(f"{len(missing)} of {len(self.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
-        s = self.suite
-        cells = [(m, seed) for seed in s.seeds for m in (TWIN, *self.methods)]
-        quality = [q for seed in s.seeds for m in (BASE, TWIN, *self.methods) for q in self._quality(m, seed)]
-        costs = [c for m, seed in cells if (c := self._cost(m, seed))]
-        excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(self.store.run(self.excerpt_stage(seed)) / "excerpts.jsonl")]
-        return Results(
-            suite=s.name, seeds=s.seeds, methods=tuple(self.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
-            records=[r for m, seed in cells for r in self._records(m, seed)], facts=self._facts(), warnings=self._warnings(),
-            docs={name: plugin.doc for name, (plugin, _) in self.methods.items()},
-        )  # fmt: skip
 
     # ---- building blocks
 
@@ -240,14 +222,14 @@ class Run:
 
     def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
         subject.save(folder)
-        _write(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in enumerate(trainer.steps)])
+        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in enumerate(trainer.steps)])
         return {"tokens": trainer.tokens, "steps": len(trainer.steps)}
 
     def _battery(self, method: str, seed: int, tier: int) -> Stage:
         attacks = [a for a in self.attacks if a.attack.tier == tier]
         s = self.suite
         inputs = {
-            "model": self._model_key(method, seed), "base": self.base.hash, "memories": memories_hash(self.memories), "row": s.row,
+            "model": self.model_key(method, seed), "base": self.base.hash, "memories": memories_hash(self.memories), "row": s.row,
             "per_role": s.per_role, "roles": s.roles, "seed": seed, "tier": tier, "attacks": [a.spec for a in attacks],
             "precision": s.precision,
         }  # fmt: skip
@@ -271,45 +253,9 @@ class Run:
             return self.base
         return Subject(self.store.run(self.model(method, seed)))  # checks its files, and makes it again if it was removed
 
-    def _model_key(self, method: str, seed: int | None) -> str:
+    def model_key(self, method: str, seed: int | None) -> str:
+        """What stands for a model in keys and records."""
         return self.base.hash if method == BASE or seed is None else self.model(method, seed).key
-
-    def _records(self, method: str, seed: int) -> Iterator[Record]:
-        roles = {m.id: m for m in self.encoded(seed)}
-        for stage in self.battery_stages(method, seed):
-            for row in pd.read_parquet(self.store.run(stage) / "answers.parquet").to_dict("records"):
-                m = roles[row["memory"]]
-                yield Record(
-                    suite=self.suite.name, method=method, seed=seed, model=self._model_key(method, seed), role=m.role, shown=m.shown, **row
-                )
-
-    def _quality(self, method: str, seed: int) -> Iterator[Quality]:
-        for row in _read(self.store.run(self.quality_stage(method, seed)) / "quality.jsonl"):
-            row["documents"] = tuple(row["documents"])
-            yield Quality(self.suite.name, method, seed, self._model_key(method, seed), **row)
-
-    def _cost(self, method: str, seed: int) -> Cost | None:
-        if method == "none":
-            return None
-        manifest = self.store.manifest(self.model(method, seed))
-        return Cost(method, seed, manifest["seconds"], manifest["tokens"])
-
-    def _facts(self) -> dict[str, str]:
-        s = self.suite
-        return {
-            "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({self.base.hash})",
-            "corpus": f"{self.corpus.name}, key {self.corpus.key}, coverage {self.corpus.coverage:.1%}",
-            "memories": f"{len(self.memories)} in the file ({memories_hash(self.memories)}), "
-            f"{s.per_role} per role and seed, rows of {s.row} tokens",
-            "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
-            "attacks": ", ".join(a.plugin.name for a in self.attacks),
-            "seeds": ", ".join(map(str, s.seeds)),
-        }
-
-    def _warnings(self) -> list[str]:
-        if self.corpus.comparable:
-            return []
-        return [f"Only {self.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."]
 
     def decode(self, ids: tuple[int, ...]) -> str:
         return self.base.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -333,9 +279,5 @@ class _Loaded:
         self.subject.release()
 
 
-def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), "utf-8")
-
-
-def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -66,17 +66,13 @@ class Store:
     def run(self, stage: Stage) -> Path:
         """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
         final = self.folder(stage)
-        if agreed(self.done(stage)):
+        if self.done(stage):
             self._verify(final)
             return final
-        if not is_main():
-            return self._help(stage, final)
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(str(final) + ".lock", timeout=0):
-                made = self._make(stage, final)
-            agreed(True)  # the other ranks wait here until the folder is there
-            return made
+                return self._make(stage, final)
         except Timeout:
             raise UserError(
                 f"Another process is making {stage.label} in this store ({final}); wait for it, or use another store."
@@ -109,13 +105,14 @@ class Store:
                 shutil.rmtree(folder)
         return out
 
-    def _help(self, stage: Stage, final: Path) -> Path:
-        """Ranks beyond the first take part in the training of a stage; what they would write is thrown away."""
-        if stage.parallel:
+    def run_together(self, stage: Stage) -> None:
+        """`run` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
+        if is_main():
+            self.run(stage)
+        elif stage.parallel:
             with tempfile.TemporaryDirectory() as folder:
                 stage.build(Path(folder))
-        agreed(True)
-        return final
+        agreed(True)  # the others wait here until the folder is there
 
     def _make(self, stage: Stage, final: Path) -> Path:
         if self.done(stage):  # made by another process while this one waited

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "paths", "types", "seeds", "config", "plugins", "scoring"),
     ("docstrings", "neardup", "corpus", "memories", "tokenizer", "engine", "resume", "training", "losses", "subject", "stream", "probing"),
     ("method", "attack", "pretrain", "quality_data", "quality"),
-    ("store", "battery", "pipeline", "outside", "tune"),
+    ("store", "battery", "pipeline", "assemble", "outside", "tune"),
     ("explain", "progress", "plots", "report", "bench", "cli"),
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

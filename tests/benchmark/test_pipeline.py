@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from palimpsest.benchmark.assemble import results as assemble
 from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.explain import explain
@@ -62,7 +63,7 @@ def whole(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def results(whole: Run) -> Results:
-    return whole.results()
+    return assemble(whole)
 
 
 def again(run: Run, **changes: Any) -> Run:
@@ -200,7 +201,7 @@ def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bytes(who
         assert done < len(before) < len(whole.plan)
         done = len(before)
         with pytest.raises(UserError, match=rf"{len(whole.plan) - done} of {len(whole.plan)} stages are not done yet"):
-            Run(whole.suite, store).results()
+            assemble(Run(whole.suite, store))
     finished: list[Any] = []
     Run(whole.suite, store).execute(finished.append)
     assert {s.key for s in finished} == {s.key for s in whole.plan} - before

@@ -1,0 +1,78 @@
+"""From the finished stages of a suite to its results: recomputed each time, never stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import UserError
+from .memories import memories_hash
+from .pipeline import BASE, TWIN, Run
+from .types import Cost, Excerpt, Quality, Record, Results
+
+
+def results(run: Run) -> Results:
+    """Assemble records from the finished stages of this suite."""
+    missing = [s.label for s in run.plan if not run.store.done(s)]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
+    s = run.suite
+    cells = [(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
+    quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, m, seed)]
+    costs = [c for m, seed in cells if (c := _cost(run, m, seed))]
+    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
+    return Results(
+        suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
+        records=[r for m, seed in cells for r in _records(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
+        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
+    )  # fmt: skip
+
+
+def _records(run: Run, method: str, seed: int) -> Iterator[Record]:
+    roles = {m.id: m for m in run.encoded(seed)}
+    for stage in run.battery_stages(method, seed):
+        for row in pd.read_parquet(run.store.run(stage) / "answers.parquet").to_dict("records"):
+            m = roles[row["memory"]]
+            yield Record(
+                suite=run.suite.name, method=method, seed=seed, model=run.model_key(method, seed), role=m.role, shown=m.shown, **row
+            )
+
+
+def _quality(run: Run, method: str, seed: int) -> Iterator[Quality]:
+    for row in _read(run.store.run(run.quality_stage(method, seed)) / "quality.jsonl"):
+        row["documents"] = tuple(row["documents"])
+        yield Quality(run.suite.name, method, seed, run.model_key(method, seed), **row)
+
+
+def _cost(run: Run, method: str, seed: int) -> Cost | None:
+    if method == "none":
+        return None
+    manifest = run.store.manifest(run.model(method, seed))
+    return Cost(method, seed, manifest["seconds"], manifest["tokens"])
+
+
+def _facts(run: Run) -> dict[str, str]:
+    s = run.suite
+    return {
+        "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})",
+        "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
+        "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
+        f"{s.per_role} per role and seed, rows of {s.row} tokens",
+        "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
+        "attacks": ", ".join(a.plugin.name for a in run.attacks),
+        "seeds": ", ".join(map(str, s.seeds)),
+    }
+
+
+def _warnings(run: Run) -> list[str]:
+    if run.corpus.comparable:
+        return []
+    return [f"Only {run.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]

@@ -1,0 +1,35 @@
+"""Saturation and importance weighting (Yang et al. 2025, arXiv 2505.11953)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from ..benchmark.losses import token_nll
+from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+
+
+@dataclass(frozen=True)
+class SatImp(Descent):
+    """Saturation and importance: L = -mean p^beta1 (1-p)^beta2 NLL(x) per token, weights detached, plus a retain term."""
+
+    lr: float = 1e-4
+    epochs: int = 12
+    beta1: float = 5.0
+    beta2: float = 1.0
+    gamma: float = 1.0
+    alpha: float = 1.0
+    retain_loss: str = "nll"  # nll or kl
+
+    paper: ClassVar[str] = "Yang et al. 2025, arXiv 2505.11953"
+
+    def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
+        nll, _ = token_nll(model, forget)
+        p = (-nll.detach()).exp()
+        weight = p**self.beta1 * (1 - p) ** self.beta2
+        return {
+            "forget": Term((weight * nll).sum(), "tokens", "forget", -self.gamma),
+            "retain": retain_term(self.retain_loss, model, retain, reference, self.alpha),
+        }

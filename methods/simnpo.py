@@ -1,0 +1,36 @@
+"""Simple negative preference optimisation (Fan et al. 2024, arXiv 2410.07163)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from ..benchmark.losses import sequence_nll
+from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.training import IGNORED
+
+
+@dataclass(frozen=True)
+class SimNPO(Descent):
+    """NPO without a reference: L = -(2/beta) log sigmoid(beta [NLL(x)/|x| - delta]), length-normalised, plus a retain term."""
+
+    lr: float = 1e-4
+    epochs: int = 12
+    beta: float = 4.5
+    delta: float = 0.0
+    gamma: float = 0.125
+    alpha: float = 1.0
+    retain_loss: str = "nll"  # nll or kl
+
+    paper: ClassVar[str] = "Fan et al. 2024, arXiv 2410.07163"
+
+    def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
+        scored = (forget.labels[:, 1:] != IGNORED).sum(1).clamp(min=1)
+        per_sequence = -2 / self.beta * F.logsigmoid(self.beta * (sequence_nll(model, forget) / scored - self.delta))
+        return {
+            "forget": Term((per_sequence * forget.real).sum(), "sequences", "forget", self.gamma),
+            "retain": retain_term(self.retain_loss, model, retain, reference, self.alpha),
+        }

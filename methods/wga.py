@@ -1,0 +1,33 @@
+"""Weighted gradient ascent (Wang et al. 2025, arXiv 2502.19301)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from ..benchmark.losses import token_nll
+from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+
+
+@dataclass(frozen=True)
+class WGA(Descent):
+    """Weighted gradient ascent: L = -mean p^beta NLL(x) per token, the weight detached, plus a retain term."""
+
+    lr: float = 1e-4
+    epochs: int = 12
+    beta: float = 1.0
+    gamma: float = 1.0
+    alpha: float = 1.0
+    retain_loss: str = "nll"  # nll or kl
+
+    paper: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
+
+    def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
+        nll, _ = token_nll(model, forget)
+        weight = (-self.beta * nll.detach()).exp()
+        return {
+            "forget": Term((weight * nll).sum(), "tokens", "forget", -self.gamma),
+            "retain": retain_term(self.retain_loss, model, retain, reference, self.alpha),
+        }
