@@ -16,7 +16,7 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms
 class CEU(Descent):
     """Cross-entropy towards one's own prediction without the true token: L = mean CE(z, softmax(stopgrad z, z_y = -inf))."""
 
-    lr: float = 1e-4
+    lr: float = 3e-5
     epochs: int = 12
 
     uses_retain: ClassVar[bool] = False

@@ -15,7 +15,7 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_te
 class SatImp(Descent):
     """Saturation and importance: L = -mean p^beta1 (1-p)^beta2 NLL(x) per token, weights detached, plus a retain term."""
 
-    lr: float = 1e-4
+    lr: float = 3e-4
     epochs: int = 12
     beta1: float = 5.0
     beta2: float = 1.0

@@ -17,7 +17,7 @@ from ..benchmark.training import IGNORED
 class SimNPO(Descent):
     """NPO without a reference: L = -(2/beta) log sigmoid(beta [NLL(x)/|x| - delta]), length-normalised, plus a retain term."""
 
-    lr: float = 1e-4
+    lr: float = 3e-4
     epochs: int = 12
     beta: float = 4.5
     delta: float = 0.0

@@ -16,7 +16,7 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms
 class UNDIAL(Descent):
     """Distil the held model with the true token's logit lowered: L = mean CE(softmax(z_ref - beta 1_y), z), no retain term."""
 
-    lr: float = 1e-4
+    lr: float = 3e-4
     epochs: int = 12
     beta: float = 10.0
 

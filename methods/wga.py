@@ -15,7 +15,7 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_te
 class WGA(Descent):
     """Weighted gradient ascent: L = -mean p^beta NLL(x) per token, the weight detached, plus a retain term."""
 
-    lr: float = 1e-4
+    lr: float = 3e-4
     epochs: int = 12
     beta: float = 1.0
     gamma: float = 1.0
