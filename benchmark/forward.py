@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,7 @@ class Forward:
     """One subject as the reader meets it."""
 
     subject: Subject
+    _quick: dict[torch.dtype, NeoX | None] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -59,11 +59,12 @@ class Forward:
         vocabulary = self.subject.model.get_output_embeddings().weight.shape[0]
         return max(1, (2**26 if self.device.type == "cuda" else 2**21) // vocabulary)
 
-    @cache  # noqa: B019 - a Forward lives no longer than one reading
     def quick(self, dtype: torch.dtype) -> NeoX | None:
         """A faster body, if there is one for this architecture."""
-        body = self.subject.model.base_model
-        return NeoX(body, dtype) if fits(body) else None
+        if dtype not in self._quick:
+            body = self.subject.model.base_model
+            self._quick[dtype] = NeoX(body, dtype) if fits(body) else None
+        return self._quick[dtype]
 
     def states(
         self, rows: Sequence[tuple[int, ...]], layers: Iterable[Layer], low: bool = False, quick: bool = False

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .asking import Asking, Job
 from .engine import keep_memory
 from .errors import UserError
 from .forward import Forward
 from .known import digests, load_known, save_known
-from .sharing import gather_answers, gather_readings, gather_sums, shares, world
 from .subject import Subject
 from .types import EncodedMemory, Probe, TokenReading
 from .verdicts import Gate
@@ -32,8 +30,7 @@ class Reader:
     """Asks one subject. Results do not depend on `tokens_per_batch`, nor on what else is asked.
 
     `gate` is how close a bf16 decision may be, in logits; None: as measured on this model. `known` is what the model was
-    asked before: those answers cost nothing. If `shared`, every rank of the launcher calls `read` with the same probes,
-    asks about its share of the memories, and gets all answers.
+    asked before: those answers cost nothing.
     """
 
     subject: Subject
@@ -42,7 +39,6 @@ class Reader:
     tokens_per_batch: int | None = None
     progress: Callable[[int, int], Any] | None = None
     known: Mapping[bytes, int] = field(default_factory=dict, repr=False)
-    shared: bool = False
     top: int = 40  # tokens whose mass a `TokenReading` tells
     readings: dict[str, TokenReading] = field(default_factory=dict, init=False, repr=False)
     learnt: dict[bytes, int] = field(default_factory=dict, init=False, repr=False)  # `known`, and what was asked here
@@ -62,10 +58,7 @@ class Reader:
         that begins another row, is asked once.
         """
         questions = [digests(p.prompt + p.target, spans_of(p), p.layer) for p in probes]
-        if self.shared and world() > 1:
-            self._ask_together(probes, questions, tokens)
-        else:
-            self._ask(zip(probes, questions, strict=True), tokens)
+        self._ask(zip(probes, questions, strict=True), tokens)
         return [
             tuple(without_copying(p, span, self.learnt[q]) for span, q in zip(spans_of(p), names, strict=True))
             for p, names in zip(probes, questions, strict=True)
@@ -85,24 +78,6 @@ class Reader:
         self.rows_again += len(asking.again)
         self.tokens += asking.tokens
         self.tokens_again += asking.tokens_again
-
-    def _ask_together(self, probes: Sequence[Probe], questions: Sequence[list[bytes]], tokens: Sequence[EncodedMemory]) -> None:
-        """The same, with the memories shared among the ranks."""
-        rank_of, rank = shares(probes, tokens, world()), dist.get_rank()
-        new = list(dict.fromkeys(q for names in questions for q in names if q not in self.learnt))
-        before = self._counts
-        self._ask(
-            ((p, names) for p, names in zip(probes, questions, strict=True) if rank_of[p.memory] == rank),
-            [m for m in tokens if rank_of[m.id] == rank],
-        )
-        self.learnt |= gather_answers(new, self.learnt)
-        self.readings |= gather_readings(tokens, self.readings) if tokens else {}
-        done = gather_sums([now - then for now, then in zip(self._counts, before, strict=True)])
-        self.rows_asked, self.rows_again, self.tokens, self.tokens_again = (a + b for a, b in zip(before, done, strict=True))
-
-    @property
-    def _counts(self) -> tuple[int, int, int, int]:
-        return self.rows_asked, self.rows_again, self.tokens, self.tokens_again
 
     def _jobs(self, asked: Iterable[tuple[Probe, list[bytes]]], tokens: Sequence[EncodedMemory]) -> list[Job]:
         """One job for each row that is not the beginning of another, with all that is not known yet."""

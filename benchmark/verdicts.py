@@ -29,10 +29,11 @@ class Gate:
 
     @property
     def width(self) -> float:
-        """In logits."""
+        """In logits. A few pairs can only widen the gate that nothing is known about yet."""
         if self.fixed is not None:
             return self.fixed
-        return SAFETY * math.sqrt(self.squares / self.pairs) if self.measured else START
+        width = SAFETY * math.sqrt(self.squares / max(1, self.pairs))
+        return width if self.measured else max(START, width)
 
     @property
     def measured(self) -> bool:

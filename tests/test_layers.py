@@ -15,7 +15,22 @@ PLUGINS = ("methods", "attacks")
 
 # From the ground up. A module may import its own layer and those below; plug-ins and leaderboard have rules of their own.
 LAYERS = (
-    ("errors", "paths", "types", "seeds", "config", "plugins", "calibration", "scoring", "membership", "measures", "sample", "readings"),
+    (
+        "errors",
+        "paths",
+        "types",
+        "seeds",
+        "config",
+        "plugins",
+        "calibration",
+        "scoring",
+        "membership",
+        "measures",
+        "sample",
+        "readings",
+        "space",
+        "tracks",
+    ),
     (
         "docstrings",
         "neardup",
@@ -24,6 +39,7 @@ LAYERS = (
         "synonyms",
         "tokenizer",
         "engine",
+        "metering",
         "resume",
         "training",
         "losses",
@@ -34,7 +50,6 @@ LAYERS = (
         "verdicts",
         "known",
         "neox",
-        "sharing",
         "forward",
         "asking",
         "probing",
