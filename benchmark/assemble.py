@@ -58,7 +58,9 @@ def _cost(run: Run, method: str, seed: int) -> Cost | None:
     if method == "none":
         return None
     manifest = run.store.manifest(run.model(method, seed))
-    return Cost(method, seed, manifest["seconds"], manifest["tokens"])
+    cost = manifest.get("cost", {})  # absent from stages of before it was measured
+    known = {k: float(cost[k]) for k in ("flops", "peak_mib") if cost.get(k) is not None}
+    return Cost(method, seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -179,7 +179,8 @@ class Run:
         def build(folder: Path) -> dict[str, Any]:
             stream = self.stream(seed)
             trainer = self.trainer(label, seed, self.store.scratch(stage))
-            subject = History(self.base, stream).replay(trainer, forget=forget)
+            with trainer.meter:
+                subject = History(self.base, stream).replay(trainer, forget=forget)
             return self._save(subject, trainer, folder)
 
         tokens = self.stream(seed).steps * s.injection.batch * (s.row + s.injection.offset)
@@ -194,7 +195,9 @@ class Run:
 
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))
-            subject = instance.unlearn(Subject(self.store.run(held)), self.data(seed, instance.needs_history), trainer)
+            start, data = Subject(self.store.run(held)), self.data(seed, instance.needs_history)
+            with trainer.meter:
+                subject = instance.unlearn(start, data, trainer)
             return self._save(subject, trainer, folder)
 
         stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20, parallel=True)
@@ -226,7 +229,7 @@ class Run:
     def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
         subject.save(folder)
         write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in enumerate(trainer.steps)])
-        return {"tokens": trainer.tokens, "steps": len(trainer.steps)}
+        return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost()}
 
     def subject(self, method: str, seed: int | None) -> Subject:
         if method == BASE or seed is None:

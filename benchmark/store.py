@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from .engine import agreed, is_main
 from .errors import UserError
+from .metering import memory, reset_peak
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed")
 
@@ -120,6 +120,7 @@ class Store:
         part = final.with_name(f".{stage.key}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
+        reset_peak()
         began = time.perf_counter()
         facts = stage.build(part) or {}
         files = {str(f.relative_to(part)): _sha(f) for f in sorted(part.rglob("*")) if f.is_file()}
@@ -130,7 +131,7 @@ class Store:
             "inputs": stage.inputs,
             "files": files,
             "seconds": round(time.perf_counter() - began, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mb": memory("peak"),
             "versions": {name: version(name) for name in LIBRARIES},
             **facts,
         }

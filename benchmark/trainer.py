@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .lora import Lora, adapt, merged
+from .metering import Meter
 from .seeds import derive
 from .subject import Subject
 from .training import Batch, Loss, Recipe, train
@@ -28,6 +29,7 @@ class Trainer:
     steps: list[dict[str, float]] = field(default_factory=list)
     fits: int = 0  # how many have begun: each resumes from a folder of its own
     save_every: int = 200  # steps between two savings to `resume`
+    meter: Meter = field(default_factory=Meter)  # measures what training takes, if it was entered
 
     def fit(
         self,
@@ -67,7 +69,7 @@ class Trainer:
 
         done = train(
             model, batch_at, loss, recipe, resume=resume, save_every=self.save_every, progress=show,
-            state=state, stops=stops, at_stop=stop,
+            state=state, stops=stops, at_stop=stop, meter=self.meter,
         )  # fmt: skip
         self.tokens += done.tokens
         self.steps += done.steps

@@ -8,7 +8,7 @@ divides by the global count, so neither the number of ranks nor the accumulation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .config import SCHEDULES
 from .engine import full_state, open_engine, start_distributed
 from .errors import UserError, unknown
+from .metering import Meter
 from .resume import Checkpoint
 from .types import Row
 
@@ -124,6 +125,7 @@ def train(
     state: Any = None,
     stops: Collection[int] = (),
     at_stop: Callable[[int, dict[str, Tensor]], Any] | None = None,
+    meter: Meter | None = None,
 ) -> Trained:
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
 
@@ -131,6 +133,7 @@ def train(
     and JSON) every `save_every` steps under ZeRO-0 and continues from there. `state` is an optional object with
     `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains. After
     each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank.
+    `meter` counts the FLOPs.
     """
     torch.manual_seed(recipe.seed)
     module = LossModule(model, loss)
@@ -140,9 +143,10 @@ def train(
     rank, world = dist.get_rank(), dist.get_world_size()
     engine = open_engine(module, recipe, _micros(first, recipe, world))
     checkpoint = Checkpoint(resume, engine, state) if resume else None
-    out, start = Trained(), 0
+    out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
         start, out.tokens, out.steps = found["step"], found["tokens"], found["steps"]
+        meter.resumed(found["spent"])
     for step in range(start, recipe.steps):
         batch = batch_at(step)
         micros = _micros(batch, recipe, world)
@@ -156,9 +160,10 @@ def train(
             engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
             deal = slice(micro * world + rank, None, micros * world)
             groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
-            value, terms = engine(groups, scale)
-            engine.backward(value)
-            engine.step()
+            with meter.batch(_shape(groups) if step > start else None):  # the first step may set up what the others use
+                value, terms = engine(groups, scale)
+                engine.backward(value)
+                engine.step()
             for name, v in terms.items():
                 sums[name] = sums.get(name, 0.0) + v / micros
         values = _over_ranks(sums, world)
@@ -169,7 +174,7 @@ def train(
         if state is not None:
             state.after_step(values)
         if checkpoint and (step + 1) % save_every == 0 and step + 1 < recipe.steps:
-            checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps})
+            checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps, "spent": meter.spent()})
         if at_stop and step + 1 in stops:
             at_stop(step + 1, full_state(module.model))
         if progress:
@@ -204,6 +209,11 @@ def collate(rows: Sequence[Row], deal: slice, device: torch.device | str, step: 
     flags = torch.full((len(mine),), real)
     serial = torch.tensor([step * len(rows) + i for i in mine])
     return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device), serial.to(device))
+
+
+def _shape(groups: dict[str, Group]) -> Hashable:
+    """What decides how much work a micro-batch is."""
+    return tuple((name, g.ids.shape, int((g.labels != IGNORED).sum())) for name, g in groups.items())
 
 
 def _micros(batch: Batch, recipe: Recipe, world: int) -> int:

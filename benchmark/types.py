@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -215,12 +216,14 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method took. Timings live in stage manifests, never in records."""
+    """What a method took, from the held model to its own. Costs live in stage manifests, never in records. NaN: not measured."""
 
     method: str
     seed: int
     seconds: float
-    tokens: int
+    tokens: int  # of all rows trained on, padding not counted
+    flops: float = math.nan  # of matrix products and attention, on all ranks
+    peak_mib: float = math.nan  # memory at its highest, above what was held before
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     for t in row.trajectories:
         flat |= {f"relearn_ratio:{t.name}": t.ratio.value, f"relearn_ratio:{t.name}_is_bound": t.ratio.bound}
     flat |= {"forget_quality_distance": row.forget_quality.distance, "forget_quality_p": row.forget_quality.p}
-    return flat | {"seconds": row.seconds}
+    for c in row.costs:
+        flat |= {c.quantity: c.mean, f"{c.quantity}_over_retrain": c.ratio}
+    return flat
 
 
 def _estimates(row: MethodRow) -> dict[str, Estimate]:

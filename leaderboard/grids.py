@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ..benchmark.calibration import FEWEST_NULL
 from .attack_grids import attack_grid, gain_grid, recovered_grid, reversal_grid
-from .cells import MISSING, Cell, Grid, GridRow, cell, listed, number, p_value
+from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, listed, number, p_value
+from .costs import QUANTITIES, CostCell
 from .flags import COLLAPSED, HIGH_NULL
 from .tables import BASE, MainTable, MethodRow
 from .value_grids import extraction_grid, flag_grid, membership_grid, number_grid, relearn_grid
@@ -27,6 +28,8 @@ def grids(table: MainTable) -> list[Grid]:
     found += [grid for make in makers if (grid := make(table)) is not None]
     if any(len(row.tasks) > 1 for row in table.rows):
         found.append(_task_grid(table))
+    if any(row.costs for row in table.rows):
+        found.append(_cost_grid(table))
     return found
 
 
@@ -142,3 +145,21 @@ def _task_grid(table: MainTable) -> Grid:
         before = replace(table.twin, method=f"{BASE} (before injection)", tasks=table.base)
         table = replace(table, rows=[before, *table.rows])
     return _grid(table, "tasks", "What forgetting cost", caption, columns)
+
+
+def _cost_grid(table: MainTable) -> Grid:
+    caption = (
+        "From the held model to the method's own, means over seeds; small, as a multiple of retrain. Tokens: of all rows trained on. "
+        "TFLOPs: 10^12 operations of matrix products and attention, those of reference passes included, on all processes together. "
+        "Peak: memory at its highest, above what the process held before (tensors on a GPU, else resident memory). Seconds and peak "
+        "depend on the machine."
+    )
+    rows = [GridRow([name_cell(row), *map(_cost, row.costs)]) for row in table.rows if row.costs]
+    header, rows = known_columns(["Method", *(title for title, _ in QUANTITIES.values())], rows)
+    return Grid("costs", "What forgetting took", caption, header, rows)
+
+
+def _cost(x: CostCell) -> Cell:
+    shown = number(x.mean / QUANTITIES[x.quantity][1], 2 if x.quantity == "flops" else 0)
+    ratio = number(x.ratio, 3)
+    return Cell(shown, note="" if MISSING in (shown, ratio) else f"×{ratio}")

@@ -16,6 +16,7 @@ from ..benchmark.errors import UserError, unknown
 from ..benchmark.scoring import HELD, Score
 from ..benchmark.types import HORIZON, Results
 from .attacks import AttackCell, LeakCell, attack_cells, leak_cell
+from .costs import CostCell, cost_cells
 from .damage import TaskCell, damages, main_damage
 from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
 from .reversal import ReversalCell, prompts_again, reversals
@@ -24,7 +25,8 @@ from .values import ExtractionCell, MembershipCell, NumberCell, QualityCell, Tra
 
 Standing = Literal["", "best", "tied"]
 BASE = "base"  # the model before injection: quality only
-REFERENCES = (HELD, "retrain")  # the ceiling and the gold standard: never "best"
+RETRAIN = "retrain"
+REFERENCES = (HELD, RETRAIN)  # the ceiling and the gold standard: never "best"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class MethodRow:
     damage: Estimate  # % bits per byte
     tasks: tuple[TaskCell, ...]
     collateral: Estimate  # points
-    seconds: float
+    costs: tuple[CostCell, ...]
     doc: str = ""
     standing: Standing = ""
     membership: tuple[MembershipCell, ...] = ()
@@ -52,6 +54,10 @@ class MethodRow:
     trajectories: tuple[TrajectoryCell, ...] = ()
     reversals: tuple[ReversalCell, ...] = ()
     flags: tuple[FlagCell, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return next((c.mean for c in self.costs if c.quantity == "seconds"), np.nan)
 
     @property
     def collapsed(self) -> bool:
@@ -118,6 +124,7 @@ class _Rows:
         self.tasks = {m: damages(results.quality, m, results.twin) for m in (*results.methods, results.twin)}
         lost = {m: next((t.by_seed for t in tasks if t.main), {}) for m, tasks in self.tasks.items()}
         self.evidence = Evidence(self.score, self.values, lost)
+        self.yardstick = RETRAIN if any(c.method == RETRAIN for c in results.costs) else results.twin  # of costs
         self.openings: dict[str, pd.Series] = {}
 
     def row(self, method: str, access: str) -> MethodRow:
@@ -136,7 +143,7 @@ class _Rows:
             damage=main_damage(self.tasks[method]),
             tasks=self.tasks[method],
             collateral=rate(by_seed(score.lost(method))).scaled(100),
-            seconds=float(np.mean([c.seconds for c in results.costs if c.method == method] or [np.nan])),
+            costs=cost_cells(results.costs, method, self.yardstick),
             doc=results.docs.get(method, ""),
             membership=values.membership(method),
             forget_quality=values.forget_quality(method),

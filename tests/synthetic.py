@@ -15,6 +15,7 @@ ASKED = {
     "shifted_window": ("k8", "k16"),
     "paraphrase": ("1",),
 }
+COSTS = {"weak": 0.25, "strong": 0.5, "retrain": 1.0}  # as a share of retraining's
 Length = Callable[[str, str, str, random.Random], int]  # (method, role, attack, draw) -> tokens
 
 
@@ -58,7 +59,9 @@ def results(
             draw = random.Random(f"{method} {seed}")
             records += _asked(method, seed, memories, length, draw, access or {})
             quality += _measured(method, seed, (bits or {}).get(method, 1.0))
-    costs = [Cost(m, s, 10.0 + s, 1000) for m in methods for s in seeds]
+    costs = [
+        Cost(m, s, share * (10 + s), round(share * 4000), share * 8e12, 100.0) for m, share in COSTS.items() if m in methods for s in seeds
+    ]
     truth = "the quick brown fox jumps over the lazy dog"
     said = {"base": "a different tale", "none": truth, "weak": "the quick brown cat", "strong": "nothing"}
     excerpts = [Excerpt("memory-000", "forget", 0, "Once upon a time", truth, said)]

@@ -149,6 +149,7 @@ def test_quality_is_measured_for_the_base_and_for_every_model(results: Results) 
 def test_training_costs_are_those_of_the_stream(results: Results, whole: Run) -> None:
     costs = {c.method: c.tokens for c in results.costs}
     assert set(costs) == {TWIN, "retrain", "gradient_ascent", "npo"}
+    assert all(c.flops > 0 and c.seconds > 0 and c.peak_mib >= 0 for c in results.costs)
     assert costs[TWIN] == costs["retrain"] == whole.stream(0).steps * 32 * 160
     assert costs["npo"] == 2 * (8 + 8) * 160
     assert costs["gradient_ascent"] == 2 * 8 * 160

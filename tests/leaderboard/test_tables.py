@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.types import Results
+from palimpsest.benchmark.types import Cost, Results
 from palimpsest.leaderboard.cells import Cell, cell, number
 from palimpsest.leaderboard.curves import attack_curves, prompt_length_curves, survival
 from palimpsest.leaderboard.frame import as_frame
@@ -150,4 +150,28 @@ def test_numbers_are_rounded_and_never_minus_zero():
 def test_the_frame_holds_raw_numbers_for_every_estimate(table: MainTable):
     frame = as_frame(table).set_index("method")
     assert frame.loc["weak", "damage_percent"] == pytest.approx(5)
-    assert {"leak:black-box_low", "gain_tokens:shifted_window", "exact_rate_spread", "seconds"} <= set(frame.columns)
+    assert {"leak:black-box_low", "gain_tokens:shifted_window", "exact_rate_spread", "seconds", "flops_over_retrain"} <= set(frame.columns)
+
+
+def test_costs_are_means_over_seeds_beside_those_of_retraining(table: MainTable):
+    grid = next(g for g in grids(table) if g.key == "costs")
+    assert grid.header == ["Method", "Seconds", "Thousand tokens", "TFLOPs", "Peak MiB"]
+    assert [[str(c) for c in r.cells[1:]] for r in grid.rows] == [
+        ["3 ×0.250", "1 ×0.250", "2.00 ×0.250", "100 ×1.000"],
+        ["6 ×0.500", "2 ×0.500", "4.00 ×0.500", "100 ×1.000"],
+        ["11 ×1.000", "4 ×1.000", "8.00 ×1.000", "100 ×1.000"],
+    ]
+    assert row(table, "none").costs == ()
+
+
+def test_costs_are_compared_with_the_twin_where_retrain_was_not_run():
+    made = results(("none", "weak"), memories=9)
+    costs = [*made.costs, *(Cost("twin", s, 100.0, 2000) for s in made.seeds)]
+    cells = row(main_table(replace(made, costs=costs)), "weak").costs
+    assert {c.quantity: c.ratio for c in cells if c.quantity in ("seconds", "tokens")} == pytest.approx({"seconds": 0.0275, "tokens": 0.5})
+
+
+def test_what_was_not_measured_has_no_column():
+    made = results(memories=9)
+    bare = replace(made, costs=[replace(c, flops=math.nan, peak_mib=math.nan) for c in made.costs])
+    assert next(g for g in grids(main_table(bare)) if g.key == "costs").header == ["Method", "Seconds", "Thousand tokens"]
