@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .config import Suite
 from .errors import UserError
 from .memories import memories_hash
 from .pipeline import BASE, TWIN, Run
+from .tracks import tuned
 from .types import Cost, Excerpt, Quality, Results, Value
 
 
@@ -72,8 +74,20 @@ def _facts(run: Run) -> dict[str, str]:
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
         "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
         "attacks": ", ".join(a.name for a in run.attacking.attacks),
+        "hyper-parameters": _hyper_parameters(s),
         "seeds": ", ".join(map(str, s.seeds)),
     }
+
+
+def _hyper_parameters(s: Suite) -> str:
+    """Which fields differ from the methods' defaults, and who said so."""
+
+    def listed(fields_of: dict[str, dict[str, Any]]) -> str:
+        return "; ".join(f"{m} " + " ".join(f"{k}={v}" for k, v in fields_of[m].items()) for m in s.methods if fields_of.get(m))
+
+    theirs = {m: {k: v for k, v in given.items() if k not in s.methods.get(m, {})} for m, given in tuned(s.track).items()}
+    parts = [(f"tuned for the track {s.track}", listed(theirs)), ("set by the suite", listed(s.methods))]
+    return ". ".join(f"{who}: {what}" for who, what in parts if what) or "the methods' own defaults"
 
 
 def _warnings(run: Run) -> list[str]:

@@ -185,9 +185,17 @@ app.command()(new)
 
 
 @app.command()
-def tune(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
-    """Try a method's declared grid (method=NAME) on memories and documents that no table uses; prints the trials, the chosen one first."""
+def tune(
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    write: Annotated[bool, typer.Option("--write", help="Make the chosen fields the method's defaults on the suite's track.")] = False,
+) -> None:
+    """Tune one method (method=NAME) by the fixed rule, on memories and documents that no table uses; an interrupted search continues."""
+    import pandas as pd
+
     from .progress import hush
+    from .tracks import write as write_track
+    from .tune import rule, table
     from .tune import tune as search
 
     methods = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
@@ -195,8 +203,13 @@ def tune(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
         raise UserError("palimpsest tune needs one method=NAME, for example method=npo.")
     hush()
     bound = bound_run([item for item in overrides or [] if not item.startswith("method=")], store)
-    trials = search(bound.suite, methods[0], bound.store, lambda line: console.print(line, highlight=False), lambda *_: None)
-    console.print(trials.to_string(index=False, float_format="{:.4g}".format), highlight=False)
+    trials = search(bound.suite, methods[0], bound.store, lambda t: console.print(f"trial {t.number}: {t.fields}", highlight=False))
+    console.print(pd.DataFrame(table(trials)).to_string(index=False, float_format="{:.4g}".format), highlight=False)
+    chosen = trials[0].fields if rule(trials[0])[0] == 0 else {}
+    if not chosen:
+        console.print("No trial stays within the budget of quality: none is chosen.")
+    if write:
+        write_track(bound.suite.track, methods[0], chosen, table(trials))
 
 
 def _short(value: Any) -> str:

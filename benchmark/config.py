@@ -75,6 +75,7 @@ class Suite:
     row: int = 160  # tokens of a memory that a model meets
     memories: str = "passages"
     per_role: int = 64
+    track: str = ""  # its tuned fields (configs/tracks) are the methods' defaults; what `methods` says wins
     roles: str = ""  # another word gives another partition; published tables use the empty one
     seeds: tuple[int, ...] = (0, 1, 2)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)

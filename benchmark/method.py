@@ -17,6 +17,7 @@ from .blocks import states_after
 from .errors import UserError
 from .losses import language_model_loss, nll_sum, scored_logits, sequence_nll
 from .seeds import rng
+from .space import Range, Space
 from .stream import Stream
 from .subject import Subject
 from .trainer import Trainer
@@ -24,7 +25,7 @@ from .training import IGNORED, Batch, Group, Loss, Recipe, Term, Terms, collate
 from .types import EncodedMemory, Row
 
 __all__ = [
-    "Adapted", "Descent", "Group", "History", "Loss", "Method", "Reference", "Term", "Terms", "Trainer", "UnlearningData",
+    "Adapted", "Descent", "Group", "History", "Loss", "Method", "Range", "Reference", "Space", "Term", "Terms", "Trainer", "UnlearningData",
 ]  # fmt: skip
 
 State = dict[str, Tensor]
@@ -162,7 +163,7 @@ class Descent(Method):
     shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
 
     uses_retain: ClassVar[bool] = True
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4), "epochs": (3, 6, 12)}  # what `tune` tries
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3)}  # what `palimpsest tune` tries; epochs follow from its budget of tokens
 
     @abstractmethod
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:

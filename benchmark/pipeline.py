@@ -23,6 +23,7 @@ from .seeds import derive
 from .store import Stage, Store
 from .stream import Stream
 from .subject import Subject, open_subject
+from .tracks import tuned
 from .types import EncodedMemory, Excerpt, Memory, Row
 
 BASE = "base"
@@ -57,7 +58,8 @@ class Run:
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
         found = {name: find("method", name) for name in self.suite.methods}
-        return {name: (plugin, plugin.make(self.suite.methods[name])) for name, plugin in found.items()}
+        mine, tracks = self.suite.methods, tuned(self.suite.track)
+        return {name: (plugin, plugin.make(tracks.get(name, {}) | mine[name])) for name, plugin in found.items()}
 
     @cached_property
     def attacking(self) -> Attacking:

@@ -1,0 +1,337 @@
+"""Fair tuning: one rule, equal compute, nothing that a table uses; an interruption changes nothing, a failed trial ends nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from palimpsest.benchmark import tracks, tune
+from palimpsest.benchmark.assemble import _hyper_parameters
+from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, Suite, load_suite, suite_names
+from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.memories import assign_roles, load_memories
+from palimpsest.benchmark.pipeline import Run
+from palimpsest.benchmark.plugins import find, names
+from palimpsest.benchmark.quality_data import half_of
+from palimpsest.benchmark.space import Range
+from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.tune import BUDGET, PASSES, Trial, Tuning, propose, rule, tuning_suite
+
+SEARCHED = [n for n in names("method") if getattr(find("method", n).cls, "search", {})]
+SPACE = {"lr": FloatDistribution(1e-5, 1e-3, log=True), "kind": CategoricalDistribution((1, 2, 3))}
+DEFAULTS = {"lr": 1e-4, "kind": 1}
+Attempt = Callable[..., Trial]
+
+
+def trial(number: int = 0, exact: float = 0.0, matched: float = 0.0, damage: float = 0.0, error: str = "", **drawn: Any) -> Trial:
+    return Trial(number, DEFAULTS | drawn, DEFAULTS | drawn, 100, exact, matched, damage, error)
+
+
+# ---- the rule
+
+
+def test_the_rule_takes_the_lowest_exact_rate_within_the_budget_then_the_shortest_match_then_the_least_damage() -> None:
+    order = [
+        trial(exact=0, matched=3, damage=0.04),
+        trial(exact=0, matched=3, damage=0.05),
+        trial(exact=0, matched=5, damage=-0.01),
+        trial(exact=0.5, matched=1, damage=0),
+        trial(exact=1, matched=64, damage=BUDGET),
+        trial(exact=1, matched=64, damage=BUDGET + 1e-6),  # none beyond the budget is better than one within
+        trial(exact=0, matched=0, damage=3),
+        trial(exact=0, matched=0, damage=0, error="the loss is not finite"),
+    ]
+    shuffled = random.Random(0).sample(order, len(order))
+    assert sorted(shuffled, key=rule) == order
+    notes = [line["note"] for line in tune.table(order)]
+    assert notes == ["chosen", "", "", "", "", "over budget", "over budget", "failed"]
+    assert [line["note"] for line in tune.table(order[5:])] == ["over budget", "over budget", "failed"]
+
+
+# ---- nothing that a table uses
+
+
+def test_the_roles_of_a_search_are_those_of_no_published_seed() -> None:
+    memories = load_memories()
+    ours = {i for i, (role, _) in assign_roles(memories, 0, 64, "tuning").items() if role == "forget"}
+    for seed in range(6):
+        theirs = {i for i, (role, _) in assign_roles(memories, seed, 64).items() if role == "forget"}
+        assert len(ours & theirs) < 0.5 * 64, "no more than chance and the domains bring about"
+
+
+def test_a_search_asks_no_attack_but_the_exact_opening_and_reads_the_validation_half() -> None:
+    mine = tuning_suite(load_suite("pocket"), "npo")
+    assert (list(mine.attacks), mine.reasked, mine.roles, mine.track) == (["prefix"], {}, "tuning", "")
+    assert (mine.quality.half, mine.quality.tasks) == ("validation", ("palimpsest_bits_per_byte",))
+    assert (mine.per_role, mine.injection, mine.model) == (load_suite("pocket").per_role, load_suite("pocket").injection, "pocket")
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_no_shipped_suite_uses_the_roles_or_the_documents_of_a_search(name: str) -> None:
+    assert (load_suite(name).roles, load_suite(name).quality.half) == ("", "test")
+
+
+# ---- what is tried
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_shipped_search_space_holds_the_defaults_and_every_end_makes_a_method(name: str) -> None:
+    plugin = find("method", name)
+    for field, values in plugin.cls.search.items():  # type: ignore[attr-defined]
+        default, ends = plugin.defaults[field], (values.low, values.high) if isinstance(values, Range) else values
+        assert ends[0] <= default <= ends[-1] if isinstance(values, Range) else default in ends
+        for value in ends:
+            plugin.make({field: value})
+    assert "lr" in plugin.cls.search  # type: ignore[attr-defined]
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    for wrong in ((1.0, 1.0), (2.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(UserError, match="expected low below high"):
+            Range(*wrong)
+    assert Range(0.0, 1.0, log=False).low == 0
+
+
+def test_a_proposal_depends_on_the_seed_and_the_earlier_trials_alone() -> None:
+    before = [trial(n, exact=1 - n / 4, lr=10.0 ** -(n + 2)) for n in range(1, 4)]
+    first = propose(SPACE, before, 0)
+    assert first == propose(SPACE, before, 0)
+    assert first != propose(SPACE, before, 1)
+    assert first != propose(SPACE, before[:2], 0)
+    for seed in range(20):
+        drawn = propose(SPACE, before, seed)
+        assert 1e-5 <= drawn["lr"] <= 1e-3
+        assert drawn["lr"] == float(f"{drawn['lr']:.3g}")
+        assert drawn["kind"] in (1, 2, 3)
+
+
+def test_the_sampler_learns_from_the_places_under_the_rule_also_of_trials_over_budget_and_failed_ones() -> None:
+    """Only 2 is any good; 1 costs too much and 3 fails."""
+    outcome = {1: {"damage": 1.0}, 2: {}, 3: {"error": "failed", "exact": math.nan}}
+    before = [trial(n, kind=1 + n % 3, lr=1e-4, **outcome[1 + n % 3]) for n in range(30)]
+    drawn = [propose(SPACE, before, seed)["kind"] for seed in range(40)]
+    assert drawn.count(2) > 30
+
+
+# ---- a search on a tiny model
+
+
+@pytest.fixture(scope="module")
+def suite(tiny: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """Four memories per role and a folder of made-up words, with a cache of its own."""
+    folder, draw = tmp_path_factory.mktemp("texts"), random.Random(0)
+    for i in range(400):
+        words = ["".join(draw.choices("bdfgklmnprstaeiou", k=5)) for _ in range(120)]
+        (folder / f"{i}.txt").write_text(" ".join(words) + ".")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALIMPSEST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(tune, "DOCUMENTS", 8)
+        yield Suite(
+            name="micro", model=str(tiny.folder), per_role=4, seeds=(0, 1), corpus=CorpusConfig("text", str(folder)),
+            injection=InjectionConfig(occurrences=(2,), lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def bound(suite: Suite, store: Store, method: str) -> Tuning:
+    return Tuning(Run(tuning_suite(suite, method), store), method)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Trials that take no time: what comes of one is a function of its fields. Holds the numbers that were tried."""
+    tried: list[int] = []
+
+    def attempt(self: Tuning, number: int, drawn: dict[str, Any]) -> Trial:
+        tried.append(number)
+        error = "the loss is not finite" if number == 3 else ""
+        return Trial(number, drawn, drawn, 1, abs(math.log10(drawn["lr"] / 2e-4)), 0.0, 0.2 if number == 2 else 0.0, error)
+
+    monkeypatch.setattr(Tuning, "attempt", attempt)
+    return tried
+
+
+@pytest.fixture
+def elsewhere(store: Store) -> Iterator[Store]:
+    """The shared store without the trials of earlier tests."""
+    yield store
+    for file in (store.root / "tuning").glob("*"):
+        file.unlink()
+
+
+def test_an_interrupted_search_goes_on_where_it_was_and_ends_as_an_uninterrupted_one(
+    suite: Suite, elsewhere: Store, quick: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tune.tune(suite, "npo", elsewhere, lambda t: None, trials=9)
+    assert sorted(quick) == list(range(9))
+    for file in (elsewhere.root / "tuning").glob("*"):
+        file.unlink()
+    quick.clear()
+    working = Tuning.attempt
+
+    def stops(self: Tuning, number: int, drawn: dict[str, Any]) -> Trial:
+        if number in (2, 6) and quick.count(number) < 1:
+            quick.append(number)
+            raise KeyboardInterrupt
+        return working(self, number, drawn)
+
+    monkeypatch.setattr(Tuning, "attempt", stops)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune.tune(suite, "npo", elsewhere, lambda t: None, trials=9)
+    again = tune.tune(suite, "npo", elsewhere, lambda t: None, trials=9)
+    assert again == whole
+    assert sorted(quick) == sorted([*range(9), 2, 6]), "finished trials are not tried again"
+    quick.clear()
+    assert tune.tune(suite, "npo", elsewhere, lambda t: None, trials=9) == whole
+    assert quick == []
+
+
+def test_the_trials_lie_in_the_store_as_json_and_begin_with_the_methods_own_defaults(
+    suite: Suite, elsewhere: Store, quick: list[int]
+) -> None:
+    found = tune.tune(suite, "npo", elsewhere, lambda t: None, trials=5)
+    (file,) = (elsewhere.root / "tuning").glob("*.jsonl")
+    assert file.name.startswith("NPO-")
+    assert all(isinstance(json.loads(line), dict) for line in file.read_text().splitlines())
+    first = next(t for t in found if t.number == 0)
+    assert first.drawn == {"lr": 3e-4, "beta": 0.1}
+    assert [t.number for t in found if t.error] == [3]
+    assert found[-1].number == 3
+    assert found[-2].number == 2, "it was over the budget"
+
+
+def test_what_the_suite_sets_is_not_searched(suite: Suite, elsewhere: Store, quick: list[int]) -> None:
+    mine = replace(suite, methods={"npo": {"beta": 0.3}})
+    assert set(tune.tune(mine, "npo", elsewhere, lambda t: None, trials=2)[0].drawn) == {"lr"}
+    with pytest.raises(UserError, match="declares no search space"):
+        tune.tune(suite, "retrain", elsewhere, lambda t: None)
+
+
+def test_two_processes_do_not_search_for_one_method_at_once(suite: Suite, elsewhere: Store, quick: list[int]) -> None:
+    key = bound(suite, elsewhere, "npo").key
+    (elsewhere.root / "tuning").mkdir(exist_ok=True)
+    with (
+        FileLock(elsewhere.root / "tuning" / f"NPO-{key}.jsonl.busy"),
+        pytest.raises(UserError, match="Another process is tuning npo"),
+    ):
+        tune.tune(suite, "npo", elsewhere, lambda t: None)
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "npo", "dpo", "task_vector", "sparse_finetuning"])
+def test_every_method_trains_on_the_same_number_of_tokens_up_to_one_pass(name: str, suite: Suite, store: Store) -> None:
+    tuning = bound(suite, store, name)
+    budget = PASSES * 4 * 160
+    found = tuning.attempt(0, tuning.defaults)
+    assert found.error == ""
+    assert found.tokens + found.tokens / found.fields["epochs"] > budget >= found.tokens
+    assert 0 <= found.exact <= 1
+    assert 0 <= found.matched <= 64
+    assert math.isfinite(found.damage)
+    assert not (store.root / ".scratch" / f"{tuning.key}-0").exists()
+    assert replace(tuning.attempt(1, tuning.defaults), number=0) == found, "the same fields give the same result"
+
+
+BROKEN = """
+from dataclasses import dataclass
+from palimpsest.benchmark.losses import nll_sum
+from palimpsest.benchmark.method import Descent, Method, Range, Term
+@dataclass(frozen=True)
+class Diverges(Descent):
+    def loss(self, model, forget, retain, reference):
+        return {"forget": Term(nll_sum(model, forget) * float("inf"), "tokens", "forget")}
+@dataclass(frozen=True)
+class Greedy(Descent):
+    def steps(self, data):
+        return 1 if self.epochs == 1 else 10 * self.epochs
+    def loss(self, model, forget, retain, reference):
+        return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}
+@dataclass(frozen=True)
+class Passes(Descent):
+    search = {"epochs": (1, 2)}
+    def loss(self, model, forget, retain, reference):
+        return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}
+"""
+
+
+def test_a_trial_that_diverges_or_trains_on_more_than_it_may_is_failed_and_the_search_goes_on(
+    suite: Suite, elsewhere: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    shown: list[Trial] = []
+    with pytest.raises(UserError, match=r"All 2 trials of .* failed\. The first: The loss is not finite at step 0"):
+        tune.tune(suite, f"{tmp_path}/broken.py:Diverges", elsewhere, shown.append, trials=2)
+    assert [t.number for t in shown] == [0, 1]
+    assert all("not finite" in t.error for t in shown)
+    with pytest.raises(UserError, match=f"tokens were trained on, and a trial may train on {PASSES * 4 * 160}"):
+        tune.tune(suite, f"{tmp_path}/broken.py:Greedy", elsewhere, lambda t: None, trials=1)
+    with pytest.raises(UserError, match="epochs cannot be searched"):
+        tune.tune(suite, f"{tmp_path}/broken.py:Passes", elsewhere, lambda t: None, trials=1)
+
+
+def test_the_validation_half_shares_no_document_with_the_half_of_the_tables(suite: Suite, store: Store) -> None:
+    corpus = bound(suite, store, "npo").run.corpus
+    assert not set(half_of(corpus, "validation")) & set(half_of(corpus, "test"))
+
+
+# ---- what was chosen becomes the track's
+
+
+@pytest.fixture
+def track(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder of tracks."""
+    monkeypatch.setattr(tracks, "TRACKS", tmp_path)
+    return tmp_path
+
+
+def test_chosen_fields_are_a_tracks_defaults_and_what_the_suite_says_wins(track: Path, suite: Suite, store: Store) -> None:
+    tracks.write("mine", "npo", {"lr": 2e-4, "epochs": 8, "beta": 0.2}, tune.table([trial()]))
+    tracks.write("mine", "grad_diff", {"lr": 1e-5}, tune.table([trial()]))
+    mine = replace(suite, track="mine", methods={"none": {}, "npo": {"beta": 0.5}, "simnpo": {}})
+    made = {name: method for name, (_, method) in Run(mine, store).methods.items()}
+    assert (made["npo"].lr, made["npo"].epochs, made["npo"].beta) == (2e-4, 8, 0.5)
+    assert made["simnpo"] == find("method", "simnpo").make({})
+    assert _hyper_parameters(mine) == "tuned for the track mine: npo lr=0.0002 epochs=8. set by the suite: npo beta=0.5"
+    assert _hyper_parameters(replace(mine, track="", methods={"none": {}})) == "the methods' own defaults"
+    with pytest.raises(UserError, match="no track named 'other'"):
+        _ = Run(replace(mine, track="other"), store).methods
+
+
+def test_a_methods_trials_replace_its_earlier_ones_and_leave_the_others(track: Path) -> None:
+    tracks.write("mine", "npo", {"lr": 2e-4}, tune.table([trial(0), trial(1)]))
+    tracks.write("mine", "ce_u", {"lr": 1e-4}, tune.table([trial(0)]))
+    before = (track / "mine-tuning.csv").read_text().splitlines()
+    assert before[0] == "method,trial,fields,tokens,exact,matched,damage,note"
+    assert [line.split(",")[0] for line in before[1:]] == ["ce_u", "npo", "npo"]
+    tracks.write("mine", "npo", {}, tune.table([trial(0, damage=1.0, lr=3e-5)]))
+    after = (track / "mine-tuning.csv").read_text().splitlines()
+    assert after[:2] == before[:2]
+    assert after[2:] == ["npo,0,lr=3e-05 kind=1,100,0,0,1,over budget"]
+    assert tracks.tuned("mine") == {"ce_u": {"lr": 1e-4}}
+    with pytest.raises(UserError, match="belongs to no track"):
+        tracks.write("", "npo", {}, [])
+
+
+@pytest.mark.parametrize("file", sorted(tracks.TRACKS.glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_fields_of_a_shipped_track_make_methods_and_are_the_chosen_ones_of_its_table(file: Path) -> None:
+    table = tracks.pd.read_csv(file.with_name(f"{file.stem}-tuning.csv")).set_index("method")
+    chosen = table[table["note"] == "chosen"]["fields"]
+    assert set(chosen.index) == set(tracks.tuned(file.stem))
+    for name, fields in tracks.tuned(file.stem).items():
+        find("method", name).make(fields)
+        assert chosen[name] == " ".join(f"{k}={v}" for k, v in fields.items())
+    assert table.groupby(level=0).size().nunique() == 1, "every method had the same number of trials"
