@@ -11,7 +11,7 @@ from torch import nn
 
 from ..benchmark.errors import UserError
 from ..benchmark.losses import sequence_nll
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, UnlearningData, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
 from ..benchmark.seeds import rng
 from ..benchmark.subject import Subject
 from ..benchmark.training import Batch
@@ -51,7 +51,7 @@ class DPO(Descent):
     alpha: float = 1.0
     retain_loss: str = "nll"  # nll or kl
 
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-4, 3e-4, 1e-3), "beta": (0.01, 0.02, 0.05, 0.1)}
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.01, 0.2)}
     paper: ClassVar[str] = "Rafailov et al. 2023, arXiv 2305.18290; Mekala et al. 2024, arXiv 2409.13474"
 
     def __post_init__(self) -> None:

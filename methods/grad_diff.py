@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class GradDiff(Descent):
     retain_loss: str = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Liu et al. 2022, arXiv 2203.12817; Maini et al. 2024, arXiv 2401.06121"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "alpha": (1.0, 2.0, 5.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         return {

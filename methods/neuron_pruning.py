@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..benchmark.blocks import blocks, down_projection
 from ..benchmark.losses import nll_sum
-from ..benchmark.method import Adapted, Descent, Group, Reference, Term, Terms, UnlearningData
+from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
 from ..benchmark.seeds import rng
 from ..benchmark.subject import Subject
 
@@ -42,7 +42,7 @@ class NeuronPruning(Descent):
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Louizos et al. 2018, arXiv 1712.01312; Chang et al. 2024, arXiv 2311.09060"
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (0.03, 0.1, 0.3), "penalty": (5.0, 10.0, 20.0, 40.0)}
+    search: ClassVar[Space] = {"lr": Range(0.03, 1.0), "penalty": Range(1.0, 50.0)}
 
     def start(self, held: Subject, data: UnlearningData) -> Subject:
         axes: dict[str, int] = {}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..benchmark.losses import sequence_nll
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class NPO(Descent):
     retain_loss: str = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Zhang et al. 2024, arXiv 2404.05868"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.05, 0.5)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         log_ratio = -sequence_nll(model, forget) - reference.log_probability(forget)

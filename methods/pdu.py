@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from ..benchmark.losses import nll_sum, scored_logits
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, UnlearningData
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
 
 MEASURED = 8  # batches of retain rows on which epsilon is measured
 
@@ -51,7 +51,7 @@ class PDU(Descent):
     eta: float = 10.0
     slack: float = 0.05  # epsilon above the held model's own retain loss, as a share of it
 
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (3e-5, 1e-4, 3e-4, 1e-3), "eta": (1.0, 10.0, 100.0)}
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "eta": Range(1.0, 100.0), "slack": Range(0.01, 0.3)}
     paper: ClassVar[str] = "Entesari et al. 2025, arXiv 2506.05314"
 
     def state(self, data: UnlearningData, reference: Reference) -> Dual:

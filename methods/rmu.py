@@ -10,7 +10,7 @@ from torch import nn
 
 from ..benchmark.blocks import blocks, down_projection
 from ..benchmark.errors import UserError
-from ..benchmark.method import Adapted, Descent, Group, Reference, Term, Terms, UnlearningData, scored_states
+from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, scored_states
 from ..benchmark.seeds import rng
 from ..benchmark.subject import Subject
 
@@ -36,7 +36,7 @@ class RMU(Descent):
     alpha: float = 1.0
 
     paper: ClassVar[str] = "Li et al. 2024, arXiv 2403.03218"
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-3, 3e-3), "c": (20.0, 40.0, 80.0), "alpha": (1.0, 10.0)}
+    search: ClassVar[Space] = {"lr": Range(3e-4, 1e-2), "layer": (-1, 0), "c": Range(10.0, 100.0), "alpha": Range(1.0, 100.0)}
 
     def start(self, held: Subject, data: UnlearningData) -> Subject:
         return Adapted(held, self.freeze)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from ..benchmark.losses import token_nll
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class SatImp(Descent):
     retain_loss: str = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Yang et al. 2025, arXiv 2505.11953"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta1": Range(1.0, 6.0), "beta2": Range(0.1, 1.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         nll, _ = token_nll(model, forget)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..benchmark.losses import sequence_nll
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 from ..benchmark.training import IGNORED
 
 
@@ -26,6 +26,7 @@ class SimNPO(Descent):
     retain_loss: str = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Fan et al. 2024, arXiv 2410.07163"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(2.0, 6.0), "delta": (0.0, 1.0), "gamma": Range(0.1, 1.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         scored = (forget.labels[:, 1:] != IGNORED).sum(1).clamp(min=1)

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from ..benchmark.engine import device
 from ..benchmark.errors import UserError
 from ..benchmark.losses import nll_sum
-from ..benchmark.method import Adapted, Descent, Group, Reference, Term, Terms, UnlearningData, retain_term
+from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
 from ..benchmark.subject import Subject
 from ..benchmark.training import collate
 from ..benchmark.weights import linear_weights
@@ -41,7 +41,7 @@ class SparseFinetuning(Descent):
     alpha: float = 1.0
 
     paper: ClassVar[str] = "Stoehr et al. 2024, arXiv 2403.19851"
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-3, 3e-3, 1e-2, 3e-2), "gamma": (0.1, 0.3, 1.0)}
+    search: ClassVar[Space] = {"lr": Range(1e-3, 1e-1), "share": (0.003, 0.01, 0.03), "gamma": Range(0.1, 1.0)}
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

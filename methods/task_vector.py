@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, Trainer, UnlearningData
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, Trainer, UnlearningData
 from ..benchmark.subject import Subject
 
 
@@ -26,7 +26,7 @@ class TaskVector(Descent):
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Ilharco et al. 2022, arXiv 2212.04089"
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (1e-5, 3e-5, 1e-4, 3e-4), "alpha": (1.0, 2.5, 5.0)}
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "alpha": Range(0.5, 10.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..benchmark.losses import scored_logits
-from ..benchmark.method import Descent, Group, Reference, Term, Terms
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class UNDIAL(Descent):
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Dong et al. 2024, arXiv 2402.10052"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(3.0, 30.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         logits, labels, _ = scored_logits(model, forget)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from ..benchmark.losses import token_nll
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class WGA(Descent):
     retain_loss: str = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.1, 2.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         nll, _ = token_nll(model, forget)

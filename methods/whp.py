@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Reference, Term, Terms, Trainer, UnlearningData
+from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, Trainer, UnlearningData
 from ..benchmark.subject import Subject
 
 
@@ -28,7 +28,7 @@ class WHP(Descent):
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Eldan & Russinovich 2023, arXiv 2310.02238"
-    search: ClassVar[dict[str, tuple[Any, ...]]] = {"lr": (3e-5, 1e-4, 3e-4, 1e-3), "alpha": (1.0, 5.0, 25.0)}
+    search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "alpha": Range(1.0, 30.0)}
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}
