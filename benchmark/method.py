@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .blocks import states_after
 from .errors import UserError
+from .lora import Lora
 from .losses import language_model_loss, nll_sum, scored_logits, sequence_nll
 from .seeds import rng
 from .space import Range, Space
@@ -161,6 +162,7 @@ class Descent(Method):
     warmup: float = 0.0
     weight_decay: float = 0.0
     shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
+    lora: Lora | None = None  # lora.rank and lora.alpha of adapters that are trained in place of the weights; None: the weights are
 
     uses_retain: ClassVar[bool] = True
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3)}  # what `palimpsest tune` tries; epochs follow from its budget of tokens
@@ -218,7 +220,7 @@ class Descent(Method):
             more = {k: g for k, g in groups.items() if k not in ("forget", "retain")}
             return self.loss(model, groups.get("forget", some), groups.get("retain", some), reference, **more, **own)
 
-        return train.fit(self.start(held, data), self.batch_at(data), loss, recipe, state)
+        return train.fit(self.start(held, data), self.batch_at(data), loss, recipe, state, lora=self.lora)
 
     @staticmethod
     def _shown(data: UnlearningData, k: int) -> Row:

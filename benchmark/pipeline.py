@@ -193,7 +193,8 @@ class Run:
         plugin, instance = self.methods[method]
         label = f"{method}, seed {seed}"
         held = self.held(seed)
-        inputs = {"held": held.key, "method": plugin.name, "source": plugin.source, "fields": plain(instance)}
+        fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
+        inputs = {"held": held.key, "method": plugin.name, "source": plugin.source, "fields": fields}
 
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))

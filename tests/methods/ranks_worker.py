@@ -28,6 +28,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {  # the last of five forget rows
     "neuron_pruning": ("neuron_pruning", {"penalty": 0.1, "lr": 0.5}),
     "random_labels": ("random_labels", {}),
     "task_vector": ("task_vector", {"alpha": 2.0}),
+    "npo_lora": ("npo", {"lora": {"rank": 2}, "lr": 1e-2}),
+    "rmu_lora": ("rmu", {"c": 2.0, "lora": {"rank": 2}, "lr": 1e-2}),
 }
 
 
