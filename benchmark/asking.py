@@ -81,6 +81,7 @@ class Asking:
         self.readings: dict[str, TokenReading] = {}
         self.again: set[int] = set()  # jobs in which a decision was made again
         self.tokens = self.tokens_again = 0  # in first passes, and in those after them
+        self.decisions = 0  # for which the head was needed
 
     def run(self, precision: str) -> None:
         """Ask until nothing is open."""
@@ -183,6 +184,7 @@ class Asking:
         flat = torch.from_numpy(row * states.shape[1] + at - 1 + self.forward.lead).to(states.device)
         truth = torch.from_numpy(self.truth[position]).to(states.device)
         margin = self.forward.margins(states.flatten(0, 1).index_select(0, flat), truth, level == LOW, self.gate.width).cpu().numpy()
+        self.decisions += len(position)
         both = self.verdicts.level[position] == LOW
         self.gate.learn(self.verdicts.margin[position][both], margin[both])
         self.verdicts.decide(position, margin, level)

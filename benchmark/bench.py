@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,69 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from .bench_battery import screening, tiers
+from .bench_reading import matmul_peak, reading, shapes
 from .config import load_suite
 from .engine import device, keep_memory, start_distributed
 from .losses import language_model_loss
 from .pipeline import Run
-from .probing import Reader, spans_of, without_copying
 from .progress import hush
 from .store import Store
 from .subject import Subject
 from .training import Recipe, train
-from .types import HORIZON, EncodedMemory, Probe
-
-WINDOWS = (8, 16, 32, 64)
-
-
-def windows(memories: list[EncodedMemory]) -> list[Probe]:
-    """A window of k tokens from every start, for every k that leaves something to read: one row per start, a cut per window."""
-    out = []
-    for m in memories:
-        for start in range(len(m.row) - WINDOWS[0]):
-            fitting = [k for k in WINDOWS if start + k < len(m.row)]
-            first, end = start + WINDOWS[0], start + fitting[-1] + HORIZON
-            cuts = tuple(k - WINDOWS[0] for k in fitting)
-            out.append(Probe(m.id, m.row[start:first], m.row[first:end], first, cuts, tuple(map(str, fitting)), start))
-    return out
-
-
-@torch.no_grad()
-def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) -> list[int]:
-    """Matched lengths the way public code gets them: greedy generate() over all windows, batched by prompt length."""
-    asked = [(p, span) for p in probes for span in spans_of(p)]
-    out = [0] * len(asked)
-    order = sorted(range(len(asked)), key=lambda i: (asked[i][1][0], asked[i][1][0] - asked[i][1][1]))
-    while order:
-        length = asked[order[0]][1][0]
-        part = [i for i in order[:batch] if asked[i][1][0] == length]
-        order = order[len(part) :]
-        ids = torch.tensor([subject.with_bos((p.prompt + p.target)[:length]) for p, _ in (asked[i] for i in part)], device=device())
-        tokens = max(end - begin for _, (begin, end) in (asked[i] for i in part))
-        said = subject.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-            eos_token_id=None, pad_token_id=0,
-        )[:, ids.shape[1] :].tolist()  # fmt: skip
-        for i, answer in zip(part, said, strict=True):
-            p, (begin, end) = asked[i]
-            truth = (p.prompt + p.target)[begin:end]
-            matched = next((n for n, (a, b) in enumerate(zip(answer, truth, strict=False)) if a != b), len(truth))
-            out[i] = without_copying(p, (begin, end), matched)
-    return out
-
-
-def reading(subject: Subject, memories: list[EncodedMemory], table: Table) -> None:
-    """Teacher-forced reading against generate(): the same windows, how many answers differ, and how much faster."""
-    _ = subject.model
-    probes = windows(memories)
-    slow, reference = _timed(lambda: generated_lengths(subject, probes))
-    for precision in ("fp32", "bf16"):
-        reader = Reader(subject, precision)
-        fast, answers = _timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
-        differ = sum(a != b for a, b in zip(answers, reference, strict=True))
-        table.add_row(
-            f"reading, {precision}", f"{len(answers):,} windows: {differ} differ",
-            f"{slow / fast:.1f}x", f"greedy generate() in fp32, {slow:.0f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
-        )  # fmt: skip
 
 
 def training(run: Run, table: Table, steps: int = 12) -> None:
@@ -111,29 +57,31 @@ def training(run: Run, table: Table, steps: int = 12) -> None:
 
 
 def main() -> None:
-    """Print the table; uses the quick suite's held model if it is in the store, else the base model."""
+    """Print the table; reads the quick suite's held and retrained models if they are in the store, else the base model."""
     hush()
     start_distributed()
     keep_memory()
     run = Run(load_suite("quick"), Store(Path("palimpsest-store")))
-    held = run.held(0)
-    subject = Subject(run.store.folder(held)) if run.store.done(held) else run.base
     table = Table(box=None, pad_edge=False)
     for column in ("what", "figure", "ratio", "against"):
         table.add_column(column)
-    chosen = [m for m in run.encoded(0) if m.role == "forget"][:4]
     training(run, table)
-    reading(subject, chosen, table)
+    peak = matmul_peak()
+    table.add_row("bf16 product", f"{peak / 1e9:,.0f} GFLOP/s", "", "the peak of this machine")
+    rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
+    few = dict(list(rows.items())[:4])
+    for what, stage in (("held", run.held(0)), ("retrain", run.twin(0))):
+        if run.store.done(stage):
+            reading(what, Subject(run.store.folder(stage)), few, peak, table)
+    if not run.store.done(run.held(0)):
+        reading("base", run.base, few, peak, table)
+    if torch.cuda.is_available():
+        with tempfile.TemporaryDirectory() as folder:
+            shapes(Path(folder), run.base, peak, table)
     for suite in (run, Run(load_suite("pocket"), run.store)):
         tiers(suite, table)
     screening(suite, table)
     Console(width=140).print(table)
-
-
-def _timed(call: Callable[[], list[int]]) -> tuple[float, list[int]]:
-    began = time.perf_counter()
-    out = call()
-    return time.perf_counter() - began, out
 
 
 def _step(times: list[float]) -> float:

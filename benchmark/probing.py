@@ -46,6 +46,7 @@ class Reader:
     rows_again: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)  # given to the model, padding not counted
     tokens_again: int = field(default=0, init=False)
+    decisions: int = field(default=0, init=False)  # positions for which the head was needed
 
     def __post_init__(self) -> None:
         self.learnt = dict(self.known)
@@ -78,6 +79,7 @@ class Reader:
         self.rows_again += len(asking.again)
         self.tokens += asking.tokens
         self.tokens_again += asking.tokens_again
+        self.decisions += asking.decisions
 
     def _jobs(self, asked: Iterable[tuple[Probe, list[bytes]]], tokens: Sequence[EncodedMemory]) -> list[Job]:
         """One job for each row that is not the beginning of another, with all that is not known yet."""

@@ -1,0 +1,50 @@
+"""What `make bench` counts and compares; not how long it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from palimpsest.benchmark.bench_reading import flops, generated_lengths, matmul_peak, random_subject, shapes, windows
+from palimpsest.benchmark.probing import Reader
+from tests.conftest import Memorised
+
+TINY = {"tiny shape": (32, 2, 2)}
+
+
+def test_windows_have_one_row_per_start_and_a_cut_for_every_length_that_fits() -> None:
+    probes = windows({"m": tuple(range(100))})
+    assert len(probes) == 92
+    assert [p.variants for p in (probes[0], probes[40], probes[90])] == [("8", "16", "32", "64"), ("8", "16", "32"), ("8",)]
+    assert all(p.prompt + p.target == tuple(range(p.offset - 8, min(100, p.offset + max(p.cuts) + 64))) for p in probes)
+
+
+def test_generating_and_reading_agree_on_the_windows_of_bench(memorised: Memorised) -> None:
+    probes = windows({m.id: m.row[:60] for m in memorised.memories[:2]})
+    read = [n for answer in Reader(memorised.subject).read(probes) for n in answer]
+    assert generated_lengths(memorised.subject, probes) == read
+    assert max(read) > 30
+
+
+def test_flops_are_two_for_each_weight_of_a_product(memorised: Memorised) -> None:
+    model = memorised.subject.model
+    reader = Reader(memorised.subject, "fp32")
+    reader.read(windows({"m": memorised.memories[0].row[:40]})[:1])
+    body = sum(m.weight.numel() for m in model.base_model.modules() if isinstance(m, torch.nn.Linear))
+    head = model.get_output_embeddings().weight.numel()
+    assert flops(reader) == 2 * body * reader.tokens + 2 * head * reader.decisions
+    assert (reader.tokens, reader.decisions) == (39, 32), "all but the last token are given; what follows the first eight is decided"
+
+
+def test_models_of_other_shapes_are_made_and_read(memorised: Memorised, tmp_path: Path) -> None:
+    """The path that a GPU takes, with a tiny shape."""
+    table = Table("what", "figure", "ratio", "against")
+    shapes(tmp_path, memorised.base, 1e12, table, TINY, length=24)
+    assert table.row_count == 2
+    figures = list(table.columns[1].cells)
+    assert all(" 0 differ" in str(f) for f in figures), figures
+    subject = random_subject(tmp_path / "other", memorised.base, 32, 2, 2)
+    assert subject.model.get_output_embeddings().weight.shape == (50304, 32)
+    assert matmul_peak(0.01) > 1e8
