@@ -203,6 +203,8 @@ def tune(
         raise UserError("palimpsest tune needs one method=NAME, for example method=npo.")
     hush()
     bound = bound_run([item for item in overrides or [] if not item.startswith("method=")], store)
+    if write and not bound.suite.track:
+        raise UserError(f"The suite {bound.suite.name} belongs to no track, so there is nowhere to write to; add track=NAME.")
     trials = search(bound.suite, methods[0], bound.store, lambda t: console.print(f"trial {t.number}: {t.fields}", highlight=False))
     console.print(pd.DataFrame(table(trials)).to_string(index=False, float_format="{:.4g}".format), highlight=False)
     chosen = trials[0].fields if rule(trials[0])[0] == 0 else {}

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from .errors import UserError, unknown
+from .errors import unknown
 from .paths import CONFIGS
 
 TRACKS = CONFIGS / "tracks"
@@ -29,8 +29,6 @@ def tuned(track: str) -> dict[str, dict[str, Any]]:
 
 def write(track: str, method: str, fields: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> None:
     """Put a method's chosen fields (none: it keeps its own defaults) and its trials in place of its earlier ones."""
-    if not track:
-        raise UserError("This suite belongs to no track, so there is nowhere to write to; set track=NAME.")
     chosen, table = TRACKS / f"{track}.yaml", TRACKS / f"{track}-tuning.csv"
     fields_of = (tuned(track) if chosen.is_file() else {}) | {method: dict(fields)}
     lines = [f"{name}: {{{', '.join(f'{k}: {v}' for k, v in given.items())}}}\n" for name, given in sorted(fields_of.items()) if given]
