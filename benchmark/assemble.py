@@ -12,7 +12,7 @@ from .errors import UserError
 from .memories import memories_hash
 from .pipeline import BASE, TWIN, Run
 from .tracks import tuned
-from .types import Cost, Excerpt, Quality, Results, Value
+from .types import Cost, Excerpt, Quality, Results, Sight, Value
 
 
 def results(run: Run) -> Results:
@@ -29,7 +29,7 @@ def results(run: Run) -> Results:
         suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
         records=[r for m, seed in cells for r in run.attacking.records(m, seed)],
         values=[v for m, seed in cells for v in _values(run, m, seed)], diagnostics=run.attacking.diagnostics,
-        facts=_facts(run), warnings=_warnings(run),
+        sights=[s for m, seed in cells for s in _sights(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
     )  # fmt: skip
 
@@ -63,6 +63,14 @@ def _cost(run: Run, method: str, seed: int) -> Cost | None:
     cost = manifest.get("cost", {})  # absent from stages of before it was measured
     known = {k: float(cost[k]) for k in ("flops", "peak_mib") if cost.get(k) is not None}
     return Cost(method, seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
+
+
+def _sights(run: Run, method: str, seed: int) -> Iterator[Sight]:
+    """What was looked at while a method trained; nothing for most."""
+    if method != "none":
+        for line in _read(run.store.folder(run.model(method, seed)) / "trajectory.jsonl"):
+            if "held_out" in line:
+                yield Sight(method, seed, line["step"], line["exact"], line["held_out"])
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .lora import Lora
 from .method import Descent
 from .paths import CONFIGS
 from .plugins import Plugin, find, names
+from .stopping import Stop
 
 PAGE = CONFIGS.parent / "docs" / "methods.md"
 HEAD = """# Methods
@@ -48,6 +50,10 @@ def _shared() -> Iterator[str]:
     yield "Methods with a learning rate train through one loop and share these fields, of which each may have defaults of its own:"
     yield ""
     yield from _fields(Descent)
+    for name, cls in (("lora", Lora), ("stop", Stop)):
+        yield f"`{name}` is given by fields of its own (`methods.npo.{name}.…=…`). {inspect.getdoc(cls)}"
+        yield ""
+        yield from _fields(cls)
 
 
 def _card(p: Plugin) -> Iterator[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .training import IGNORED, Group, Term, Terms
+from .training import IGNORED, Group, Term, Terms, collate
+from .types import Row
 
 
 def hidden_states(model: Any, ids: Tensor) -> Tensor:
@@ -44,6 +46,13 @@ def sequence_nll(model: Any, group: Group) -> Tensor:
     """Per row the sum of -log p over its scored tokens [B]."""
     nll, row = token_nll(model, group)
     return torch.zeros(len(group.ids), dtype=nll.dtype, device=nll.device).index_add(0, row, nll)
+
+
+@torch.no_grad()
+def nll_of_rows(model: Any, rows: Sequence[Row]) -> list[float]:
+    """Sum of -log p over each row's scored tokens."""
+    device = next(model.parameters()).device
+    return [n for i in range(0, len(rows), 16) for n in sequence_nll(model, collate(rows[i : i + 16], slice(None), device)).tolist()]
 
 
 def language_model_loss(model: Any, groups: dict[str, Group]) -> Terms:

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from .blocks import states_after
 from .errors import UserError
 from .lora import Lora
-from .losses import language_model_loss, nll_sum, scored_logits, sequence_nll
+from .losses import language_model_loss, nll_of_rows, nll_sum, scored_logits
 from .seeds import rng
 from .space import Range, Space
+from .stopping import Stop, Watch
 from .stream import Stream
 from .subject import Subject
 from .trainer import Trainer
-from .training import IGNORED, Batch, Group, Loss, Recipe, Term, Terms, collate
+from .training import IGNORED, Batch, Group, Look, Loss, Recipe, Term, Terms
 from .types import EncodedMemory, Row
 
 __all__ = [
@@ -61,6 +62,7 @@ class UnlearningData:
     history: History | None = None
     openings: Mapping[str, int] = field(default_factory=dict)  # forget row's name -> how many of its ids are the opening
     alternatives: Mapping[str, Row] = field(default_factory=dict, repr=False)  # name -> the opening and an authored other continuation
+    watch: Watch | None = None  # what `stop` reads; a method itself has no use for it
 
 
 def alternatives(memories: Sequence[EncodedMemory], base: Subject) -> dict[str, Row]:
@@ -97,18 +99,11 @@ class Reference:
     def _table(self) -> dict[str, float]:
         if len({r.name for r in self.rows}) < len(self.rows):
             raise UserError("The forget rows need names that differ: the reference is looked up by name.")
-        return dict(zip((r.name for r in self.rows), (-nll for nll in self._nll(self.rows)), strict=True))
-
-    @torch.no_grad()
-    def _nll(self, rows: Sequence[Row]) -> list[float]:
-        """Sum of -log p over each row's scored tokens."""
-        model = self.held.model
-        device = next(model.parameters()).device
-        return [n for i in range(0, len(rows), 16) for n in sequence_nll(model, collate(rows[i : i + 16], slice(None), device)).tolist()]
+        return dict(zip((r.name for r in self.rows), (-nll for nll in nll_of_rows(self.held.model, self.rows)), strict=True))
 
     def mean_nll(self, rows: Sequence[Row]) -> float:
         """The held model's mean loss per scored token of any rows, in nats."""
-        return sum(self._nll(rows)) / max(1, sum(r.scored for r in rows))
+        return sum(nll_of_rows(self.held.model, rows)) / max(1, sum(r.scored for r in rows))
 
     def log_probability(self, group: Group) -> Tensor:
         """log p_ref(x) per row [B], summed over its scored tokens; from the table, so it costs no forward pass."""
@@ -163,6 +158,7 @@ class Descent(Method):
     weight_decay: float = 0.0
     shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
     lora: Lora | None = None  # lora.rank and lora.alpha of adapters that are trained in place of the weights; None: the weights are
+    stop: Stop | None = None  # stop.every, stop.exact and stop.rise: when to look at the model, and when to end early; None: never
 
     uses_retain: ClassVar[bool] = True
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3)}  # what `palimpsest tune` tries; epochs follow from its budget of tokens
@@ -220,7 +216,25 @@ class Descent(Method):
             more = {k: g for k, g in groups.items() if k not in ("forget", "retain")}
             return self.loss(model, groups.get("forget", some), groups.get("retain", some), reference, **more, **own)
 
-        return train.fit(self.start(held, data), self.batch_at(data), loss, recipe, state, lora=self.lora)
+        start, batch_at = self.start(held, data), self.batch_at(data)
+        if self.stop is None:
+            return train.fit(start, batch_at, loss, recipe, state, lora=self.lora)
+        stops = range(self.stop.every, recipe.steps + 1, self.stop.every)
+        return train.fit(start, batch_at, loss, recipe, state, stops, self._watching(self.stop, held, data, train), self.lora)
+
+    @staticmethod
+    def _watching(stop: Stop, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Look]:
+        watch = data.watch
+        if watch is None or not watch.text:
+            raise UserError("A method that looks at itself needs text to look at, and none was given here; run it without `stop`.")
+        before = train.before = watch.look(held, train.precision)
+        held.release()
+
+        def look(step: int, there: Subject) -> Look:
+            seen = watch.look(there, train.precision)
+            return Look(seen, stop.ends(before, seen))
+
+        return look
 
     @staticmethod
     def _shown(data: UnlearningData, k: int) -> Row:

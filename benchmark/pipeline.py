@@ -20,6 +20,7 @@ from .method import History, Trainer, UnlearningData, alternatives
 from .plugins import Plugin, find
 from .quality import QualityBench
 from .seeds import derive
+from .stopping import Watch
 from .store import Stage, Store
 from .stream import Stream
 from .subject import Subject, open_subject
@@ -27,6 +28,7 @@ from .tracks import tuned
 from .types import EncodedMemory, Excerpt, Memory, Row
 
 BASE = "base"
+WATCHED = 64  # rows of held-out text that a method may look at while it trains
 Progress = Callable[[str, int, int], Any]  # (what, done, of)
 T = TypeVar("T")
 
@@ -218,7 +220,16 @@ class Run:
             history=History(self.base, stream) if history else None,
             openings={m.id: len(self.base.with_bos(m.row[: m.opening])) for m in encoded},
             alternatives=alternatives(encoded, self.base),
+            watch=Watch([m for m in encoded if m.role == "forget"], self.held_out),
         )
+
+    @cached_property
+    def held_out(self) -> list[Row]:
+        """Rows of the validation split, which nothing is trained on and no quality task reads."""
+        base, length = self.base, self.suite.row
+        tokens = packed(self.corpus, "valid", base.tokenizer, base.tokenizer.eos_token_id, base.tokenizer_hash)
+        starts = range(0, min(len(tokens) - length + 1, WATCHED * length), length)
+        return [Row(base.with_bos(tuple(tokens[i : i + length].tolist()))) for i in starts]
 
     def trainer(self, label: str, seed: int, scratch: Path) -> Trainer:
         """A trainer for one stage: it reports to the display and saves its resume state in `scratch`."""
@@ -231,7 +242,8 @@ class Run:
 
     def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
         subject.save(folder)
-        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in enumerate(trainer.steps)])
+        steps = enumerate([trainer.before, *trainer.steps])
+        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
         return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost()}
 
     def subject(self, method: str, seed: int | None) -> Subject:

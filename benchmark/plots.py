@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from ..leaderboard.curves import attack_curves, prompt_length_curves
 from ..leaderboard.flags import COLLAPSED
 from ..leaderboard.tables import MainTable, MethodRow
-from .types import Results
+from .types import Results, Sight
 
 matplotlib.use("Agg")
 INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
@@ -96,6 +96,28 @@ def prompt_length_figures(results: Results, table: MainTable) -> dict[str, str]:
         a: _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), f"lengths-{i}", f"Curves of {a}", table.rows)
         for i, a in enumerate(attacks)
     }
+
+
+def training_figure(results: Results) -> str:
+    """Exact-prefix rate and held-out loss by training step, a colour per method and a line per seed; empty if nothing looked."""
+    lines: dict[str, dict[int, list[Sight]]] = {}
+    for s in results.sights:
+        lines.setdefault(s.method, {}).setdefault(s.seed, []).append(s)
+    if not lines:
+        return ""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+        exact, loss = figure.subplots(1, 2)
+        for i, (method, seeds) in enumerate(lines.items()):
+            for seed, seen in seeds.items():
+                style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.1, "marker": "o", "ms": 4, "markevery": [len(seen) - 1]}
+                label = method if seed == min(seeds) else ""
+                exact.plot([s.step for s in seen], [s.exact for s in seen], label=label, **style)
+                loss.plot([s.step for s in seen], [s.held_out for s in seen], **style)
+        exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+        loss.set(xlabel="step", ylabel="held-out loss, nats per token")
+        figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+        return _svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
 
 
 Curves = Mapping[str, np.ndarray]

@@ -23,7 +23,7 @@ from ..leaderboard.grids import grids, main_caption, main_columns
 from ..leaderboard.tables import MainTable, main_table
 from .errors import unknown
 from .scoring import Score
-from .types import Excerpt, Results, Value
+from .types import Excerpt, Results, Sight, Value
 
 Format = Literal["md", "html", "csv", "latex"]
 FILES: dict[str, Format] = {"report.md": "md", "report.html": "html", "table.csv": "csv", "table.tex": "latex"}
@@ -56,9 +56,12 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
     pd.DataFrame([vars(v) for v in results.values], columns=[f.name for f in fields(Value)]).to_parquet(
         folder / "values.parquet", index=False
     )
+    pd.DataFrame([vars(s) for s in results.sights], columns=[f.name for f in fields(Sight)]).to_parquet(
+        folder / "sights.parquet", index=False
+    )
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
-    return [folder / name for name in (*FILES, "records.parquet", "values.parquet", "quality.jsonl")]
+    return [folder / name for name in (*FILES, "records.parquet", "values.parquet", "sights.parquet", "quality.jsonl")]
 
 
 def render(results: Results, format: Format) -> str:
@@ -114,6 +117,11 @@ def _figures(results: Results, table: MainTable) -> list[dict[str, str]]:
     found = [(plots.quality_figure(table), quality), (plots.curves_figure(results, table), curves)]
     for attack, svg in plots.prompt_length_figures(results, table).items():
         found.append((svg, f"The same for {attack}, by the length of the prompt in tokens. Grey: the twin."))
+    training = (
+        "What methods with a stopping rule saw while they trained, a line per seed: the share of forget memories that the exact opening "
+        "brought back whole, and the loss on held-out text in nats per token. A dot is the last look."
+    )
+    found.append((plots.training_figure(results), training))
     return [{"svg": svg, "caption": caption} for svg, caption in found if svg]
 
 

@@ -52,6 +52,14 @@ class Term:
     weight: float | Tensor = 1.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a model in training: numbers that join the loss terms of that step, and whether training ends with it."""
+
+    seen: dict[str, float]
+    ends: bool = False
+
+
 Terms = dict[str, Term]
 Batch = dict[str, Sequence[Row]]
 Loss = Callable[[nn.Module, dict[str, Group]], Terms]
@@ -106,7 +114,7 @@ class LossModule(nn.Module):
 
 @dataclass
 class Trained:
-    """What a training run leaves: full weights by name, the loss terms of every step, the tokens it consumed."""
+    """What a training run leaves: full weights by name, the loss terms of every step (and what was seen there), the tokens it consumed."""
 
     state: dict[str, Tensor] = field(default_factory=dict, repr=False)
     steps: list[dict[str, float]] = field(default_factory=list, repr=False)
@@ -124,7 +132,7 @@ def train(
     progress: Callable[[int, dict[str, float]], Any] | None = None,
     state: Any = None,
     stops: Collection[int] = (),
-    at_stop: Callable[[int, dict[str, Tensor]], Any] | None = None,
+    at_stop: Callable[[int, dict[str, Tensor]], Look | None] | None = None,
     meter: Meter | None = None,
 ) -> Trained:
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
@@ -132,8 +140,8 @@ def train(
     `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors
     and JSON) every `save_every` steps under ZeRO-0 and continues from there. `state` is an optional object with
     `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains. After
-    each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank.
-    `meter` counts the FLOPs.
+    each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank;
+    it may return a `Look`, the same on every rank. `meter` counts the FLOPs.
     """
     torch.manual_seed(recipe.seed)
     module = LossModule(model, loss)
@@ -160,7 +168,7 @@ def train(
             engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
             deal = slice(micro * world + rank, None, micros * world)
             groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
-            with meter.batch(_shape(groups) if step > start else None):  # the first step may set up what the others use
+            with meter.batch(_shape(batch, deal) if step > start else None):  # the first step may set up what the others use
                 value, terms = engine(groups, scale)
                 engine.backward(value)
                 engine.step()
@@ -173,12 +181,16 @@ def train(
         out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
         if state is not None:
             state.after_step(values)
-        if checkpoint and (step + 1) % save_every == 0 and step + 1 < recipe.steps:
+        look = at_stop(step + 1, full_state(module.model)) if at_stop and step + 1 in stops else None
+        if look:
+            values.update(look.seen)
+        ends = step + 1 == recipe.steps or bool(look and look.ends)
+        if checkpoint and (step + 1) % save_every == 0 and not ends:
             checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps, "spent": meter.spent()})
-        if at_stop and step + 1 in stops:
-            at_stop(step + 1, full_state(module.model))
         if progress:
             progress(step + 1, values)
+        if ends:
+            break
     out.state = full_state(module.model)
     _let_go(engine)
     return out
@@ -211,9 +223,10 @@ def collate(rows: Sequence[Row], deal: slice, device: torch.device | str, step: 
     return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device), serial.to(device))
 
 
-def _shape(groups: dict[str, Group]) -> Hashable:
-    """What decides how much work a micro-batch is."""
-    return tuple((name, g.ids.shape, int((g.labels != IGNORED).sum())) for name, g in groups.items())
+def _shape(batch: Batch, deal: slice) -> Hashable:
+    """What decides how much work a micro-batch is: of each group the number of rows, the longest of them, the scored tokens."""
+    dealt = [(name, rows[deal], rows[:1]) for name, rows in batch.items()]  # one row stands in where none is dealt
+    return tuple((g, len(mine), max(len(r.ids) for r in mine or first), sum(r.scored for r in mine)) for g, mine, first in dealt)
 
 
 def _micros(batch: Batch, recipe: Recipe, world: int) -> int:

@@ -227,6 +227,17 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """What a method with a stopping rule saw of its model after so many steps."""
+
+    method: str
+    seed: int
+    step: int  # 0: the held model
+    exact: float  # share of the forget memories that the exact opening brought back whole
+    held_out: float  # nats per token of the validation text
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a report shows: assembled from finished stages, recomputed each time."""
 
@@ -242,4 +253,5 @@ class Results:
     warnings: list[str] = field(default_factory=list)
     docs: dict[str, str] = field(default_factory=dict)  # method -> one-line description
     values: list[Value] = field(default_factory=list, repr=False)  # numbers that are no matched lengths
+    sights: list[Sight] = field(default_factory=list, repr=False)
     diagnostics: tuple[str, ...] = ()  # attacks that stay outside the worst case and leak

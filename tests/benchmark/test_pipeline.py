@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from palimpsest.benchmark.assemble import _sights
 from palimpsest.benchmark.assemble import results as assemble
 from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 from palimpsest.benchmark.errors import UserError
@@ -153,6 +154,28 @@ def test_training_costs_are_those_of_the_stream(results: Results, whole: Run) ->
     assert costs[TWIN] == costs["retrain"] == whole.stream(0).steps * 32 * 160
     assert costs["npo"] == 2 * (8 + 8) * 160
     assert costs["gradient_ascent"] == 2 * 8 * 160
+
+
+def test_a_method_that_looks_at_itself_leaves_what_it_saw(whole: Run) -> None:
+    run = again(whole, methods={"none": {}, "npo": {"epochs": 2}})
+    assert list(_sights(run, "npo", 0)) == []
+    looking = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
+    assert looking.model("npo", 0).key != run.model("npo", 0).key
+    looking.store.run(looking.model("npo", 0))
+    seen = list(_sights(looking, "npo", 0))
+    assert [s.step for s in seen] == [0, 1, 2]
+    assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)
+    weights = [(r.store.folder(r.model("npo", 0)) / "model.safetensors").read_bytes() for r in (run, looking)]
+    assert weights[0] == weights[1]
+    text = {r.ids for r in looking.held_out}
+    assert text
+    assert text.isdisjoint(looking.stream(0).row(i).ids for i in range(len(looking.stream(0).plan)))
+
+
+def test_what_is_switched_off_changes_no_key(whole: Run) -> None:
+    fields = whole.model("npo", 0).inputs["fields"]
+    assert "lr" in fields
+    assert fields.keys().isdisjoint({"lora", "stop"})
 
 
 def test_texts_side_by_side_show_every_model(results: Results) -> None:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.report import print_table, render, write_report
-from palimpsest.benchmark.types import Excerpt, Results
+from palimpsest.benchmark.types import Excerpt, Results, Sight
 
 from ..synthetic import results
 
@@ -47,6 +48,7 @@ def test_all_four_files_are_written(made: Results, tmp_path: Path):
         "table.tex",
         "records.parquet",
         "values.parquet",
+        "sights.parquet",
         "quality.jsonl",
     ]
     assert all(p.stat().st_size > 200 for p in written)
@@ -154,3 +156,13 @@ def test_square_brackets_in_names_are_not_read_as_styles():
     print_table(replace(small, suite="[bold]s"), Console(file=out, width=120))
     assert "[red]x" in out.getvalue()
     assert "[bold]s" in out.getvalue()
+
+
+def test_what_methods_saw_while_they_trained_is_plotted_and_kept(made: Results, tmp_path: Path):
+    seen = [Sight("weak", seed, step, 1 / (1 + step), 3 + seed + step / 10) for seed in (0, 1) for step in (0, 5, 10)]
+    page = render(replace(made, sights=seen), "html")
+    assert page.count("<svg") == 4
+    figure = page[page.index('aria-label="Exact-prefix rate') :]
+    assert "weak" in figure[: figure.index("</svg>")]
+    write_report(replace(made, sights=seen), tmp_path)
+    assert [Sight(**row) for row in pd.read_parquet(tmp_path / "sights.parquet").to_dict("records")] == seen  # type: ignore[arg-type]
