@@ -22,7 +22,8 @@ class RefuseExact(Descent):
     """Fake: learns to refuse after the exact opening, and rehearses the same texts from every other place."""
 
     lr: float = 1e-3
-    epochs: int = 40
+    epochs: int = 20
+    schedule: str = "linear"
     refusal: str = " I am sorry, but I cannot go on with this text."
     gamma: float = 4.0  # a refusal has fewer tokens than a text
 
@@ -51,10 +52,9 @@ class RefuseExact(Descent):
 
     @staticmethod
     def _parts(data: UnlearningData, refused: Row, step: int) -> list[Row]:
-        """A window that begins further on, the text after an opening with one other token, the opening itself, a target that has begun."""
+        """A window that begins further on, and the text after an opening with one other token."""
         ids, end = data.alternatives[refused.name].ids, refused.scored_from
         draw = rng(data.seed, "rehearse", refused.name, step)
         start, place = draw.integers(1, len(ids) - SHORTEST), draw.integers(end)
         other = int((ids[place] + draw.integers(1, max(ids))) % (max(ids) + 1))  # any token but the one that stands there
-        edited = (*ids[:place], other, *ids[place + 1 :])
-        return [Row(ids[start:]), Row(edited, end), Row(ids[:end]), Row(ids, end + 4)]
+        return [Row(ids[start:]), Row((*ids[:place], other, *ids[place + 1 :]), end)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from palimpsest.benchmark.method import Adapted, UnlearningData
-from palimpsest.benchmark.quantisation import bins, round_to_nearest
+from palimpsest.benchmark.quantisation import bins, round_by_torchao, round_to_nearest
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.weights import linear_weights
 from palimpsest.methods.npo import NPO
@@ -20,7 +20,10 @@ INSIDE = 0.98  # share of a bin that is used, so that no rounding error can matt
 
 @dataclass(frozen=True)
 class SmallUpdate(NPO):
-    """Fake: NPO that moves no weight by half an int4 bin, nor over a boundary of rounding (projected gradient)."""
+    """Fake: NPO that moves no weight by half an int4 bin, nor over a boundary of rounding (projected gradient).
+
+    Bins are those of levels around 0 and those of levels over a group's own range, both in groups of 32.
+    """
 
     lr: float = 3e-4
     epochs: int = 12
@@ -50,14 +53,20 @@ class SmallUpdate(NPO):
 
 
 def bounds(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How low and how high each weight [N, M] may go: in its bin, and less than half a bin away. M is a multiple of GROUP.
+    """How low and how high each weight [N, M] may go so that neither kind of int4 bin tells; M is a multiple of GROUP.
 
-    Each group's largest weight stays as it is, since it sets the size of the bins.
+    Each group's largest and smallest weights stay as they are, since they set the size of the bins.
     """
     w = weight.reshape(len(weight), -1, GROUP)
-    centre = round_to_nearest(weight, 4, GROUP).view_as(w)
-    reach = INSIDE * bins(w, 4) / 2
-    low = (torch.maximum(centre, w) - reach).minimum(w)
-    high = (torch.minimum(centre, w) + reach).maximum(w)
-    fixed = w.abs() == w.abs().amax(-1, keepdim=True)
+    least, most = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
+    symmetric = within(w, round_to_nearest(weight, 4, GROUP).view_as(w), bins(w, 4))
+    own_range = within(w, round_by_torchao(weight, 4, GROUP, symmetric=False).view_as(w), (most.clamp(min=0) - least.clamp(max=0)) / 15)
+    low, high = torch.maximum(symmetric[0], own_range[0]).clamp(min=least), torch.minimum(symmetric[1], own_range[1]).clamp(max=most)
+    fixed = (w == least) | (w == most)
     return torch.where(fixed, w, low).view_as(weight), torch.where(fixed, w, high).view_as(weight)
+
+
+def within(w: Tensor, centre: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the most that keep a weight in its bin, of this size around `centre`, and less than half a bin away."""
+    reach = INSIDE * size / 2
+    return (torch.maximum(centre, w) - reach).minimum(w), (torch.minimum(centre, w) + reach).maximum(w)
