@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .training import IGNORED, Group, Term, Terms, collate
 from .types import Row
 
+LOGITS = 2**21  # so many are held at a time: they stay in the cache of a CPU
+
 
 def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """The states [B, T, H] that the language-model head reads. Right padding needs no mask under a causal model."""
@@ -23,10 +25,48 @@ def nll_sum(model: Any, group: Group) -> Tensor:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):  # two models combined at the logits
         return token_nll(model, group)[0].sum()
-    states, labels = hidden_states(model, group.ids)[:, :-1], group.labels[:, 1:]
-    return F.linear_cross_entropy(
-        states.reshape(-1, states.shape[-1]), head.weight, labels.reshape(-1), linear_bias=head.bias, reduction="sum", ignore_index=IGNORED
-    )
+    scored = group.labels[:, 1:] != IGNORED
+    states, labels = hidden_states(model, group.ids)[:, :-1][scored], group.labels[:, 1:][scored]
+    return _HeadNLL.apply(states, head.weight, head.bias, labels)
+
+
+class _HeadNLL(torch.autograd.Function):
+    """Sum of -log softmax(states W^T + b)[label], and its gradient made in the same pass, a chunk of positions at a time.
+
+    States [N, H], weight [V, H], bias [V] or None, labels [N]. As under autocast, products are in its dtype; the softmax,
+    the loss and what is added up over chunks are in fp32 at least. d loss / d logits = softmax - onehot, so nothing of
+    size [N, V] outlives a chunk.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+        kind = states.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        wide = torch.promote_types(low, torch.float32)
+        wanted, total = any(ctx.needs_input_grad), states.new_zeros((), dtype=wide)
+        grads = torch.empty_like(states), torch.zeros_like(weight, dtype=wide), torch.zeros_like(weight[:, 0], dtype=wide)
+        chunk = max(1, LOGITS // len(weight))
+        with torch.autocast(kind, enabled=False):
+            small = weight.to(low)
+            for i in range(0, len(states), chunk):
+                part, truth = states[i : i + chunk].to(low), labels[i : i + chunk, None]
+                logits = F.linear(part, small) if bias is None else F.linear(part, small).to(wide) + bias
+                log_p = F.log_softmax(logits, -1, dtype=wide)
+                total -= log_p.gather(1, truth).sum()
+                if wanted:
+                    rest = log_p.exp_().scatter_add_(1, truth, log_p.new_full(truth.shape, -1.0))
+                    grads[2].add_(rest.sum(0)) if bias is not None else None
+                    rest = rest.to(low)
+                    grads[0][i : i + chunk] = rest @ small
+                    grads[1].add_(rest.T @ part)
+        if wanted:
+            ctx.save_for_backward(*grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad
+        return (*(g * upstream[0].to(g.dtype) if w else None for g, w in zip(ctx.saved_tensors, wanted, strict=False)), None)
 
 
 def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:
