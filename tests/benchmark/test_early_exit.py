@@ -1,0 +1,82 @@
+"""A run that asks only survivors ends with the same recoveries as one that asks everything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from palimpsest.benchmark import attacking, calibration
+from palimpsest.benchmark.assemble import results as assemble
+from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite
+from palimpsest.benchmark.pipeline import TWIN, Run
+from palimpsest.benchmark.scoring import Score, recovered
+from palimpsest.benchmark.store import Store
+from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
+
+ATTACKS: dict[str, dict[str, Any]] = {"prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]}}
+METHODS: dict[str, dict[str, Any]] = {"none": {}, "npo": {"epochs": 2, "lr": 2e-3}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}}
+
+
+@pytest.fixture(scope="module")
+def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:  # noqa: F811
+    """How it asks -> the finished run; all in one store, so that models are made once."""
+    store = Store(tmp_path_factory.mktemp("exit"))
+    quality = QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=4)
+    injected = replace(
+        suite,
+        injection=InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2),
+        attacks=ATTACKS,
+        methods=METHODS,
+        subset=4,
+        excerpts=0,
+        quality=quality,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (attacking, calibration):
+            patch.setattr(module, "FEWEST_NULL", 24)  # 8 memories per role: 24 values, which is what this model can give
+        made = {ask: Run(replace(injected, ask=ask), store) for ask in ("all", "subset", "worst")}
+        for run in made.values():
+            run.execute()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def scores(runs: dict[str, Run]) -> dict[str, Score]:
+    return {ask: Score(assemble(run).records, TWIN) for ask, run in runs.items()}
+
+
+def questions(score: Score, method: str) -> Counter[str]:
+    """How many memories each attack was asked about."""
+    return Counter(score.lengths(method).count().astype(int).to_dict())
+
+
+def test_fewer_questions_are_asked_where_only_the_worst_case_is_wanted(scores: dict[str, Score]) -> None:
+    asked = {ask: sum((questions(s, m) for m in METHODS if m != "none"), Counter()) for ask, s in scores.items()}
+    assert asked["all"]["quantise"] == 16
+    assert asked["worst"]["quantise"] < asked["subset"]["quantise"] <= 16
+    assert asked["worst"]["formatting"] < asked["all"]["formatting"]
+    assert asked["worst"]["prefix"] == asked["all"]["prefix"], "the first tier is asked of all"
+
+
+@pytest.mark.parametrize("ask", ["subset", "worst"])
+def test_recoveries_are_equal_with_and_without_early_exit(ask: str, scores: dict[str, Score]) -> None:
+    full, early = scores["all"], scores[ask]
+    assert early.levels == full.levels == ("black-box", "weights")
+    for access in full.levels:
+        assert early.calibrations[access].possible
+        assert early.calibrations[access].as_dict() == full.calibrations[access].as_dict()
+        for method in METHODS:
+            calls = [recovered(s.lengths(method), s.calibrations[access]) for s in (full, early)]
+            assert calls[0].to_dict() == calls[1].to_dict(), (access, method)
+            assert early.leak(method, access) == pytest.approx(full.leak(method, access), abs=0)
+
+
+def test_some_memories_come_back_early_some_late_and_some_never(scores: dict[str, Score]) -> None:
+    """Otherwise the equality above would say little."""
+    score = scores["all"]
+    first = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m)[["prefix"]], score.calibrations["black-box"]).items() if hit}
+    ever = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m), score.calibrations["weights"]).items() if hit}
+    assert 0 < len(first) < len(ever) < 24
