@@ -25,14 +25,3 @@ class Sampling(Membership):
             return -math.inf
         drawn = tokens.log_probability[target] - tokens.top_mass[target]
         return float(np.minimum(drawn, 0.0).sum())
-
-
-def n_min(p_z: float, p: float = 0.5) -> float:
-    """ceil(log(1 - p) / log(1 - p_z)): how many samples give the target at least once with probability p.
-
-    `p_z` is the probability that one sample is the target; infinite where that is 0.
-    """
-    if p_z >= 1:
-        return 1.0
-    per_sample = -math.log1p(-p_z)  # exact where 1 - p_z would round to 1
-    return float(math.ceil(-math.log1p(-p) / per_sample)) if per_sample else math.inf

@@ -52,19 +52,21 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     yield Check("answers", bool(first.best), seen, "Yield at least one answer per memory.")
     wrong = [(n, of) for n, of in first.lengths if not 0 <= n <= of]
     yield Check("range", not wrong, f"out of range: {wrong[:3]}" if wrong else "", "A matched length lies between 0 and its horizon.")
-    finite = all(np.isfinite(v) for v in first.best.values())
-    yield Check("finite", finite, "", "Every score is a finite number; skip what cannot be scored.")
+    numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
+    yield Check(
+        "numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored."
+    )
     again = fire(run, armed, HELD, memories)
     yield Check("deterministic", again.text == first.text, "", "Draw only through tools.rng(...); sort sets before you walk them.")
     alone = fire(run, armed, HELD, memories[:1])
     same = all(alone.best[k] == first.best.get(k) for k in alone.best)
     yield Check("independent", same, "", "What is found for a memory must not depend on the other memories of the call.")
-    twin = fire(run, armed, TWIN, memories)
-    mine, theirs = _mean(first), _mean(twin)
-    yield Check(
-        "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
-        "A model that holds the memories should give more than one that never saw them.",
-    )  # fmt: skip
+    if not armed.attack.diagnostic:  # which need not read anything back
+        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, memories))
+        yield Check(
+            "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
+            "A model that holds the memories should give more than one that never saw them.",
+        )  # fmt: skip
     yield Check("leaves the model alone", _weights(held) == before, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
 
 
@@ -92,8 +94,10 @@ def _shot(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> Shot
     return Shot(best, lengths, json.dumps([answers, findings], sort_keys=True))
 
 
-def _mean(shot: Shot) -> float:
-    return float(np.mean([v for v in shot.best.values() if np.isfinite(v)] or [0.0]))
+def _middle(shot: Shot) -> float:
+    """The mean over the memories; the median if one of them is -inf."""
+    values = list(shot.best.values())
+    return float(np.mean(values) if np.isfinite(values).all() else np.median(values)) if values else 0.0
 
 
 def _weights(subject: Subject) -> list[float]:

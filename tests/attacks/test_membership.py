@@ -17,7 +17,7 @@ from palimpsest.attacks.loss import Loss
 from palimpsest.attacks.min_k import MinK
 from palimpsest.attacks.min_k_plus_plus import MinKPlusPlus
 from palimpsest.attacks.reference import Reference
-from palimpsest.attacks.sampling import Sampling, n_min
+from palimpsest.attacks.sampling import Sampling
 from palimpsest.attacks.zlib_ratio import ZlibRatio
 from palimpsest.benchmark.attack import EncodedMemory, Membership, Memory, TokenReading, Tools
 from palimpsest.benchmark.memories import encode, load_memories
@@ -133,20 +133,6 @@ def test_the_closed_form_agrees_with_real_sampling(memorised: Memorised) -> None
         hits = int((said[:, 1:] == torch.tensor(piece.row[1:])).all(1).sum())
         low, high = binom.interval(0.999, draws, p_z)
         assert low <= hits <= high, f"{hits} of {draws}, expected {p_z:.3f} of them"
-
-
-@pytest.mark.parametrize("p_z", [0.9, 0.5, 0.3, 0.01, 1e-4])
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.99])
-def test_n_min_is_the_least_number_of_samples_that_suffices(p_z: float, p: float) -> None:
-    n = n_min(p_z, p)
-    assert 1 - (1 - p_z) ** n >= p - 1e-12
-    assert n == 1 or 1 - (1 - p_z) ** (n - 1) < p
-
-
-def test_n_min_of_what_is_certain_tiny_or_impossible() -> None:
-    assert n_min(1.0) == 1
-    assert n_min(1e-20) == pytest.approx(math.log(2) * 1e20)
-    assert n_min(0.0) == math.inf
 
 
 # ---- logit lens

@@ -17,6 +17,14 @@ def test_the_tries_needed_are_the_first_at_which_the_chance_is_reached():
         assert needed == first
 
 
+@pytest.mark.parametrize("one", [0.9, 0.5, 0.3, 0.01, 1e-4])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.99])
+def test_one_try_less_would_not_do(one: float, p: float) -> None:
+    (n,) = tries_needed([math.log(one)], p)
+    assert 1 - (1 - one) ** n >= p - 1e-12
+    assert n == 1 or 1 - (1 - one) ** (n - 1) < p
+
+
 def test_the_tries_needed_agree_with_sampling():
     (needed,) = tries_needed([math.log(0.03)], 0.5)
     hits = np.random.default_rng(0).random((20_000, int(needed))) < 0.03
