@@ -68,7 +68,7 @@ def launch(folder: Path, world: int, stages: Sequence[int]) -> None:
     """Run `world` processes to their end."""
     command = [sys.executable, "-m", "tests.methods.ranks_worker", "--folder", str(folder), "--stages", *map(str, stages)]
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    run([(command, shared | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}) for r in range(world)])
+    run([(command, shared | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}) for r in range(world)], limit=900)
 
 
 if __name__ == "__main__":
