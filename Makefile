@@ -1,5 +1,6 @@
 # Two commands: `make run` and `make test`. Both make .venv and install the versions of constraints.txt first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -9,7 +10,7 @@ run: $(READY)
 	$(BIN)/palimpsest run suite=quick
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
