@@ -53,9 +53,7 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     wrong = [(n, of) for n, of in first.lengths if not 0 <= n <= of]
     yield Check("range", not wrong, f"out of range: {wrong[:3]}" if wrong else "", "A matched length lies between 0 and its horizon.")
     numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
-    yield Check(
-        "numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored."
-    )
+    yield Check("numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored.")
     again = fire(run, armed, HELD, memories)
     yield Check("deterministic", again.text == first.text, "", "Draw only through tools.rng(...); sort sets before you walk them.")
     alone = fire(run, armed, HELD, memories[:1])
