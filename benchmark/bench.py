@@ -80,7 +80,7 @@ def main() -> None:
             shapes(Path(folder), run.base, peak, table)
     for suite in (run, Run(load_suite("pocket"), run.store)):
         tiers(suite, table)
-    screening(suite, table)
+    screening(run, table)
     Console(width=140).print(table)
 
 

@@ -1,15 +1,22 @@
-"""What the battery's stages took, tier by tier, from their manifests; and how much of beam search the screen saves."""
+"""What the battery's stages took, tier by tier, from their manifests; and what beam search takes with its screen and without."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from typing import cast
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from .attack import Answer, Finding, Searching, Workshop
 from .attacking import SHARED, TWIN
+from .bench_reading import timed
 from .pipeline import Run
 from .store import Stage
+from .subject import Subject
+from .types import EncodedMemory, TokenReading
 
 
 def tiers(run: Run, table: Table) -> None:
@@ -32,18 +39,40 @@ def tiers(run: Run, table: Table) -> None:
         table.add_row(f"suite {run.suite.name}", "no finished attack stages in this store", "", "palimpsest run makes them")
 
 
-def screening(run: Run, table: Table) -> None:
-    """Share of the memories that beam search did not have to search, because the screen decided them, per model."""
+def screening(run: Run, table: Table, count: int = 4) -> None:
+    """Beam search on some memories of each finished model, with its screen and without: the same answers, in how much time?"""
+    seed = run.suite.seeds[0]
     for armed in (a for a in run.attacking.attacks if a.name == "beam_search"):
+        attack = cast(Searching, armed.attack)
         for method in (TWIN, *run.methods):
-            stages = [run.attacking.single(method, seed, armed) for seed in run.suite.seeds]
-            done = [s for s in stages if run.store.done(s)]
-            found = [pd.read_parquet(run.store.folder(s) / "findings.parquet") for s in done]
-            if found:
-                shares = pd.concat(found).groupby("quantity").value.mean()
-                seconds = sum(run.store.manifest(s)["seconds"] for s in done) / len(done)
-                text = ", ".join(f"width {name.removeprefix('screened_')}: {share:.0%}" for name, share in shares.items())
-                table.add_row(f"beam search on {method}", f"{seconds:.1f} s", "", f"decided by the screen without a search: {text}")
+            if not run.store.done(run.attacking.battery(method, seed, 0)):
+                continue
+            memories = [m for m in run.encoded(seed) if m.role == "forget"][:count]
+            tools = run.attacking.workshop(method, seed, "bench")
+            with run.loaded(method, seed) as subject:
+                _screened(f"beam search on {method}", attack, subject, memories, tools, table)
+
+
+def _screened(what: str, attack: Searching, subject: Subject, memories: list[EncodedMemory], tools: Workshop, table: Table) -> None:
+    def search(t: Workshop) -> tuple[float, list[Answer | Finding]]:
+        return timed(lambda: list(attack.search(subject, memories, t)))
+
+    list(attack.search(subject, memories[:1], tools))  # kernels are compiled when first used
+    taken, found = search(tools)
+    longer, others = search(replace(tools, tokens={m.id: _blind(m.id, len(m.row)) for m in memories}))
+    mine, theirs = ([a.matched for a in part if isinstance(a, Answer)] for part in (found, others))
+    shares = pd.DataFrame([vars(f) for f in found if isinstance(f, Finding)]).groupby("quantity").value.mean()
+    text = ", ".join(f"width {name.removeprefix('screened_')} {share:.0%}" for name, share in shares.items())
+    table.add_row(
+        what, f"{taken:.1f} s for {len(memories)} memories: {sum(a != b for a, b in zip(mine, theirs, strict=True))} differ",
+        f"{longer / max(taken, 1e-9):.1f}x", f"without the screen, {longer:.1f} s; it decides {text}",
+    )  # fmt: skip
+
+
+def _blind(memory: str, length: int) -> TokenReading:
+    """What tells a screen nothing: every token may be the likeliest, and no text is likely."""
+    nothing = np.full(length, -np.inf)
+    return TokenReading(memory, nothing, nothing, nothing, np.zeros(length, np.int64), nothing)
 
 
 def _tier(run: Run, stage: Stage) -> str:

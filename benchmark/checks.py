@@ -14,6 +14,7 @@ from .types import EncodedMemory, Finding
 def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory], precision: str) -> list[Finding]:
     """Findings about the model as a whole stand under the memory "".
 
+    `generated`: matched tokens of a greedy text after the exact opening, which is all that a naive evaluation looks at.
     `stochastic`: 1 where two greedy generations of one prompt differ. `generated_differs`: 1 where the matched length of a
     generated text is not the one read off a forward pass: something stands between the model and its output.
     `share_below_half_bin`: share of the weights whose update is smaller than half a bin of int4.
@@ -26,8 +27,10 @@ def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory
         (span,) = spans_of(p)
         truth = m.row[span[0] : span[1]]
         matched = next((n for n, (a, b) in enumerate(zip(said[0][i], truth, strict=False)) if a != b), len(truth))
+        matched = without_copying(p, span, matched)
+        out.append(Finding(m.id, "generated", float(matched)))
         out.append(Finding(m.id, "stochastic", float(said[0][i] != said[1][i])))
-        out.append(Finding(m.id, "generated_differs", float(without_copying(p, span, matched) != read[i])))
+        out.append(Finding(m.id, "generated_differs", float(matched != read[i])))
     share = share_below_half_bin(held.fresh().state_dict(), subject.fresh().state_dict())
     return [*out, Finding("", "share_below_half_bin", share)]
 

@@ -35,7 +35,7 @@ from .store import Store, canonical
 from .subject import Subject
 from .types import HORIZON, Probe
 
-TRIALS = 6  # of every method
+TRIALS = 12  # of every method
 STARTUP = 3  # of these are the method's own defaults and random draws, before the sampler learns from them
 PASSES = 6  # a trial trains on as many tokens as this many passes over the forget set
 BUDGET = 0.10  # bits per byte, relative to the twin; the held model itself is about 4% above it on pocket

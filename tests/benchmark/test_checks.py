@@ -1,0 +1,33 @@
+"""What the checks say about an honest model, and about one whose output is not its own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from palimpsest.benchmark.checks import run_checks
+from palimpsest.benchmark.subject import Subject
+from tests.conftest import Memorised
+
+
+def checked(subject: Subject, memorised: Memorised) -> dict[str, dict[str, float]]:
+    """Quantity -> memory -> value, on the forget memories."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for f in run_checks(subject, memorised.subject, [m for m in memorised.memories if m.role == "forget"], "fp32"):
+        found[f.quantity][f.memory] = f.value
+    return found
+
+
+def test_an_honest_model_says_what_is_read_from_it(memorised: Memorised) -> None:
+    found = checked(memorised.subject, memorised)
+    assert set(found) == {"generated", "stochastic", "generated_differs", "share_below_half_bin"}
+    assert min(found["generated"].values()) >= 60
+    assert set(found["generated_differs"].values()) == set(found["stochastic"].values()) == {0.0}
+    assert len(found["generated"]) == 4
+    assert set(found["share_below_half_bin"]) == {""}
+
+
+def test_a_filter_hides_from_generation_what_is_still_read(memorised: Memorised) -> None:
+    forget = [m for m in memorised.memories if m.role == "forget"]
+    found = checked(Subject.filtered(memorised.subject, [m.row for m in forget], (5, 6, 7)), memorised)
+    assert max(found["generated"].values()) < 8
+    assert set(found["generated_differs"].values()) == {1.0}
