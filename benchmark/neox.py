@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXModel
 
+CAPTURING = (
+    "transformers.utils.output_capturing"  # hooks of the library's own, which stay once hidden states were asked for
+)
 SIZE = 256  # tokens are padded to a multiple of this: oneDNN compiles a kernel for each size of a product
 
 
@@ -21,7 +24,8 @@ def fits(body: Any) -> bool:
         return False
     modules = list(body.modules())
     plain = sum(type(m) is nn.Linear for m in modules) == 4 * len(body.layers)
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+    hooks = [hook for m in modules for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    hooked = any(getattr(hook, "__module__", "") != CAPTURING for hook in hooks)
     return plain and not hooked and body.config.use_parallel_residual and body.config.hidden_act == "gelu"
 
 

@@ -17,7 +17,10 @@ from palimpsest.benchmark.store import Store
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 ATTACKS: dict[str, dict[str, Any]] = {"prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]}}
-METHODS: dict[str, dict[str, Any]] = {"none": {}, "npo": {"epochs": 2, "lr": 2e-3}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}}
+METHODS: dict[str, dict[str, Any]] = {
+    "none": {}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3},
+    "wga": {"epochs": 2, "lr": 1e-3},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,8 @@ def questions(score: Score, method: str) -> Counter[str]:
 
 def test_fewer_questions_are_asked_where_only_the_worst_case_is_wanted(scores: dict[str, Score]) -> None:
     asked = {ask: sum((questions(s, m) for m in METHODS if m != "none"), Counter()) for ask, s in scores.items()}
-    assert asked["all"]["quantise"] == 16
-    assert asked["worst"]["quantise"] < asked["subset"]["quantise"] <= 16
+    assert asked["all"]["quantise"] == 8 * 4
+    assert asked["worst"]["quantise"] < asked["subset"]["quantise"] <= 8 * 4
     assert asked["worst"]["formatting"] < asked["all"]["formatting"]
     assert asked["worst"]["prefix"] == asked["all"]["prefix"], "the first tier is asked of all"
 
@@ -79,4 +82,4 @@ def test_some_memories_come_back_early_some_late_and_some_never(scores: dict[str
     score = scores["all"]
     first = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m)[["prefix"]], score.calibrations["black-box"]).items() if hit}
     ever = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m), score.calibrations["weights"]).items() if hit}
-    assert 0 < len(first) < len(ever) < 24
+    assert 0 < len(first) < len(ever) < 8 * len(METHODS)

@@ -248,7 +248,7 @@ def test_the_task_vector_is_taken_away_alpha_times_from_the_held_weights() -> No
     held: Any = SimpleNamespace(
         folder=None, fresh=lambda: SimpleNamespace(state_dict=lambda: before), with_state=lambda state: state,
     )  # fmt: skip
-    train_: Any = SimpleNamespace(fit=lambda *_: SimpleNamespace(fresh=lambda: SimpleNamespace(state_dict=lambda: after)))
+    train_: Any = SimpleNamespace(fit=lambda *_, **__: SimpleNamespace(fresh=lambda: SimpleNamespace(state_dict=lambda: after)))
     result: Any = TaskVector(alpha=4.0).unlearn(held, DATA, train_)
     assert result["w"].tolist() == [-1.0, 6.0]
     assert result["n"].tolist() == [3]
