@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TWIN = "twin"
 SHARED = 1  # the last tier whose attacks share passes
-SECONDS = {0: 0.12, 1: 0.1, 2: 0.6, 3: 1.5}  # per memory and attack on two cores, for estimates
+SECONDS = {0: 0.03, 1: 0.03, 2: 0.1, 3: 0.3}  # per memory and attack on two cores, for estimates
 
 
 class Attacking:
@@ -154,7 +154,7 @@ class Attacking:
             _write(folder, task.answers, [asdict(f) for f in task.findings], {m.id for m in scored if m.id not in fixed})
             return {"memories": len(scored)}
 
-        return Stage("attack", label, inputs, build, len(memories) * SECONDS.get(tier, 1.5), parallel=True)
+        return Stage("attack", label, inputs, build, len(memories) * SECONDS.get(tier, 0.3), parallel=True)
 
     def checks(self, method: str, seed: int) -> Stage:
         """Facts that flags need: is the output stochastic, does generation agree with reading, how small is the update."""

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from .attacking import TWIN
 from .bench_battery import screening, tiers
 from .bench_reading import matmul_peak, reading, shapes, timed
 from .config import load_suite
@@ -18,6 +19,7 @@ from .engine import device, keep_memory, start_distributed
 from .losses import language_model_loss
 from .pipeline import Run
 from .progress import hush
+from .scoring import HELD
 from .store import Store
 from .subject import Subject
 from .training import Recipe, train
@@ -57,7 +59,7 @@ def training(run: Run, table: Table, steps: int = 24) -> None:
 
 
 def main() -> None:
-    """Print the table; reads the quick suite's held and retrained models if they are in the store, else the base model."""
+    """Print the table; reads the quick suite's held, unlearned (NPO) and retrained models if they are in the store, else the base model."""
     hush()
     start_distributed()
     keep_memory()
@@ -70,7 +72,8 @@ def main() -> None:
     table.add_row("bf16 product", f"{peak / 1e9:,.0f} GFLOP/s", "", "the peak of this machine")
     rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
     few = dict(list(rows.items())[:4])
-    for what, stage in (("held", run.held(0)), ("retrain", run.twin(0))):
+    for what in (HELD, "npo", TWIN):
+        stage = run.model(what, 0)
         if run.store.done(stage):
             reading(what, Subject(run.store.folder(stage)), few, peak, table)
     if not run.store.done(run.held(0)):
@@ -80,7 +83,7 @@ def main() -> None:
             shapes(Path(folder), run.base, peak, table)
     for suite in (run, Run(load_suite("pocket"), run.store)):
         tiers(suite, table)
-    screening(run, table)
+        screening(suite, table)
     Console(width=140).print(table)
 
 

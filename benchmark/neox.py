@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXModel
 
-CAPTURING = (
-    "transformers.utils.output_capturing"  # hooks of the library's own, which stay once hidden states were asked for
-)
+CAPTURING = "transformers.utils.output_capturing"  # hooks of the library's own, which stay once hidden states were asked for
 SIZE = 256  # tokens are padded to a multiple of this: oneDNN compiles a kernel for each size of a product
 
 
@@ -69,8 +67,10 @@ class NeoX:
         turned = (straight * turn[0]).addcmul_(across, turn[1])  # in fp32: in bf16 this would be most of the error
         plain[..., :2, : layer.turned] = turned.view(*shape, self.heads, 2, -1)
         q, k, v = plain.permute(3, 0, 2, 1, 4)
-        read = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(len(real), self.width)
-        return F.linear(F.pad(read, (0, 0, 0, len(mixed) - len(real))), layer.out, layer.bias)
+        read = mixed.new_empty(len(mixed), self.width)
+        read[: len(real)].view(*shape, self.heads, -1).copy_(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
+        read[len(real) :] = 0
+        return F.linear(read, layer.out, layer.bias)
 
     def _meet(self, ids: Tensor) -> None:
         """Fill the tables for tokens that were not seen before."""

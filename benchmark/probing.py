@@ -104,7 +104,7 @@ class Reader:
     @property
     def _tokens_per_batch(self) -> int:
         gpu = next(self.subject.model.parameters()).device.type == "cuda"
-        return self.tokens_per_batch or (2**15 if gpu else 2048 * torch.get_num_threads())
+        return self.tokens_per_batch or (2**15 if gpu else 4096 * torch.get_num_threads())
 
 
 def spans_of(p: Probe) -> list[tuple[int, int]]:
