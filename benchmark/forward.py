@@ -19,7 +19,7 @@ from .types import TokenReading
 
 Layer = int | None  # states after this many layers; None: what the head reads
 NORMS = ("final_layer_norm", "final_layernorm", "norm", "ln_f", "norm_f", "ln_out")  # what architectures call the last norm
-SPARE = 96  # tokens of padding that cost less than another forward pass
+SPARE = 256  # tokens of padding that cost less than another forward pass
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
 
