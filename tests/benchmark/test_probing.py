@@ -29,6 +29,7 @@ from palimpsest.benchmark.neox import NeoX, fits
 from palimpsest.benchmark.probing import Reader
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.types import HORIZON, EncodedMemory, Probe, TokenReading
+from palimpsest.benchmark.verdicts import SAFETY
 from tests.conftest import Memorised
 
 LENGTHS = (8, 16, 32, 64)
@@ -150,7 +151,7 @@ def test_the_gate_is_as_wide_as_the_errors_of_bf16_ask_for(memorised: Memorised,
     near = np.abs(rough) < 1
     error = np.sqrt(np.square(exact - rough)[near].mean())
     assert reader.measured.pairs >= 64
-    assert 0.7 < reader.measured.width / (5 * error) < 1.4
+    assert 0.7 < reader.measured.width / (SAFETY * error) < 1.4
     flipped = (exact > 0) != (rough > 0)
     assert flipped.sum() > 3
     assert np.abs(rough[flipped]).max() < reader.measured.width
@@ -285,7 +286,7 @@ def test_a_run_that_only_fp32_goes_on_with_is_followed_to_its_end(memorised: Mem
     assert Reader(blurred, gate=0.0).read(probes) != reference
     learnt = Reader(blurred)
     assert learnt.read(probes) == reference
-    assert learnt.measured.width == pytest.approx(5 / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
+    assert learnt.measured.width == pytest.approx(SAFETY / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
 
 
 def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
