@@ -1,6 +1,7 @@
-"""A GPT-NeoX body in bf16 for reading on a CPU: the library's arithmetic with fewer passes over memory.
+"""A GPT-NeoX body for reading on a CPU, in bf16 or fp32: the library's arithmetic with fewer passes over memory.
 
-It only screens. Close decisions are made again by the library's own forward pass in fp32, and how close is measured.
+In bf16 it screens, and how close a decision may be is measured; in fp32 it makes close decisions again. Near-ties of that,
+and whatever needs states for their own sake, are left to the library's forward pass.
 """
 
 from __future__ import annotations
