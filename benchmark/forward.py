@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -55,9 +56,10 @@ class Forward:
 
     @property
     def chunk(self) -> int:
-        """For how many positions logits are held at a time: on a CPU, few enough to stay in its cache."""
+        """For how many positions logits are held at a time, a power of two: on a CPU, few enough to stay in its cache."""
         vocabulary = self.subject.model.get_output_embeddings().weight.shape[0]
-        return max(1, (2**26 if self.device.type == "cuda" else 2**21) // vocabulary)
+        fitting = max(1, (2**26 if self.device.type == "cuda" else 2**21) // vocabulary)
+        return 1 << fitting.bit_length() - 1
 
     def quick(self, dtype: torch.dtype) -> NeoX | None:
         """A faster body, if there is one for this architecture."""
@@ -98,16 +100,36 @@ class Forward:
 
         If `low`, the head runs in bf16; margins below `doubt` and what bf16 rounds off a logit are then computed again in fp32.
         """
-        margin, largest = self._margins(states, truth, low)
-        if low:
-            again = (margin.abs() < doubt + largest * 2**-7).nonzero()[:, 0]
-            margin[again] = self._margins(states[again], truth[again], False)[0]
+        if not low:
+            return self._exact(states, truth)
+        target, best = self._rough(states, truth)
+        margin = target - best
+        again = ((margin.abs() < doubt + torch.maximum(target.abs(), best) * 2**-7) | (best <= 0)).nonzero()[:, 0]
+        margin[again] = self._exact(states[again], truth[again])
         return margin
 
-    def _margins(self, states: Tensor, truth: Tensor, low: bool) -> tuple[Tensor, Tensor]:
+    def _rough(self, states: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """The true token's logit and the best other one [N], in bf16 (autocast is on). Nothing is said of a best one below 0.
+
+        The largest of positive bf16 numbers is that of their bits, which is found several times faster.
+        """
+        count, step = len(truth), self.chunk
+        states = F.pad(states.bfloat16(), (0, 0, 0, -len(states) % min(128, step)))  # oneDNN compiles a kernel for each size
+        target, best = states.new_empty(len(states)), states.new_empty(len(states)).view(torch.int16)
+        truth, every = F.pad(truth, (0, len(states) - count)), torch.arange(step, device=states.device)
+        head = self.subject.model.get_output_embeddings()
+        for i in range(0, len(states), step):
+            logits = head(states[i : i + step])
+            true = every[: len(logits)], truth[i : i + step]
+            target[i : i + step] = logits[true]
+            logits[true] = -torch.inf
+            best[i : i + step] = logits.view(torch.int16).amax(1)
+        return target[:count].float(), best[:count].view(torch.bfloat16).float()
+
+    def _exact(self, states: Tensor, truth: Tensor) -> Tensor:
+        """Margins [N] with the head in fp32."""
         parts = zip(states.split(self.chunk), truth.split(self.chunk), strict=True)
-        margin, largest = zip(*(_margins(self._head(s, low), t) for s, t in parts), strict=True)
-        return torch.cat(margin), torch.cat(largest)
+        return torch.cat([_margins(self._head(s), t) for s, t in parts])
 
     def reading(self, memory: str, row: tuple[int, ...], states: Tensor, top: int) -> TokenReading:
         """What the model says about every token of a row, from the states [T, H] that `states` gave for it or a longer one."""
@@ -115,23 +137,17 @@ class Forward:
         states = states[: len(row) - first]
         truth = torch.tensor(row[first:], device=states.device)
         parts = [
-            _describe(self._head(states[i : i + self.chunk], False), truth[i : i + self.chunk], top)
-            for i in range(0, len(truth), self.chunk)
+            _describe(self._head(states[i : i + self.chunk]), truth[i : i + self.chunk], top) for i in range(0, len(truth), self.chunk)
         ]
         columns = torch.cat(parts, 1).cpu().numpy() if parts else np.zeros((5, 0), np.float32)
         full = np.concatenate([np.full((5, first), np.nan, np.float32), columns], 1)
         rank = np.nan_to_num(full[3], nan=-1).astype(np.int64)
         return TokenReading(memory, full[0], full[1], full[2], rank, full[4])
 
-    def _head(self, states: Tensor, low: bool) -> Tensor:
-        """Logits [N, V]."""
-        head = self.subject.model.get_output_embeddings()
-        if low:  # autocast is on; few sizes, since oneDNN compiles a kernel for each
-            some = states.new_zeros((len(states) + -len(states) % 128, states.shape[1]), dtype=torch.bfloat16)
-            some[: len(states)] = states
-            return head(some)[: len(states)]
+    def _head(self, states: Tensor) -> Tensor:
+        """Logits [N, V] in fp32."""
         with torch.autocast(states.device.type, enabled=False):
-            return head(states.float())
+            return self.subject.model.get_output_embeddings()(states.float())
 
 
 def final_norm(body: Any, states: Tensor) -> Tensor:
@@ -147,25 +163,15 @@ def final_norm(body: Any, states: Tensor) -> Tensor:
     raise UserError(f"{type(body).__name__} has no final norm under any of the names {', '.join(NORMS)}; layers cannot be read from it.")
 
 
-def _margins(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Margins [N] in fp32 and the larger magnitude of the two logits. Overwrites the logits [N, V]."""
-    every = torch.arange(len(truth), device=truth.device)
-    target = logits[every, truth].float()
-    logits[every, truth] = -torch.inf
-    best = _largest(logits).float()
-    margin = target - best
+def _margins(logits: Tensor, truth: Tensor) -> Tensor:
+    """Margins [N]. Overwrites the logits [N, V]."""
+    true = torch.arange(len(truth), device=truth.device), truth
+    target = logits[true]
+    logits[true] = -torch.inf
+    margin = target - logits.amax(1)
     for i in (margin == 0).nonzero()[:, 0].tolist():  # greedy decoding says the lower id
         margin[i] = TIE if truth[i] < logits[i].argmax() else -TIE
-    return margin, torch.maximum(target.abs(), best.abs())
-
-
-def _largest(logits: Tensor) -> Tensor:
-    """The maximum [N] of logits [N, V]; of positive bf16 numbers it is that of their bits, which is found several times faster."""
-    if logits.dtype == torch.bfloat16 and logits.device.type == "cpu":
-        bits = logits.view(torch.int16).amax(1)
-        if (bits > 0).all():
-            return bits.view(torch.bfloat16)
-    return logits.amax(1)
+    return margin
 
 
 def _describe(logits: Tensor, truth: Tensor, top: int) -> Tensor:

@@ -45,7 +45,8 @@ class NeoX:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """States [B, T, H] in fp32, from ids [B, T]."""
-        self._meet(ids)
+        if (self.place[ids] < 0).any():
+            self._meet(ids)
         cosine, sine = (t[0].repeat(1, 2 * self.heads) for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1])[None]))
         place = F.pad(self.place[ids].flatten(), (0, -ids.numel() % (SIZE if self.dtype == torch.bfloat16 else 1)))
         x = F.embedding(place, self.sums)
@@ -54,8 +55,8 @@ class NeoX:
                 x += self._attention(layer, F.embedding(place, self.mixed), ids.shape, (cosine, sine))
                 continue
             normed = F.layer_norm(x, (self.width,), eps=self.eps).to(self.dtype)
-            out = self._attention(layer, F.linear(normed, layer.mix, layer.mix_bias), ids.shape, (cosine, sine))
-            up = torch.ops.mkldnn._linear_pointwise(normed, layer.up, layer.up_bias, "gelu", [], "none")
+            out = self._attention(layer, _linear(normed, layer.mix, layer.mix_bias), ids.shape, (cosine, sine))
+            up = _linear(normed, layer.up, layer.up_bias, "gelu")
             x += torch.addmm(out, up, layer.down, out=out)
         norm = self.body.final_layer_norm
         return F.layer_norm(x, (self.width,), norm.weight, norm.bias, self.eps)[: ids.numel()].view(*ids.shape, self.width)
@@ -68,10 +69,8 @@ class NeoX:
         turned = (straight * turn[0]).addcmul_(across, turn[1])  # in fp32: in bf16 this would be most of the error
         plain[..., :2, : layer.turned] = turned.view(*shape, self.heads, 2, -1)
         q, k, v = plain.permute(3, 0, 2, 1, 4)
-        read = mixed.new_empty(len(mixed), self.width)
-        read[: len(real)].view(*shape, self.heads, -1).copy_(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2))
-        read[len(real) :] = 0
-        return F.linear(read, layer.out, layer.bias)
+        read = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(len(real), -1)
+        return _linear(F.pad(read, (0, 0, 0, len(mixed) - len(real))) if len(mixed) > len(real) else read, layer.out, layer.bias)
 
     def _meet(self, ids: Tensor) -> None:
         """Fill the tables for tokens that were not seen before."""
@@ -96,6 +95,11 @@ class _Layer:
         self.up, self.up_bias = (t.to(dtype) for t in _folded(layer.post_attention_layernorm, mlp.dense_h_to_4h))
         self.out, self.down = attention.dense.weight.to(dtype), mlp.dense_4h_to_h.weight.to(dtype).T
         self.bias = sum((b for b in (attention.dense.bias, mlp.dense_4h_to_h.bias) if b is not None), torch.zeros(len(self.out))).to(dtype)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor, then: str = "none") -> Tensor:
+    """A linear layer, perhaps with GELU, in one kernel."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none" if then == "gelu" else "")
 
 
 def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
