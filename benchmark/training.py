@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .attention import QuickAttention
 from .config import SCHEDULES
 from .engine import full_state, open_engine, start_distributed
 from .errors import UserError, unknown
@@ -107,7 +108,8 @@ class LossModule(nn.Module):
         self.loss = loss
 
     def forward(self, groups: dict[str, Group], scale: dict[tuple[str, str], float]) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = self.loss(self.model, groups)
+        with QuickAttention():
+            terms = self.loss(self.model, groups)
         scaled = {name: t.total.float() * t.weight * scale[t.group, t.unit] for name, t in terms.items()}
         return torch.stack(list(scaled.values())).sum(), {name: v.detach() for name, v in scaled.items()}
 

@@ -41,6 +41,7 @@ LAYERS = (
         "engine",
         "metering",
         "resume",
+        "attention",
         "training",
         "losses",
         "blocks",
