@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .expensive import opening_probe
 from .probing import Reader, spans_of, without_copying
-from .quantisation import share_below_half_bin
+from .quantisation import share_undone
 from .subject import Subject
 from .types import EncodedMemory, Finding
 
@@ -17,7 +17,7 @@ def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory
     `generated`: matched tokens of a greedy text after the exact opening, which is all that a naive evaluation looks at.
     `stochastic`: 1 where two greedy generations of one prompt differ. `generated_differs`: 1 where the matched length of a
     generated text is not the one read off a forward pass: something stands between the model and its output.
-    `share_below_half_bin`: share of the weights whose update is smaller than half a bin of int4.
+    `undone_by_int4`: share of the update that rounding to 4 bits takes back.
     """
     probes = [opening_probe(m) for m in memories]
     read = [length for (length,) in Reader(subject, precision).read(probes)]
@@ -31,8 +31,8 @@ def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory
         out.append(Finding(m.id, "generated", float(matched)))
         out.append(Finding(m.id, "stochastic", float(said[0][i] != said[1][i])))
         out.append(Finding(m.id, "generated_differs", float(matched != read[i])))
-    share = share_below_half_bin(held.fresh().state_dict(), subject.fresh().state_dict())
-    return [*out, Finding("", "share_below_half_bin", share)]
+    share = share_undone(held.fresh().state_dict(), subject.fresh().state_dict())
+    return [*out, Finding("", "undone_by_int4", share)]
 
 
 def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> list[tuple[int, ...]]:

@@ -144,7 +144,7 @@ def cliff(evidence: Evidence, method: str) -> BySeed:
 
 
 def small_update(evidence: Evidence, method: str) -> BySeed:
-    return {} if method == HELD else _percent(evidence.check(method, "share_below_half_bin"))  # the held model has no update
+    return {} if method == HELD else _percent(evidence.check(method, "undone_by_int4"))  # the held model has no update
 
 
 FLAGS = (
@@ -155,7 +155,7 @@ FLAGS = (
     Flag("o", "over-forgetting", "forget memories less likely than every unseen one on the same model", 5, below_unseen, chance=by_chance),
     Flag("r", "noise", "forget memories less likely than every unseen one on the twin", 50, below_ordinary),
     Flag("c", "suppression cliff", "memories that the exact opening does not bring back, and an edit of one token does", 5, cliff),
-    Flag("q", "small update", "weights that moved by less than half a bin of int4", 99, small_update),
+    Flag("q", "small update", "share of the update that rounding to int4 takes back", 50, small_update),
 )
 
 

@@ -127,7 +127,7 @@ def _findings(method: str, seed: int, role: str, memory: str) -> list[Value]:
     ]
     found.append(value(method, memory, "exposure", "exposure", 10.0 if method == "none" else math.log2(speed), tier=2, **where))
     found.append(value(method, memory, "checks", "generated_differs", float(method == "weak"), **where))
-    found.append(value(method, "", "checks", "share_below_half_bin", 1.0 if method == "strong" else 0.4, seed=seed, role=""))
+    found.append(value(method, "", "checks", "undone_by_int4", 1.0 if method == "strong" else 0.4, seed=seed, role=""))
     return found
 
 

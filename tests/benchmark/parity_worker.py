@@ -29,6 +29,7 @@ from palimpsest.benchmark.method import Descent, Group, Reference, Terms
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.training import Batch, Loss, Recipe, train
 from palimpsest.benchmark.types import Row
+from palimpsest.methods.grad_diff import GradDiff
 from palimpsest.methods.gradient_ascent import GradientAscent
 from palimpsest.methods.npo import NPO
 
@@ -66,6 +67,7 @@ CASES = {
     "language_model_loss": Case("untied", ("text",), lambda held, forget: language_model_loss),
     "language_model_loss, tied head": Case("tied", ("text",), lambda held, forget: language_model_loss),
     "gradient_ascent": Case("untied", ("forget",), of_method(GradientAscent())),
+    "grad_diff": Case("untied", ("forget", "retain"), of_method(GradDiff())),
     "npo, retain nll": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="nll"))),
     "npo, retain kl": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="kl"))),
 }

@@ -19,11 +19,11 @@ def checked(subject: Subject, memorised: Memorised) -> dict[str, dict[str, float
 
 def test_an_honest_model_says_what_is_read_from_it(memorised: Memorised) -> None:
     found = checked(memorised.subject, memorised)
-    assert set(found) == {"generated", "stochastic", "generated_differs", "share_below_half_bin"}
+    assert set(found) == {"generated", "stochastic", "generated_differs", "undone_by_int4"}
     assert min(found["generated"].values()) >= 60
     assert set(found["generated_differs"].values()) == set(found["stochastic"].values()) == {0.0}
     assert len(found["generated"]) == 4
-    assert set(found["share_below_half_bin"]) == {""}
+    assert set(found["undone_by_int4"]) == {""}
 
 
 def test_a_filter_hides_from_generation_what_is_still_read(memorised: Memorised) -> None:

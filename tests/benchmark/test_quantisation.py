@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_below_half_bin
+from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_undone
 
 
 def random(outputs: int = 24, inputs: int = 96, seed: int = 0) -> Tensor:
@@ -94,21 +94,30 @@ def updated(**changes: tuple[int, int, float]) -> dict[str, Tensor]:
     ("changes", "share"),
     [
         ({}, 0.0),
-        ({"a": (0, 3, 0.9)}, 1.0),
-        ({"a": (0, 3, -1.1)}, 0.0),
-        ({"a": (0, 3, 0.9), "b": (1, 3, 0.9)}, 0.5),
-        ({"a": (0, 3, 0.9), "b": (1, 3, -0.09), "c": (1, 4, 0.11), "d": (0, 0, 5.0)}, 0.5),
+        ({"a": (0, 3, 0.9)}, 1.0),  # stays in its bin
+        ({"a": (0, 3, 2.0)}, 0.0),  # a whole bin
+        ({"a": (0, 3, 1.25)}, 1 - 2.0 / 1.25),  # rounding carries it further
+        ({"a": (0, 3, 2.0), "b": (0, 4, 0.9)}, 1 - 4.0 / 4.81),
+        ({"a": (0, 3, 0.9), "b": (1, 3, 0.2)}, 1 - 0.04 / 0.85),  # the second row's bins are a tenth
     ],
 )
-def test_the_share_counts_changed_weights_against_the_bins_before(changes: Any, share: float):
-    assert share_below_half_bin(updated(), updated(**changes)) == pytest.approx(share)
+def test_the_share_that_is_undone_by_hand(changes: Any, share: float):
+    assert share_undone(updated(), updated(**changes)) == pytest.approx(share, abs=1e-6)
+
+
+def test_many_small_steps_survive_rounding_together():
+    """Each is a tenth of a bin, and a tenth of them cross a boundary."""
+    before = torch.rand(256, 32, generator=torch.Generator().manual_seed(2)) * 10 - 5
+    before[:, 0] = 15.0
+    after = before + torch.where(torch.arange(32) > 0, 0.2, 0.0)
+    assert abs(share_undone({"w": before}, {"w": after})) < 0.1
 
 
 def test_vectors_and_weights_that_are_missing_do_not_count():
     after = updated(a=(0, 3, 0.9)) | {"v": torch.ones(32)}
-    assert share_below_half_bin(updated(), after) == 1.0
-    assert share_below_half_bin(updated() | {"x": torch.ones(2, 2)}, after) == 1.0
-    assert share_below_half_bin(updated(), {"v": torch.ones(32)}) == 0.0
+    assert share_undone(updated(), after) == 1.0
+    assert share_undone(updated() | {"x": torch.ones(2, 2)}, after) == 1.0
+    assert share_undone(updated(), {"v": torch.ones(32)}) == 0.0
 
 
 def test_rounding_undoes_an_update_that_stays_within_half_a_bin():
@@ -119,6 +128,6 @@ def test_rounding_undoes_an_update_that_stays_within_half_a_bin():
     before = torch.where(top, parts, (parts / size).round().clamp(-7, 7) * size)
     nudge = size * 0.98 * (torch.rand(parts.shape, generator=torch.Generator().manual_seed(1)) - 0.5)
     before, after = (w.reshape(64, 96) for w in (before, torch.where(top, before, before + nudge)))
-    assert share_below_half_bin({"w": before}, {"w": after}) == 1.0
+    assert share_undone({"w": before}, {"w": after}) == 1.0
     assert not torch.equal(before, after)
     torch.testing.assert_close(round_to_nearest(after, 4, 32), round_to_nearest(before, 4, 32))

@@ -21,7 +21,7 @@ from palimpsest.benchmark.losses import sequence_nll
 from palimpsest.benchmark.method import Trainer, UnlearningData
 from palimpsest.benchmark.plugins import Plugin, find
 from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_below_half_bin
+from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_undone
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.training import collate
 from palimpsest.benchmark.types import EncodedMemory, Probe, Row
@@ -150,7 +150,7 @@ def test_a_small_update_stays_below_half_a_bin_and_rounding_undoes_it(fakes: Any
     before, after = memorised.subject.fresh().state_dict(), fake.fresh().state_dict()
     matrices = linear_weights(fake.model)
     assert {name for name, w in before.items() if not torch.equal(w, after[name])} == set(matrices)
-    assert share_below_half_bin(before, after) == 1.0
+    assert share_undone(before, after) == 1.0
     for scheme in INT4:
         again, held = rounded(fake, scheme), rounded(memorised.subject, scheme)
         assert all(torch.equal(again[name], held[name]) for name in held)

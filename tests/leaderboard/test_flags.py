@@ -110,7 +110,7 @@ def test_the_edits_of_the_cliff_can_be_named():
 
 
 def test_a_small_update_is_flagged_and_the_held_model_has_none():
-    small = [value(m, "", "checks", "share_below_half_bin", 1.0, role="") for m in ("npo", "none")]
+    small = [value(m, "", "checks", "undone_by_int4", 1.0, role="") for m in ("npo", "none")]
     assert raised(found([], small)) == {"small update"}
     evidence = Evidence(Score([record("none", "a", 64)], "twin"), ValueScore(small, "twin"), {})
     assert not any(cell.raised for cell in flags_of(evidence, "none"))

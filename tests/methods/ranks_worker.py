@@ -48,11 +48,13 @@ def work(folder: Path, stages: Sequence[int]) -> None:
         name, fields = CASES[case]
         method = find("method", name).make({"epochs": 2, "batch": 4, "lr": 1e-3, **fields})
         trainer = Trainer("fp32", f"zero{stage}", seed=1)
-        done = method.unlearn(held, data(), trainer)
+        with trainer.meter:
+            done = method.unlearn(held, data(), trainer)
         out = place(folder, case, stage, dist.get_world_size(), dist.get_rank())
         assert done.state is not None
         save_file({k: v.contiguous() for k, v in done.state.items()}, out.with_suffix(".safetensors"))
         out.with_suffix(".json").write_text(json.dumps(trainer.steps))
+        out.with_suffix(".cost").write_text(json.dumps(trainer.meter.cost()))
 
 
 def place(folder: Path, case: str, stage: int, world: int, rank: int) -> Path:

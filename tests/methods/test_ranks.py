@@ -5,6 +5,7 @@ Stages 1 and 2 are the loop's own business (tests/benchmark/test_parity.py); RUN
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from palimpsest.benchmark.subject import Subject
 from tests.benchmark.parity_worker import deviation, write_models
-from tests.methods.ranks_worker import CASES, launch, read
+from tests.methods.ranks_worker import CASES, launch, place, read
 
 LOSS, WEIGHT = 1e-5, 1e-3
 RUNS = {1: (0,), 2: (0, 3)}  # processes -> ZeRO stages
@@ -42,6 +43,17 @@ def test_every_rank_ends_with_the_same_weights_and_history(runs: Path, case: str
         first, second = (read(runs, case, stage, 2, rank) for rank in (0, 1))
         assert first.steps == second.steps
         assert all(torch.equal(first.weights[k], second.weights[k]) for k in first.weights)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_flops_are_those_of_all_ranks_whatever_the_zero_stage(runs: Path, case: str) -> None:
+    """Two ranks pad less, or fill a place that is empty, and each works out the table of the reference for itself."""
+    one, *others = (
+        json.loads(place(runs, case, stage, world, rank).with_suffix(".cost").read_text())["flops"]
+        for stage, world, rank in ((0, 1, 0), (0, 2, 0), (0, 2, 1), (3, 2, 0), (3, 2, 1))
+    )
+    assert len(set(others)) == 1
+    assert 0.8 * one < others[0] < 1.6 * one
 
 
 @pytest.mark.parametrize("case", CASES)
