@@ -38,6 +38,7 @@ class NeoX:
     def __init__(self, body: GPTNeoXModel, dtype: torch.dtype = torch.bfloat16):
         self.body, self.dtype = body, dtype
         self.width, self.heads, self.eps = body.config.hidden_size, body.config.num_attention_heads, body.config.layer_norm_eps
+        self.size = self.width // self.heads
         self.layers = [_Layer(layer, self.heads, dtype) for layer in body.layers]
         self.place = torch.full((body.config.vocab_size,), -1)  # of a token in the two tables
         self.sums = torch.empty(0, self.width)  # embedding and what the first layer's MLP adds, in fp32
@@ -62,14 +63,18 @@ class NeoX:
         return F.layer_norm(x, (self.width,), norm.weight, norm.bias, self.eps)[: ids.numel()].view(*ids.shape, self.width)
 
     def _attention(self, layer: _Layer, mixed: Tensor, shape: torch.Size, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """[N, H] from queries, keys and values [N, heads, 3, H / heads], behind which stands what turns, as it is and by 90 degrees."""
-        real = mixed[: shape.numel()]
-        plain = real[:, : 3 * self.width].view(*shape, self.heads, 3, -1)
-        straight, across = real[:, 3 * self.width :].float().view(*shape, 2, -1).unbind(2)
-        turned = (straight * turn[0]).addcmul_(across, turn[1])  # in fp32: in bf16 this would be most of the error
-        plain[..., :2, : layer.turned] = turned.view(*shape, self.heads, 2, -1)
+        """[N, H] from what `_Layer.mix` makes of N tokens."""
+        real, ends = mixed[: shape.numel()], 3 * self.heads * (self.size + layer.spare)
+        plain = real[:, :ends].view(*shape, self.heads, 3, -1)
+        straight, across = real[:, ends:].float().view(*shape, 2, -1).unbind(2)
+        bias = (layer.turning[0] * turn[0]).addcmul_(layer.turning[1], turn[1])
+        turned = torch.addcmul(bias, straight, turn[0]).addcmul_(across, turn[1]).view(*shape, self.heads, 2, -1)
+        plain[..., :2, : layer.turned] = turned
+        if layer.spare:
+            plain[..., 0, self.size :] = turned[..., 0, :]
+            plain[..., 1, self.size :] = turned[..., 1, :] - plain[..., 1, : layer.turned]
         q, k, v = plain.permute(3, 0, 2, 1, 4)
-        read = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(len(real), -1)
+        read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.size**-0.5).transpose(1, 2).reshape(len(real), -1)
         return _linear(F.pad(read, (0, 0, 0, len(mixed) - len(real))) if len(mixed) > len(real) else read, layer.out, layer.bias)
 
     def _meet(self, ids: Tensor) -> None:
@@ -84,16 +89,28 @@ class NeoX:
 
 
 class _Layer:
-    """One layer's matrices as `NeoX` needs them."""
+    """One layer's matrices as `NeoX` needs them.
+
+    `mix` makes queries, keys and values [heads, 3, size + spare], and behind them what turns of queries and keys, as it is
+    and by 90 degrees: [2, heads, 2, turned]. Turning keys have biases far larger than what a text adds to them. So their bias is
+    added in fp32 (`turning`), and in bf16 a turned key is kept as two numbers, the second in `spare` places, where the turned
+    query stands again: else rounding keys would be most of the error, and all of its heavy tails.
+    """
 
     def __init__(self, layer: Any, heads: int, dtype: torch.dtype):
         attention, mlp = layer.attention, layer.mlp
         weight, bias = _folded(layer.input_layernorm, attention.query_key_value)
         self.turned = attention.rotary_ndims
-        self.exact = _with_turned(weight, heads, self.turned), _with_turned(bias, heads, self.turned)
+        self.spare = self.turned if dtype == torch.bfloat16 else 0
+        self.turning = _turning(bias, heads, self.turned).view(2, -1)
+        self.exact = (
+            torch.cat([_spaced(weight, heads, 3, self.spare), _turning(weight, heads, self.turned)]),
+            torch.cat([_spaced(bias, heads, 3, self.spare), torch.zeros(self.turning.numel())]),
+        )
         self.mix, self.mix_bias = (t.to(dtype) for t in self.exact)
         self.up, self.up_bias = (t.to(dtype) for t in _folded(layer.post_attention_layernorm, mlp.dense_h_to_4h))
-        self.out, self.down = attention.dense.weight.to(dtype), mlp.dense_4h_to_h.weight.to(dtype).T
+        self.out = _spaced(attention.dense.weight.T, heads, 1, self.spare).T.contiguous().to(dtype)
+        self.down = mlp.dense_4h_to_h.weight.to(dtype).T
         self.bias = sum((b for b in (attention.dense.bias, mlp.dense_4h_to_h.bias) if b is not None), torch.zeros(len(self.out))).to(dtype)
 
 
@@ -109,8 +126,14 @@ def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return (weight * norm.weight.double()).float(), (bias if linear.bias is None else bias + linear.bias.double()).float()
 
 
-def _with_turned(t: Tensor, heads: int, turned: int) -> Tensor:
-    """The outputs for queries, keys and values; behind them the first `turned` of queries and keys, and these by 90 degrees."""
+def _spaced(t: Tensor, heads: int, kinds: int, spare: int) -> Tensor:
+    """[heads * kinds * size, ...] with as many zeros behind each size."""
+    parts = t.reshape(heads * kinds, -1, *t.shape[1:])
+    return torch.cat([parts, parts.new_zeros(heads * kinds, spare, *t.shape[1:])], 1).flatten(0, 1)
+
+
+def _turning(t: Tensor, heads: int, turned: int) -> Tensor:
+    """Of the outputs for queries, keys and values: the first `turned` of queries and keys, and then these by 90 degrees."""
     first = t.view(heads, 3, -1, *t.shape[1:])[:, :2, :turned]
     a, b = first.chunk(2, 2)
-    return torch.cat([t, *(part.reshape(-1, *t.shape[1:]) for part in (first, torch.cat([-b, a], 2)))])
+    return torch.cat([part.reshape(-1, *t.shape[1:]) for part in (first, torch.cat([-b, a], 2))])
