@@ -148,10 +148,9 @@ def train(
     torch.manual_seed(recipe.seed)
     module = LossModule(model, loss)
     _without_dropout(model)
-    first = batch_at(0)
     start_distributed()
-    rank, world = dist.get_rank(), dist.get_world_size()
-    engine = open_engine(module, recipe, _micros(first, recipe, world))
+    world = dist.get_world_size()
+    engine = open_engine(module, recipe, _micros(batch_at(0), recipe, world))
     checkpoint = Checkpoint(resume, engine, state) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
@@ -159,23 +158,9 @@ def train(
         meter.resumed(found["spent"])
     for step in range(start, recipe.steps):
         batch = batch_at(step)
-        micros = _micros(batch, recipe, world)
-        if engine.gradient_accumulation_steps() != micros:
-            engine.set_train_batch_size(micros * world * engine.train_micro_batch_size_per_gpu())
-        scale = {k: world * micros / max(1, n) for k, n in counts(batch).items()}
         for group in engine.optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
-        sums: dict[str, Tensor] = {}
-        for micro in range(micros):
-            engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
-            deal = slice(micro * world + rank, None, micros * world)
-            groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
-            with meter.batch(_shape(batch, deal) if step > start else None):  # the first step may set up what the others use
-                value, terms = engine(groups, scale)
-                engine.backward(value)
-                engine.step()
-            for name, v in terms.items():
-                sums[name] = sums.get(name, 0.0) + v / micros
+        sums = _step(engine, batch, recipe, step, meter, step == start)
         values = _over_ranks(sums, world)
         if not all(math.isfinite(v) for v in values.values()):
             raise UserError(f"The loss is not finite at step {step}: {values}. Lower lr (now {recipe.lr}) or clip (now {recipe.clip}).")
@@ -196,6 +181,27 @@ def train(
     out.state = full_state(module.model)
     _let_go(engine)
     return out
+
+
+def _step(engine: Any, batch: Batch, recipe: Recipe, step: int, meter: Meter, first: bool) -> dict[str, Tensor]:
+    """One optimizer step over a global batch, dealt to micro-batches and ranks; this rank's share of each loss term."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    micros = _micros(batch, recipe, world)
+    if engine.gradient_accumulation_steps() != micros:
+        engine.set_train_batch_size(micros * world * engine.train_micro_batch_size_per_gpu())
+    scale = {k: world * micros / max(1, n) for k, n in counts(batch).items()}
+    sums: dict[str, Tensor] = {}
+    for micro in range(micros):
+        engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
+        deal = slice(micro * world + rank, None, micros * world)
+        groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
+        with meter.batch(None if first else _shape(batch, deal)):  # the first step may set up what the others use
+            value, terms = engine(groups, scale)
+            engine.backward(value)
+            engine.step()
+        for name, v in terms.items():
+            sums[name] = sums.get(name, 0.0) + v / micros
+    return sums
 
 
 def counts(batch: Batch) -> dict[tuple[str, str], int]:
