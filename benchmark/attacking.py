@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from .answers import read_answers, read_findings, write_answers
 from .attack import Attack, Membership, Prompting, Tools, Workshop
 from .battery import Armed, Probes, arm, run_battery
 from .checks import run_checks
@@ -125,7 +124,7 @@ class Attacking:
                 save_known(rows, out.learnt)
                 if tier == 0:
                     save_readings(folder / "tokens.safetensors", out.readings)
-            _write(folder, out.answers, [], {m.id for found in on_top.values() for m in found} if tier else set())
+            write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found} if tier else set())
             return out.facts
 
         count = sum(len(m) for _, m in asked)
@@ -151,7 +150,7 @@ class Attacking:
                 )  # fmt: skip
                 attack_once(task, subject)
             fixed = self.fixed(seed)
-            _write(folder, task.answers, [asdict(f) for f in task.findings], {m.id for m in scored if m.id not in fixed})
+            write_answers(folder, task.answers, [asdict(f) for f in task.findings], {m.id for m in scored if m.id not in fixed})
             return {"memories": len(scored)}
 
         return Stage("attack", label, inputs, build, len(memories) * SECONDS.get(tier, 0.3), parallel=True)
@@ -166,7 +165,7 @@ class Attacking:
             held = self.run.subject(HELD, seed)
             with self.run.loaded(method, seed) as subject:
                 found = run_checks(subject, held, few, self.suite.precision)
-            _write(folder, [], [asdict(f) for f in found], set())
+            write_answers(folder, [], [asdict(f) for f in found], set())
 
         return Stage("checks", f"checks of {method}, seed {seed}", inputs, build, 8)
 
@@ -190,16 +189,16 @@ class Attacking:
         roles = {m.id: m for m in self.run.encoded(seed)}
         key = self.run.model_key(method, seed)
         for stage in self.stages(method, seed) if stages is None else stages:
-            for row in pd.read_parquet(self.run.store.run(stage) / "answers.parquet").to_dict("records"):
+            for row in read_answers(self.run.store.run(stage)):
                 m = roles[row["memory"]]
                 yield Record(self.suite.name, method, seed, key, role=m.role, shown=m.shown, **row)
 
     def findings(self, method: str, seed: int) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         """(attack, access, tier, finding) of every finished stage of one model."""
         for armed in (a for a in self.attacks if a.attack.tier > SHARED):
-            for row in _findings(self.run.store.run(self.single(method, seed, armed))):
+            for row in read_findings(self.run.store.run(self.single(method, seed, armed))):
                 yield armed.name, armed.attack.access, armed.attack.tier, row
-        for row in _findings(self.run.store.run(self.checks(method, seed))):
+        for row in read_findings(self.run.store.run(self.checks(method, seed))):
             yield "checks", "white-box", 0, row
 
     def readings(self, method: str, seed: int) -> dict[str, TokenReading]:
@@ -290,17 +289,3 @@ class Attacking:
 def _without(memories: Sequence[EncodedMemory], there: Sequence[EncodedMemory]) -> list[EncodedMemory]:
     ids = {m.id for m in there}
     return [m for m in memories if m.id not in ids]
-
-
-ANSWER = ("memory", "attack", "variant", "access", "tier", "start", "offset", "prompt", "matched", "horizon", "fold", "extra")
-FINDING = ("memory", "quantity", "value", "fold")
-
-
-def _write(folder: Path, answers: list[dict[str, Any]], findings: list[dict[str, Any]], extra: set[str]) -> None:
-    rows = [{"fold": -1} | a | {"extra": a["memory"] in extra} for a in answers]
-    pd.DataFrame(rows, columns=list(ANSWER)).to_parquet(folder / "answers.parquet", index=False)
-    pd.DataFrame(findings, columns=list(FINDING)).to_parquet(folder / "findings.parquet", index=False)
-
-
-def _findings(folder: Path) -> list[dict[str, Any]]:
-    return pd.read_parquet(folder / "findings.parquet").to_dict("records")

@@ -63,7 +63,7 @@ LAYERS = (
         "trainer",
     ),
     ("method", "attack", "rewording", "relearning", "conformance_worker", "pretrain", "quality_data", "quality"),
-    ("store", "battery", "expensive", "checks", "attacking", "pipeline", "assemble", "outside", "tune"),
+    ("store", "answers", "battery", "expensive", "checks", "attacking", "pipeline", "assemble", "outside", "tune"),
     (
         "cards",
         "explain",
