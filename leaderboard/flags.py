@@ -51,12 +51,17 @@ class Evidence:
     def aimed(self) -> dict[str, pd.Series]:
         """Access level -> tokens: the best match on the exact opening's own target, of attacks asked of every model alike.
 
-        A window of true tokens reads another target, from a better place; that says nothing about gradients.
+        A window of true tokens reads another target, from a better place; that says nothing about gradients. Nor do white-box
+        attacks of the first tiers, which follow none (the logit lens).
         """
         records, left_out = self.score.records, self.score.diagnostics
         target = {(r.method, r.seed, r.memory): r.offset for r in records if (r.attack, r.variant) == EXACT}
         same = [r for r in records if not r.extra and r.attack not in left_out and target.get((r.method, r.seed, r.memory)) == r.offset]
-        return {access: best_lengths(r for r in same if r.access == access).max(axis=1) for access in ("black-box", "white-box")}
+        found = {
+            "black-box": [r for r in same if r.access == "black-box"],
+            "white-box": [r for r in same if r.access == "white-box" and r.tier > 1],
+        }
+        return {access: best_lengths(records).max(axis=1) for access, records in found.items() if records}
 
     @cached_property
     def edited(self) -> pd.Series:
@@ -115,6 +120,8 @@ def wrapped(evidence: Evidence, method: str) -> BySeed:
 
 def masked(evidence: Evidence, method: str) -> BySeed:
     """Tokens by which black-box attacks read further than white-box attacks, on the same target of the same memories."""
+    if len(evidence.aimed) < 2:
+        return {}
     black, white = (_forgotten(evidence.aimed[access], method) for access in ("black-box", "white-box"))
     return _mean((black - white).dropna())
 

@@ -49,7 +49,8 @@ def test_answers_that_differ_and_texts_that_are_not_what_was_read():
 
 def test_masked_gradients_are_black_box_attacks_that_read_much_further_than_white_box_ones():
     def lengths(black: int, white: int) -> list[Record]:
-        return [record("npo", "a", black), record("npo", "b", 64), record("npo", "a", white, attack="gcg", access="white-box")]
+        gcg = record("npo", "a", white, attack="gcg", access="white-box", tier=3)
+        return [record("npo", "a", black), record("npo", "b", 64), gcg]
 
     assert raised(found(lengths(30, 10))) == {"masked gradients"}
     assert found(lengths(30, 10))["masked gradients"].numbers == {0: 20}  # b was not asked by both
@@ -57,6 +58,8 @@ def test_masked_gradients_are_black_box_attacks_that_read_much_further_than_whit
     assert raised(found(lengths(10, 30))) == set()
     window = record("npo", "a", 60, attack="shifted_window", variant="k16", start=4, offset=20)
     assert raised(found([*lengths(10, 10), window])) == set()  # another target
+    lens = record("npo", "a", 1, attack="logit_lens", access="white-box")
+    assert found([record("npo", "a", 60), lens])["masked gradients"].numbers == {}  # it follows no gradient
 
 
 def scored(method: str, forget: list[float], unseen: list[float], seed: int = 0) -> list[Value]:
