@@ -114,8 +114,8 @@ class Attacking:
         def build(folder: Path) -> dict[str, Any]:
             on_top = {a.name: self._survivors(method, seed, a.attack) for a in armed}
             everyone = [(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked]
-            rows = self.run.store.root / ".rows" / f"{inputs['model']}-{self.suite.precision}.safetensors"
             with self.run.loaded(method, seed) as subject:
+                rows = self.run.store.root / ".rows" / f"{subject.hash}-{self.suite.precision}.safetensors"
                 out = run_battery(
                     subject, self.probes(seed), everyone, self.suite.precision,
                     lambda done, of: self.run.progress(label, done, of), self.run.encoded(seed) if tier == 0 else (), load_known(rows),

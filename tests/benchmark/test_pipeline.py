@@ -138,6 +138,12 @@ def test_a_record_names_the_model_it_was_read_from(results: Results, whole: Run)
     assert len(set(keys.values())) == 5
 
 
+def test_what_a_model_was_asked_is_kept_by_its_weights(whole: Run) -> None:
+    """Not by its stage: whoever deletes a stage's folder and runs it again may get other weights under the same key."""
+    models = {whole.subject(m, 0).hash for m in (TWIN, *METHODS)}
+    assert {f.name.split("-")[0] for f in (whole.store.root / ".rows").glob("*.safetensors")} == models
+
+
 def test_quality_is_measured_for_the_base_and_for_every_model(results: Results) -> None:
     tasks = {"palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word"}
     assert {(q.method, q.task) for q in results.quality} == {(m, t) for m in (BASE, TWIN, *METHODS) for t in tasks}
