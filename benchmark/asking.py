@@ -18,7 +18,8 @@ from .forward import Forward, Layer, batches
 from .types import EncodedMemory, TokenReading
 from .verdicts import ALONE, FULL, LOW, PAIRS, Gate, Verdicts
 
-BLOCK = 8  # positions behind the beginning of a span that are decided first
+BLOCK = 8  # positions behind the beginning of a span that are decided first,
+ON = 0.95  # unless in the batch before more than this share were hits: then all at once
 PILOT = 8  # every so many rows of a memory tell whether its runs go on
 
 Span = tuple[int, int]
@@ -82,6 +83,7 @@ class Asking:
         self.again: set[int] = set()  # jobs in which a decision was made again
         self.tokens = self.tokens_again = 0  # in first passes, and in those after them
         self.decisions = 0  # for which the head was needed
+        self.ahead = BLOCK  # positions of a span that are decided first
 
     def run(self, precision: str) -> None:
         """Ask until nothing is open."""
@@ -167,20 +169,25 @@ class Asking:
         """Decide what the spans of these jobs read, a block of positions at a time, only where the run still goes on."""
         tracks = np.concatenate([np.arange(self.first[j], self.first[j + 1]) for j in jobs])
         self.row[tracks] = np.repeat(np.arange(len(jobs)), [self.first[j + 1] - self.first[j] for j in jobs])
-        spans, block = self.verdicts.spans_of(tracks), BLOCK
+        spans, block, hits = self.verdicts.spans_of(tracks), self.ahead, []
         while True:
             want = self.verdicts.open(spans, level, self.gate.doubt, block)
             track, at = self.verdicts.place(want)
             there = at <= given[self.row[track]]
             if not there.any():
-                return
+                break
             for layer in np.unique(self.layer[track[there]]).tolist():
                 mine = there & (self.layer[track] == layer)
-                self._decide(states[None if layer < 0 else layer], want[mine], self.row[track[mine]], at[mine], level)
+                hits.append(self._decide(states[None if layer < 0 else layer], want[mine], self.row[track[mine]], at[mine], level))
             block = self.verdicts.width  # who has come so far mostly goes on
+        if hits:
+            self.ahead = self.verdicts.width if hits[0] > ON else BLOCK
 
-    def _decide(self, states: Tensor, position: np.ndarray, row: np.ndarray, at: np.ndarray, level: int) -> None:
-        """Margins of flat positions from states [B, T, H]: token `at` of a row of the batch is decided behind the one before."""
+    def _decide(self, states: Tensor, position: np.ndarray, row: np.ndarray, at: np.ndarray, level: int) -> float:
+        """Margins of flat positions from states [B, T, H]: token `at` of a row of the batch is decided behind the one before.
+
+        Returns the share of hits.
+        """
         flat = torch.from_numpy(row * states.shape[1] + at - 1 + self.forward.lead).to(states.device)
         truth = torch.from_numpy(self.truth[position]).to(states.device)
         margin = self.forward.margins(states.flatten(0, 1).index_select(0, flat), truth, level == LOW, self.gate.width).cpu().numpy()
@@ -188,3 +195,4 @@ class Asking:
         both = self.verdicts.level[position] == LOW
         self.gate.learn(self.verdicts.margin[position][both], margin[both])
         self.verdicts.decide(position, margin, level)
+        return float((margin > 0).mean())
