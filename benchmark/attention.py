@@ -1,7 +1,7 @@
 """Causal attention for training in bf16 on a CPU: the library's forward pass with a backward pass of our own.
 
-The library's backward pass works on small tiles of one head at a time. For rows of a few hundred tokens it takes longer than all
-other parts of a step; as products over all heads at once it takes a quarter of that.
+The library's backward pass works on small tiles of one head at a time. For rows of a few hundred tokens it takes longer than any
+other part of a step; as products over all heads at once it takes about a quarter of that.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ class QuickAttention(TorchFunctionMode):
     """Inside, `scaled_dot_product_attention` is ours where it fits: causal, unmasked, in bf16 on a CPU, with a gradient."""
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention and _fits(*args, **kwargs):
-            q, k, v = (t.bfloat16() for t in args)
-            return _Attention.apply(q, k, v, kwargs.get("scale") or q.shape[-1] ** -0.5)
-        return function(*args, **kwargs)
+        ours = _attend if function is F.scaled_dot_product_attention else function
+        return ours(*args, **(kwargs or {}))
 
 
-def _fits(
-    q: Any, k: Any = None, v: Any = None, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False, **more: Any
-) -> bool:
-    if not is_causal or attn_mask is not None or dropout_p or more.get("enable_gqa") or k is None or v is None:
-        return False
-    low = q.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
-    trained = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return trained and low and q.device.type == "cpu" and q.shape == k.shape == v.shape and q.shape[2] <= LONGEST
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """The library's function by its own signature."""
+    low = query.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
+    trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    plain = is_causal and attn_mask is None and not dropout_p and query.shape == key.shape == value.shape
+    if low and trained and plain and query.device.type == "cpu" and query.shape[-2] <= LONGEST and query.ndim == 4:
+        q, k, v = query.bfloat16(), key.bfloat16(), value.bfloat16()
+        return _Attention.apply(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)  # pyright: ignore[reportReturnType]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
 
 class _Attention(torch.autograd.Function):
@@ -57,6 +58,6 @@ class _Attention(torch.autograd.Function):
         q, k, v, g = (t.flatten(0, 1) for t in (*ctx.saved_tensors, upstream[0]))
         future = q.new_full((shape[2], shape[2]), -torch.inf).triu(1)
         p = torch.baddbmm(future, q, k.transpose(1, 2), alpha=ctx.scale).softmax(-1)
-        ds = torch._softmax_backward_data(g @ v.transpose(1, 2), p, -1, p.dtype)
+        ds = torch.ops.aten._softmax_backward_data(g @ v.transpose(1, 2), p, -1, p.dtype)
         dq, dk, dv = (ds @ k).mul_(ctx.scale), (ds.transpose(1, 2) @ q).mul_(ctx.scale), p.transpose(1, 2) @ g
         return dq.view(shape), dk.view(shape), dv.view(shape), None

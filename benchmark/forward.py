@@ -119,7 +119,7 @@ class Forward:
         truth, every = F.pad(truth, (0, len(states) - count)), torch.arange(step, device=states.device)
         head = self.subject.model.get_output_embeddings()
         for i in range(0, len(states), step):
-            logits = head(states[i : i + step])
+            logits = head(states[i : i + step]).bfloat16()  # whatever a head of several models makes of it
             true = every[: len(logits)], truth[i : i + step]
             target[i : i + step] = logits[true]
             logits[true] = -torch.inf

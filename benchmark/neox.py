@@ -82,7 +82,8 @@ class NeoX:
         new = ids.unique()
         new = new[self.place[new] < 0]
         self.place[new] = torch.arange(len(new)) + len(self.sums)
-        x, first = self.body.embed_in.weight[new], self.body.layers[0]
+        body: Any = self.body
+        x, first = body.embed_in.weight[new], body.layers[0]
         mixed = F.linear(F.layer_norm(x, (self.width,), eps=self.eps), *self.layers[0].exact)
         x = x + F.linear(first.mlp.act(first.mlp.dense_h_to_4h(first.post_attention_layernorm(x))), first.mlp.dense_4h_to_h.weight)
         self.sums, self.mixed = torch.cat([self.sums, x]), torch.cat([self.mixed, mixed.to(self.dtype)])
@@ -94,7 +95,7 @@ class _Layer:
     `mix` makes queries, keys and values [heads, 3, size + spare], and behind them what turns of queries and keys, as it is
     and by 90 degrees: [2, heads, 2, turned]. Turning keys have biases far larger than what a text adds to them. So their bias is
     added in fp32 (`turning`), and in bf16 a turned key is kept as two numbers, the second in `spare` places, where the turned
-    query stands again: else rounding keys would be most of the error, and all of its heavy tails.
+    query stands again: else rounding keys would be most of the error, and most of its heavy tails.
     """
 
     def __init__(self, layer: Any, heads: int, dtype: torch.dtype):

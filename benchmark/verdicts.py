@@ -68,7 +68,7 @@ class Verdicts:
 
     def spans_of(self, tracks: np.ndarray) -> np.ndarray:
         """Indices of the spans of these tracks."""
-        return np.concatenate([np.arange(self.first[t], self.first[t + 1]) for t in tracks.tolist()] or [self.first[:0]])
+        return np.concatenate([np.arange(*self.first[t : t + 2].tolist()) for t in tracks.tolist()] or [self.first[:0]])
 
     def place(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Track, and token of its row, of flat positions."""

@@ -62,6 +62,16 @@ def test_whatever_does_not_fit_is_left_to_the_library(case: str, monkeypatch: py
         assert F.scaled_dot_product_attention(q, k, v, **more).shape == q.shape
 
 
+def test_it_may_be_called_as_the_library_allows() -> None:
+    q, k, v = heads()
+    with QuickAttention():
+        called = [
+            F.scaled_dot_product_attention(q, k, v, None, 0.0, True),
+            F.scaled_dot_product_attention(query=q, key=k, value=v, is_causal=True),
+        ]
+    assert all(out.grad_fn is not None and out.grad_fn.name() == OURS for out in called)
+
+
 def test_training_in_bf16_takes_it_and_training_in_fp32_does_not() -> None:
     config = GPTNeoXConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
     module = LossModule(GPTNeoXForCausalLM(config), language_model_loss)
