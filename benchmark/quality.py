@@ -40,7 +40,9 @@ class Measurable(Protocol):
 
     model: Any
     tokenizer: Any
-    bos: int | None
+
+    @property
+    def bos(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
