@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .forward import Forward, Layer, batches
+from .forward import Forward, Layer, batches, padded
 from .types import EncodedMemory, TokenReading
 from .verdicts import ALONE, FULL, LOW, PAIRS, Gate, Verdicts
 
@@ -150,7 +150,7 @@ class Asking:
     def _sweep(self, jobs: Sequence[int], given: Sequence[int], level: int, again: bool = False) -> None:
         """Forward passes over the first `given` tokens of these jobs."""
         with torch.autocast(self.forward.device.type, torch.bfloat16, enabled=level == LOW):
-            for batch in batches(given, self.tokens_per_batch):
+            for batch in batches([padded(n + self.forward.lead) for n in given] if level == LOW else given, self.tokens_per_batch):
                 part, lengths = [jobs[b] for b in batch], [given[b] for b in batch]
                 rows = [self.jobs[j].ids[:n] for j, n in zip(part, lengths, strict=True)]
                 layers = {None}.union(*(self.jobs[j].spans for j in part))

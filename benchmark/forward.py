@@ -24,6 +24,12 @@ SPARE = 256  # tokens of padding that cost less than another forward pass
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
 
+def padded(length: int) -> int:
+    """So many tokens are a row's in bf16, where attention is faster over a multiple of 16."""
+    more = -length % 16
+    return length + more if more < length // 8 else length
+
+
 def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices in the order of length, cut so that padded batches hold at most `tokens` tokens, and little padding."""
     out: list[list[int]] = []
@@ -40,9 +46,10 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 @dataclass(eq=False)
 class Forward:
-    """One subject as the reader meets it."""
+    """One subject as the reader meets it, and the tokens of its rows as far as they are known."""
 
     subject: Subject
+    tokens: Sequence[int] = ()
     _quick: dict[torch.dtype, NeoX | None] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -56,16 +63,19 @@ class Forward:
 
     @property
     def chunk(self) -> int:
-        """For how many positions logits are held at a time, a power of two: on a CPU, few enough to stay in its cache."""
+        """For how many positions logits are held at a time, a power of two."""
         vocabulary = self.subject.model.get_output_embeddings().weight.shape[0]
-        fitting = max(1, (2**26 if self.device.type == "cuda" else 2**21) // vocabulary)
+        fitting = max(1, (2**26 if self.device.type == "cuda" else 2**23) // vocabulary)
         return 1 << fitting.bit_length() - 1
 
     def quick(self, dtype: torch.dtype) -> NeoX | None:
         """A faster body, if there is one for this architecture."""
         if dtype not in self._quick:
             body = self.subject.model.base_model
-            self._quick[dtype] = NeoX(body, dtype) if fits(body) else None
+            self._quick[dtype] = quick = NeoX(body, dtype) if fits(body) else None
+            if quick and len(self.tokens):
+                with torch.autocast("cpu", enabled=False):
+                    quick.meet(torch.tensor(self.tokens))
         return self._quick[dtype]
 
     def states(
@@ -76,8 +86,7 @@ class Forward:
         `low`: under autocast to bf16. `quick`: the faster body will do.
         """
         longest = max(map(len, rows)) + self.lead
-        if low and -longest % 16 < longest // 12:
-            longest += -longest % 16  # attention in bf16 is faster so
+        longest = padded(longest) if low else longest
         ids = np.zeros((len(rows), longest), np.int64)
         for b, row in enumerate(rows):
             ids[b, : len(row) + self.lead] = self.subject.with_bos(row)

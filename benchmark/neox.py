@@ -31,8 +31,8 @@ def fits(body: Any) -> bool:
 class NeoX:
     """The body with its weights in bf16; norms and the sum over layers stay in fp32.
 
-    Scale and shift of a norm are folded into the matrix behind it, and that matrix also makes the rotated halves of
-    queries and keys. What the first layer makes of a token before attention depends on the token alone: it is kept.
+    Scale and shift of a norm are folded into the matrix behind it. What the first layer makes of a token before attention
+    depends on the token alone: it is kept.
     """
 
     def __init__(self, body: GPTNeoXModel, dtype: torch.dtype = torch.bfloat16):
@@ -47,28 +47,28 @@ class NeoX:
     def __call__(self, ids: Tensor) -> Tensor:
         """States [B, T, H] in fp32, from ids [B, T]."""
         if (self.place[ids] < 0).any():
-            self._meet(ids)
-        cosine, sine = (t[0].repeat(1, 2 * self.heads) for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1])[None]))
+            self.meet(ids)
+        cosine, sine = (t[0, :, : t.shape[-1] // 2] for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1])[None]))
+        turn = torch.complex(cosine.float(), sine.float())[:, None, None]
         place = F.pad(self.place[ids].flatten(), (0, -ids.numel() % (SIZE if self.dtype == torch.bfloat16 else 1)))
         x = F.embedding(place, self.sums)
         for i, layer in enumerate(self.layers):
             if i == 0:
-                x += self._attention(layer, F.embedding(place, self.mixed), ids.shape, (cosine, sine))
+                x += self._attention(layer, F.embedding(place, self.mixed), ids.shape, turn)
                 continue
             normed = F.layer_norm(x, (self.width,), eps=self.eps).to(self.dtype)
-            out = self._attention(layer, _linear(normed, layer.mix, layer.mix_bias), ids.shape, (cosine, sine))
+            out = self._attention(layer, _linear(normed, layer.mix, layer.mix_bias), ids.shape, turn)
             up = _linear(normed, layer.up, layer.up_bias, "gelu")
             x += torch.addmm(out, up, layer.down, out=out)
         norm = self.body.final_layer_norm
         return F.layer_norm(x, (self.width,), norm.weight, norm.bias, self.eps)[: ids.numel()].view(*ids.shape, self.width)
 
-    def _attention(self, layer: _Layer, mixed: Tensor, shape: torch.Size, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """[N, H] from what `_Layer.mix` makes of N tokens."""
-        real, ends = mixed[: shape.numel()], 3 * self.heads * (self.size + layer.spare)
-        plain = real[:, :ends].view(*shape, self.heads, 3, -1)
-        straight, across = real[:, ends:].float().view(*shape, 2, -1).unbind(2)
-        bias = (layer.turning[0] * turn[0]).addcmul_(layer.turning[1], turn[1])
-        turned = torch.addcmul(bias, straight, turn[0]).addcmul_(across, turn[1]).view(*shape, self.heads, 2, -1)
+    def _attention(self, layer: _Layer, mixed: Tensor, shape: torch.Size, turn: Tensor) -> Tensor:
+        """[N, H] from what `_Layer.mix` makes of N tokens; turns its queries and keys in place."""
+        real = mixed[: shape.numel()]
+        plain = real.view(*shape, self.heads, 3, -1)
+        pairs = torch.view_as_complex(plain[..., :2, : layer.turned].float().unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(torch.addcmul(layer.turning * turn, pairs, turn)).flatten(-2)
         plain[..., :2, : layer.turned] = turned
         if layer.spare:
             plain[..., 0, self.size :] = turned[..., 0, :]
@@ -77,8 +77,8 @@ class NeoX:
         read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.size**-0.5).transpose(1, 2).reshape(len(real), -1)
         return _linear(F.pad(read, (0, 0, 0, len(mixed) - len(real))) if len(mixed) > len(real) else read, layer.out, layer.bias)
 
-    def _meet(self, ids: Tensor) -> None:
-        """Fill the tables for tokens that were not seen before."""
+    def meet(self, ids: Tensor) -> None:
+        """Fill the tables for tokens that were not seen before; all at once is faster than batch by batch."""
         new = ids.unique()
         new = new[self.place[new] < 0]
         self.place[new] = torch.arange(len(new)) + len(self.sums)
@@ -92,10 +92,10 @@ class NeoX:
 class _Layer:
     """One layer's matrices as `NeoX` needs them.
 
-    `mix` makes queries, keys and values [heads, 3, size + spare], and behind them what turns of queries and keys, as it is
-    and by 90 degrees: [2, heads, 2, turned]. Turning keys have biases far larger than what a text adds to them. So their bias is
-    added in fp32 (`turning`), and in bf16 a turned key is kept as two numbers, the second in `spare` places, where the turned
-    query stands again: else rounding keys would be most of the error, and most of its heavy tails.
+    `mix` makes queries, keys and values [heads, 3, size + spare]; what turns of queries and keys stands first, in pairs that
+    turn together. Turning keys have biases far larger than what a text adds to them. So their bias is added in fp32
+    (`turning`), and in bf16 a turned key is kept as two numbers, the second in `spare` places, where the turned query stands
+    again: else rounding keys would be most of the error, and most of its heavy tails.
     """
 
     def __init__(self, layer: Any, heads: int, dtype: torch.dtype):
@@ -103,14 +103,13 @@ class _Layer:
         weight, bias = _folded(layer.input_layernorm, attention.query_key_value)
         self.turned = attention.rotary_ndims
         self.spare = self.turned if dtype == torch.bfloat16 else 0
-        self.turning = _turning(bias, heads, self.turned).view(2, -1)
-        self.exact = (
-            torch.cat([_spaced(weight, heads, 3, self.spare), _turning(weight, heads, self.turned)]),
-            torch.cat([_spaced(bias, heads, 3, self.spare), torch.zeros(self.turning.numel())]),
-        )
+        weight, bias = (_paired(t.unflatten(0, (heads, 3, -1)), self.turned) for t in (weight, bias))
+        self.turning = torch.view_as_complex(bias[:, :2, : self.turned].unflatten(-1, (-1, 2)).contiguous())  # [heads, 2, pairs]
+        bias[:, :2, : self.turned] = 0
+        self.exact = _spaced(weight, self.spare), _spaced(bias, self.spare)
         self.mix, self.mix_bias = (t.to(dtype) for t in self.exact)
         self.up, self.up_bias = (t.to(dtype) for t in _folded(layer.post_attention_layernorm, mlp.dense_h_to_4h))
-        self.out = _spaced(attention.dense.weight.T, heads, 1, self.spare).T.contiguous().to(dtype)
+        self.out = _spaced(attention.dense.weight.T.unflatten(0, (heads, 1, -1)), self.spare).T.contiguous().to(dtype)
         self.down = mlp.dense_4h_to_h.weight.to(dtype).T
         self.bias = sum((b for b in (attention.dense.bias, mlp.dense_4h_to_h.bias) if b is not None), torch.zeros(len(self.out))).to(dtype)
 
@@ -127,14 +126,14 @@ def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     return (weight * norm.weight.double()).float(), (bias if linear.bias is None else bias + linear.bias.double()).float()
 
 
-def _spaced(t: Tensor, heads: int, kinds: int, spare: int) -> Tensor:
-    """[heads * kinds * size, ...] with as many zeros behind each size."""
-    parts = t.reshape(heads * kinds, -1, *t.shape[1:])
-    return torch.cat([parts, parts.new_zeros(heads * kinds, spare, *t.shape[1:])], 1).flatten(0, 1)
+def _paired(t: Tensor, turned: int) -> Tensor:
+    """[heads, 3, size, ...] with the two halves of the first `turned` of queries and keys in turns: an order that no product sees."""
+    first, second = t[:, :2, :turned].chunk(2, 2)
+    out = t.clone()
+    out[:, :2, :turned] = torch.stack([first, second], 3).flatten(2, 3)
+    return out
 
 
-def _turning(t: Tensor, heads: int, turned: int) -> Tensor:
-    """Of the outputs for queries, keys and values: the first `turned` of queries and keys, and then these by 90 degrees."""
-    first = t.view(heads, 3, -1, *t.shape[1:])[:, :2, :turned]
-    a, b = first.chunk(2, 2)
-    return torch.cat([part.reshape(-1, *t.shape[1:]) for part in (first, torch.cat([-b, a], 2))])
+def _spaced(t: Tensor, spare: int) -> Tensor:
+    """[heads * kinds * (size + spare), ...] from [heads, kinds, size, ...], with zeros behind."""
+    return torch.cat([t, t.new_zeros(*t.shape[:2], spare, *t.shape[3:])], 2).flatten(0, 2)

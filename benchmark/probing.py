@@ -71,7 +71,8 @@ class Reader:
         if not jobs:
             return
         keep_memory()
-        asking = Asking(Forward(self.subject), jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
+        forward = Forward(self.subject, sorted({i for job in jobs for i in job.ids}))
+        asking = Asking(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
         asking.run(self.precision)
         self.learnt |= asking.matched()
         self.readings |= asking.readings
