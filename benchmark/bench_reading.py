@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,14 +62,20 @@ def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) ->
 
 
 def reading(what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peak: float, table: Table) -> None:
-    """Rows of the table: the reader in fp32 and bf16 against generate(), how many answers differ, tokens/s, share of the peak."""
+    """Rows of the table: the reader in fp32 and bf16 (median of three) against generate(), how many answers differ, tokens/s, share of
+    the peak.
+    """
     probes = windows(rows)
     generated_lengths(subject, probes)  # both sides first compile their kernels: a suite has many more rows than these
     slow, reference = timed(lambda: generated_lengths(subject, probes))
     for precision in ("fp32", "bf16"):
         Reader(subject, precision).read(probes)
-        reader = Reader(subject, precision)
-        fast, answers = timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
+        times = []
+        for _ in range(3):
+            reader = Reader(subject, precision)
+            taken, answers = timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
+            times.append(taken)
+        fast = statistics.median(times)
         differ = sum(a != b for a, b in zip(answers, reference, strict=True))
         rate, share = (reader.tokens + reader.tokens_again) / fast, flops(reader) / fast / peak
         table.add_row(

@@ -127,7 +127,7 @@ def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def _paired(t: Tensor, turned: int) -> Tensor:
-    """[heads, 3, size, ...] with the two halves of the first `turned` of queries and keys in turns: an order that no product sees."""
+    """[heads, 3, size, ...] with the halves of the first `turned` of queries and keys interleaved, which changes no product of theirs."""
     first, second = t[:, :2, :turned].chunk(2, 2)
     out = t.clone()
     out[:, :2, :turned] = torch.stack([first, second], 3).flatten(2, 3)
