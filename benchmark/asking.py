@@ -179,6 +179,8 @@ class Asking:
             for layer in np.unique(self.layer[track[there]]).tolist():
                 mine = there & (self.layer[track] == layer)
                 hits.append(self._decide(states[None if layer < 0 else layer], want[mine], self.row[track[mine]], at[mine], level))
+            if level == LOW and block == self.verdicts.width:
+                break  # all is decided; with more care, what is decided anew may lead further
             block = self.verdicts.width  # who has come so far mostly goes on
         if hits:
             self.ahead = self.verdicts.width if hits[0] > ON else BLOCK
