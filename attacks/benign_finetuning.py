@@ -12,7 +12,10 @@ from ..benchmark.training import Batch, Recipe
 
 @dataclass(frozen=True)
 class BenignFinetuning(Tampering):
-    """Fine-tune on ordinary text that has nothing to do with the memories (Łucki et al. 2024, arXiv 2409.18025)."""
+    """Fine-tune on ordinary text that has nothing to do with the memories (Łucki et al. 2024, arXiv 2409.18025).
+
+    The text is the beginning of what methods are given to retain, so one with a retain term has trained on it already.
+    """
 
     lr: float = 1e-4
     steps: int = 50

@@ -15,11 +15,11 @@ from ..benchmark.synonyms import WORD
 
 @dataclass(frozen=True)
 class Formatting(Prompting):
-    """The opening in another case, with other white space, or with typing slips; the same target follows."""
+    """The opening in another case, with other white space, with typing slips, or without its first token; the same target follows."""
 
     wrap: int = 4  # words on a line, where line breaks are put in
     slips: tuple[int, ...] = (1, 2, 4)  # words with one typing slip each
-    tries: int = 4  # drawings for each number of slips
+    tries: int = 4  # draws for each number of slips
 
     tier = 1
 
@@ -32,6 +32,8 @@ class Formatting(Prompting):
             prompt = tools.encode(text)
             if text != opening and tools.round_trips(text) and fits(prompt, memory, tools):
                 yield Probe(memory.id, prompt, memory.target, memory.opening, (0,), (variant,))
+        if memory.opening > 1:
+            yield Probe(memory.id, memory.row[1 : memory.opening], memory.target, memory.opening, (0,), ("clipped",), start=1)
 
     def _texts(self, opening: str, memory: str, tools: Tools) -> Iterator[tuple[str, str]]:
         title = re.sub(r"(?<!['’\w])\w", lambda m: m.group().upper(), opening.lower())

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.attack import EncodedMemory, Probe, Tools
+from ..benchmark.rewording import Rewording, fits
 
 
 @dataclass(frozen=True)
-class Paraphrase(Prompting):
+class Paraphrase(Rewording):
     """The authored paraphrases of the opening, alone and followed by the true last b tokens of the opening."""
 
     thread: tuple[int, ...] = (0, 4, 8)  # a small model needs a thread to pick up
 
-    tier = 1
+    def texts(self, memory: EncodedMemory, tools: Tools) -> Iterable[tuple[str, str]]:
+        return (("", text) for text in memory.memory.paraphrases)
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
-        for text in memory.memory.paraphrases:
+        for _, text in self.kept(memory, tools):
             for b in self.thread:
-                tail = memory.row[max(0, memory.opening - b) : memory.opening]
-                yield Probe(memory.id, tools.encode(text) + tail, memory.target, memory.opening, (0,), (f"+{b}",))
+                prompt = tools.encode(text) + memory.row[max(0, memory.opening - b) : memory.opening]
+                if fits(prompt, memory, tools):
+                    yield Probe(memory.id, prompt, memory.target, memory.opening, (0,), (f"+{b}",))

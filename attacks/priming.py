@@ -20,7 +20,7 @@ class Priming(Prompting):
 
     pairs: tuple[int, ...] = (1, 2, 4)
     length: int = 32  # tokens after the opening of each pair
-    tries: int = 2  # drawings for each number of pairs
+    tries: int = 2  # draws for each number of pairs
 
     tier = 1
 

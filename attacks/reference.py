@@ -11,7 +11,7 @@ from ..benchmark.attack import EncodedMemory, Membership, TokenReading
 
 @dataclass(frozen=True)
 class Reference(Membership):
-    """How many nats the row costs the retrained twin more than this model: the best reference that there can be."""
+    """How many nats the row costs the retrained twin more than this model. No attacker has such a reference: an upper bound."""
 
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         return float(np.nansum(tokens.log_probability) - np.nansum(reference.log_probability))

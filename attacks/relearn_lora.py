@@ -14,7 +14,7 @@ from ..benchmark.relearning import Relearning
 class RelearnLora(Tampering):
     """Train low-rank adapters on one half of the forget memories and read the other half; then crosswise."""
 
-    shares: tuple[float, ...] = (0.5,)
+    shares: tuple[float, ...] = (0.1, 0.2, 0.5)
     lr: float = 2e-3
     steps: int = 40
     batch: int = 8

@@ -136,5 +136,5 @@ class Tampering(Attack, ABC):
     learns: ClassVar[bool] = False  # True: is given half of the forget memories, and the other half is scored; then crosswise
 
     @abstractmethod
-    def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
+    def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed | Finding]:
         """Changed copies of `subject`, which must not be changed itself. `relearned` is empty unless the class `learns`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answers import read_answers, read_findings, write_answers
-from .attack import Attack, Membership, Prompting, Tools, Workshop
+from .attack import Attack, Membership, Prompting, Tampering, Tools, Workshop
 from .battery import Armed, Probes, arm, run_battery
 from .checks import run_checks
 from .engine import is_main
@@ -24,7 +24,7 @@ from .memories import memories_hash
 from .probing import load_known, save_known
 from .readings import load_readings, save_readings
 from .sample import subset
-from .scoring import FEWEST_NULL, HELD, Calibration, Score, survivors
+from .scoring import FEWEST_NULL, HELD, UNCHANGED, Calibration, Score, survivors
 from .seeds import derive
 from .store import Stage
 from .trainer import Trainer
@@ -48,7 +48,10 @@ class Attacking:
 
     @cached_property
     def attacks(self) -> list[Armed]:
-        return arm(self.suite.attacks)
+        armed = arm(self.suite.attacks)
+        if any(isinstance(a.attack, Tampering) for a in armed) and UNCHANGED not in self.suite.attacks:
+            armed = arm(self.suite.attacks | {UNCHANGED: {}})
+        return armed
 
     @cached_property
     def reasked(self) -> list[Armed]:
@@ -88,14 +91,25 @@ class Attacking:
         chosen = [m for m in everyone if m.role in roles]
         if isinstance(attack, Prompting) and attack.everyone:
             return everyone
-        if self.screened(method, attack.tier) and self.suite.ask == "worst":
+        if self.screened(method, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
             return []
         if attack.tier <= SHARED or self.suite.ask == "all":
             return chosen
         few = self.fixed(seed)
-        innocent = {m.id for m in chosen if method == TWIN or m.role == "unseen"}
-        whole = innocent if null and attack.tier == SHARED + 1 and not attack.diagnostic else set()  # tier 3 keeps to the subset
+        whole = set() if attack.diagnostic else {m.id for m in chosen if null and self._whole(method, m.role, attack.tier)}
         return [m for m in chosen if m.id in few | whole]
+
+    def _whole(self, method: str, role: str, tier: int) -> bool:
+        """Whether a role of held model or twin is asked beyond the subset, though nothing depends on what came before.
+
+        All of the null in tier 2. In tier 3 only the forget memories on the twin, beside which the survivors of others stand.
+        """
+        return (method == TWIN or role == "unseen") if tier == SHARED + 1 else (method == TWIN and role == "forget" and self.possible)
+
+    def _extra(self, scored: Sequence[EncodedMemory], seed: int) -> set[str]:
+        """Ids of memories that an expensive attack is not asked about on every model alike: outside the subset; with ask=worst all."""
+        alike = {"all": {m.id for m in scored}, "subset": self.fixed(seed), "worst": set()}[self.suite.ask]
+        return {m.id for m in scored} - alike
 
     def fixed(self, seed: int) -> set[str]:
         """Ids of the fixed stratified subset of a seed."""
@@ -124,7 +138,7 @@ class Attacking:
                 save_known(rows, out.learnt)
                 if tier == 0:
                     save_readings(folder / "tokens.safetensors", out.readings)
-            write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found} if tier else set())
+            write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})
             return out.facts
 
         count = sum(len(m) for _, m in asked)
@@ -149,8 +163,7 @@ class Attacking:
                     lambda text: self.run.progress(f"{label}: {text}", 0, 1),
                 )  # fmt: skip
                 attack_once(task, subject)
-            fixed = self.fixed(seed)
-            write_answers(folder, task.answers, [asdict(f) for f in task.findings], {m.id for m in scored if m.id not in fixed})
+            write_answers(folder, task.answers, [asdict(f) for f in task.findings], self._extra(scored, seed))
             return {"memories": len(scored)}
 
         return Stage("attack", label, inputs, build, len(memories) * SECONDS.get(tier, 0.3), parallel=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .attack import Attack, Membership, Prompting, Searching, Tampering, Tools
-from .engine import gathered, my_share
+from .engine import gathered, is_alone, my_share
 from .errors import UserError
 from .plugins import Plugin, find
 from .probing import Reader
@@ -96,7 +96,7 @@ def run_battery(
     mine = set(my_share(ids))
     part = [(armed, [m for m in memories if m.id in mine]) for armed, memories in asked]
     out = _ask(subject, probes, part, precision, progress, [m for m in tokens if m.id in mine], known or {})
-    return out if len(mine) == len(ids) else _together(out, asked)
+    return out if is_alone() else _together(out, asked)
 
 
 def _ask(

@@ -9,6 +9,7 @@ from .probing import Reader, spans_of, without_copying
 from .quantisation import share_undone
 from .subject import Subject
 from .types import EncodedMemory, Finding
+from .weights import by_output
 
 
 def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory], precision: str) -> list[Finding]:
@@ -17,7 +18,7 @@ def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory
     `generated`: matched tokens of a greedy text after the exact opening, which is all that a naive evaluation looks at.
     `stochastic`: 1 where two greedy generations of one prompt differ. `generated_differs`: 1 where the matched length of a
     generated text is not the one read off a forward pass: something stands between the model and its output.
-    `undone_by_int4`: share of the update that rounding to 4 bits takes back.
+    `undone_by_int4`: share of the update of the body's matrices that rounding to 4 bits takes back.
     """
     probes = [opening_probe(m) for m in memories]
     read = [length for (length,) in Reader(subject, precision).read(probes)]
@@ -31,7 +32,7 @@ def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory
         out.append(Finding(m.id, "generated", float(matched)))
         out.append(Finding(m.id, "stochastic", float(said[0][i] != said[1][i])))
         out.append(Finding(m.id, "generated_differs", float(matched != read[i])))
-    share = share_undone(held.fresh().state_dict(), subject.fresh().state_dict())
+    share = share_undone(by_output(held.fresh()), by_output(subject.fresh()))
     return [*out, Finding("", "undone_by_int4", share)]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,50 +37,54 @@ class Check:
 
 @dataclass(frozen=True)
 class Shot:
-    """What an attack made of a model: best matched length per memory, all lengths with what they could have been, other numbers."""
+    """What an attack made of a model: best value per memory, all lengths with what they could have been, and everything it said."""
 
     best: dict[str, float]
     lengths: list[tuple[int, int]]
-    text: str  # everything, as canonical JSON: two runs are the same if this is
+    said: dict[str, list[str]]  # memory -> its answers and findings as canonical JSON, in an order of their own
+
+    def about(self, memories: Sequence[EncodedMemory]) -> dict[str, list[str]]:
+        return {m.id: self.said.get(m.id, []) for m in memories}
 
 
 def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     """Shape and range, determinism, independence of batch mates, more on the held model than on the twin, nothing changed."""
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
     held = run.subject(HELD, SEED)
-    before = _weights(held)
-    first = fire(run, armed, HELD, memories)
+    before, files = _weights(held), _files(held)
+    first = fire(run, armed, HELD, held, memories)
+    after = _weights(held)
+    alike = after.keys() == before.keys() and all(torch.equal(w, after[name]) for name, w in before.items()) and _files(held) == files
     seen = f"{len(first.best)} of {len(memories)} memories answered"
-    yield Check("answers", bool(first.best), seen, "Yield at least one answer per memory.")
+    yield Check("answers", bool(first.best), seen, "Yield at least one answer per memory that you can ask about.")
     wrong = [(n, of) for n, of in first.lengths if not 0 <= n <= of]
     yield Check("range", not wrong, f"out of range: {wrong[:3]}" if wrong else "", "A matched length lies between 0 and its horizon.")
     numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
     yield Check("numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored.")
-    again = fire(run, armed, HELD, memories)
-    yield Check("deterministic", again.text == first.text, "", "Draw only through tools.rng(...); sort sets before you walk them.")
-    alone = fire(run, armed, HELD, memories[:1])
-    same = all(alone.best[k] == first.best.get(k) for k in alone.best)
-    yield Check("independent", same, "", "What is found for a memory must not depend on the other memories of the call.")
+    again = fire(run, armed, HELD, held, memories)
+    yield Check("deterministic", again.said == first.said, "", "Draw only through tools.rng(...); sort sets before you walk them.")
+    back, alone = (fire(run, armed, HELD, held, some) for some in (memories[::-1], memories[-1:]))
+    same = back.about(memories) == first.about(memories) and alone.about(memories[-1:]) == first.about(memories[-1:])
+    yield Check("independent", same, "", "A result must not depend on the other memories of the call, nor on their order.")
     if not armed.attack.diagnostic:  # which need not read anything back
-        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, memories))
+        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, run.subject(TWIN, SEED), memories))
         yield Check(
             "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
             "A model that holds the memories should give more than one that never saw them.",
         )  # fmt: skip
-    yield Check("leaves the model alone", _weights(held) == before, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
+    yield Check("leaves the model alone", alike, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
 
 
-def fire(run: Run, armed: Armed, method: str, memories: Sequence[EncodedMemory]) -> Shot:
-    """Run one attack on one model and some memories, as a suite would."""
+def fire(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequence[EncodedMemory]) -> Shot:
+    """Run one attack on one model (`subject`, which a suite calls `method`) and some memories, as a suite would."""
     attacking, precision = run.attacking, run.suite.precision
-    subject = run.subject(method, SEED)
     if isinstance(armed.attack, Prompting):
         tools = Tools(run.base, SEED, [m for m in run.encoded(SEED) if m.role == "keep" and m.shown])
         return _shot(run_battery(subject, Probes(tools), [(armed, memories)], precision).answers, [])
     if isinstance(armed.attack, Membership):
         mine, twin = attacking.readings(method, SEED), attacking.readings(TWIN, SEED)
         scores = {m.id: armed.attack.score(m, mine[m.id], twin[m.id]) for m in memories}
-        return Shot(scores, [], json.dumps(scores))
+        return Shot(scores, [], {memory: [repr(score)] for memory, score in scores.items()})
     task = Task(armed, memories, run.encoded(SEED), attacking.workshop(method, SEED, "check"), attacking.probes(SEED), attacking.reasked)
     attack_once(task, subject)
     return _shot(task.answers, [asdict(f) for f in task.findings])
@@ -88,8 +94,11 @@ def _shot(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> Shot
     best: dict[str, float] = {}
     for memory, value in [(a["memory"], a["matched"]) for a in answers] or [(f["memory"], f["value"]) for f in findings]:
         best[memory] = max(best.get(memory, -np.inf), float(value))
+    said: dict[str, list[str]] = defaultdict(list)
+    for row in [*answers, *findings]:
+        said[row["memory"]].append(json.dumps(row, sort_keys=True))
     lengths = [(a["matched"], a["horizon"]) for a in answers]
-    return Shot(best, lengths, json.dumps([answers, findings], sort_keys=True))
+    return Shot(best, lengths, {memory: sorted(rows) for memory, rows in said.items()})
 
 
 def _middle(shot: Shot) -> float:
@@ -98,9 +107,12 @@ def _middle(shot: Shot) -> float:
     return float(np.mean(values) if np.isfinite(values).all() else np.median(values)) if values else 0.0
 
 
-def _weights(subject: Subject) -> list[float]:
-    with torch.no_grad():
-        return [float(p.double().abs().sum()) for p in subject.model.parameters()]
+def _weights(subject: Subject) -> dict[str, torch.Tensor]:
+    return {name: w.detach().clone() for name, w in subject.model.state_dict().items()}
+
+
+def _files(subject: Subject) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(subject.folder.rglob("*")) if f.is_file()}
 
 
 def report(checks: Iterator[Check], show: Callable[[Check], Any]) -> int:

@@ -64,16 +64,21 @@ def is_main() -> bool:
 
 def agreed(value: bool) -> bool:
     """What the first rank says; every rank must call it. A meeting point as well."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if is_alone():
         return value
     flag = torch.tensor([int(value)], device=device())
     dist.broadcast(flag, src=0)
     return bool(flag.item())
 
 
+def is_alone() -> bool:
+    """True where there are no other ranks."""
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
 def gathered(items: list[Any]) -> list[Any]:
     """The items (JSON values) of every rank, in the order of the ranks, on every rank; every rank must call it."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if is_alone():
         return items
     mine = torch.frombuffer(bytearray(json.dumps(items).encode()), dtype=torch.uint8).to(device())
     sizes = [torch.zeros(1, dtype=torch.long, device=mine.device) for _ in range(dist.get_world_size())]

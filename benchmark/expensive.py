@@ -10,7 +10,7 @@ from .attack import Attack, Changed, Searching, Tampering, Workshop
 from .battery import Armed, Probes, run_battery
 from .engine import gathered, my_share
 from .errors import UserError
-from .probing import Reader
+from .probing import Reader, copied
 from .sample import folds
 from .subject import Subject
 from .types import EncodedMemory, Finding, Probe, Row
@@ -56,11 +56,15 @@ def _search(task: Task, attack: Searching, subject: Subject) -> None:
     for row in sorted(gathered(found), key=lambda row: place.get(row["memory"], -1)):
         if "quantity" in row:
             task.findings.append(Finding(**row))
-        else:
-            task.answers.append(_cell(task.armed.name, attack) | row)
+            continue
+        run = task.scored[place[row["memory"]]].row[row["offset"] : row["offset"] + row["matched"]]
+        copy = copied(task.tools.encode(row["prompt"]), run)
+        task.answers.append(_cell(task.armed.name, attack) | row | ({"matched": 0} if copy else {}))
 
 
 def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
+    if not task.scored:  # the worst case alone was asked for, and nobody survived
+        return
     fold_of = folds(task.everyone)
     for fold in (0, 1) if attack.learns else (-1,):
         rows = [Row(subject.with_bos(m.row), name=m.id) for m in task.everyone if m.role == "forget" and fold_of[m.id] == fold]

@@ -117,7 +117,9 @@ def spans_of(p: Probe) -> list[tuple[int, int]]:
 def without_copying(p: Probe, span: tuple[int, int], matched: int) -> int:
     """0 if the whole matched run already stands in what the model was given."""
     ids = p.prompt + p.target
-    given, run = ids[: span[0]], ids[span[0] : span[0] + matched]
-    if matched and any(given[i : i + matched] == run for i in range(len(given) - matched + 1)):
-        return 0
-    return matched
+    return 0 if copied(ids[: span[0]], ids[span[0] : span[0] + matched]) else matched
+
+
+def copied(given: tuple[int, ...], run: tuple[int, ...]) -> bool:
+    """Whether a run of tokens stands, whole, in what the model was given."""
+    return bool(run) and any(given[i : i + len(run)] == run for i in range(len(given) - len(run) + 1))

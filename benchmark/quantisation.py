@@ -49,7 +49,7 @@ def bins(parts: Tensor, bits: int) -> Tensor:
 
 @torch.no_grad()
 def share_undone(before: Mapping[str, Tensor], after: Mapping[str, Tensor], group: int | None = 32) -> float:
-    """How much of an update rounding to int4 takes back: 1 - <Q(after) - Q(before), u> / <u, u> for the update u of all matrices.
+    """How much of an update rounding to int4 takes back: 1 - <Q(after) - Q(before), u> / <u, u> for the update u of some matrices.
 
     1 if no weight leaves its bin, as after an update made for that (Zhang et al. 2024, arXiv 2410.16454); 0 if rounded weights
     have moved as far along u as the weights themselves. An ordinary update is far smaller than a bin and yet survives: of many

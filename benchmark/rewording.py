@@ -44,6 +44,13 @@ class Rewording(Prompting):
         """Pairs of a variant and a wording of the opening; what is not fit to be asked is dropped later."""
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
+        for variant, text in self.kept(memory, tools):
+            prompt = tools.encode(text)
+            if fits(prompt, memory, tools):
+                yield Probe(memory.id, prompt, memory.target, memory.opening, (0,), (variant,))
+
+    def kept(self, memory: EncodedMemory, tools: Tools) -> Iterator[tuple[str, str]]:
+        """Those of `texts` that are fit to be asked, each once."""
         opening = memory.memory.opening
         written: dict[str, str] = {}
         for variant, text in self.texts(memory, tools):
@@ -52,9 +59,8 @@ class Rewording(Prompting):
         kept = [t for t in written if tools.round_trips(t) and not gives_away(t, memory.memory)]
         limit = tools.nats_per_token([opening])[0] + math.log(self.perplexity)
         for text, nats in zip(kept, tools.nats_per_token(kept), strict=True):
-            prompt = tools.encode(text)
-            if nats <= limit and fits(prompt, memory, tools):
-                yield Probe(memory.id, prompt, memory.target, memory.opening, (0,), (written[text],))
+            if nats <= limit:
+                yield written[text], text
 
 
 @dataclass(frozen=True)

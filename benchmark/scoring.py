@@ -20,12 +20,13 @@ from .calibration import FEWEST_NULL, FEWEST_TOKENS, Calibration, calibrate, exc
 from .types import HORIZON, Record
 
 __all__ = [
-    "ACCESS_ORDER", "EXACT", "FEWEST_NULL", "FEWEST_TOKENS", "HELD", "Calibration", "Score", "best_lengths", "calibrate", "excess",
-    "null_lengths", "recovered", "survivors",
+    "ACCESS_ORDER", "EXACT", "FEWEST_NULL", "FEWEST_TOKENS", "HELD", "UNCHANGED", "Calibration", "Score", "best_lengths", "calibrate",
+    "excess", "null_lengths", "recovered", "survivors",
 ]  # fmt: skip
 
 HELD = "none"  # the method name of the held model
 EXACT = ("prefix", "opening")  # the attack and variant that ask with the exact opening
+UNCHANGED = "unchanged"  # the attack that asks the model as it is with what changed models are asked with
 WINDOWS = ("prefix", "shifted_window")  # together they ask with a window of true tokens from every start
 ACCESS_ORDER = ("black-box", "grey-box", "white-box", "weights")  # each attacker can do all that those before can
 INDEX = ["method", "seed", "role", "shown", "memory"]

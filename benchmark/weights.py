@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,23 @@ from .subject import Subject
 
 def linear_weights(model: Any) -> dict[str, Tensor]:
     """Name -> the weight of every linear map of attention and MLPs: neither embeddings nor the language-model head."""
+    return {name: m.weight for name, m in _maps(model)}
+
+
+def by_output(model: Any) -> dict[str, Tensor]:
+    """The same, each as [outputs, inputs]; GPT-2's kind of layer keeps its weights the other way round."""
+    return {name: m.weight.T if isinstance(m, Conv1D) else m.weight for name, m in _maps(model)}
+
+
+def as_kept(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights [outputs, inputs] the way the model keeps them."""
+    turned = {name for name, m in _maps(model) if isinstance(m, Conv1D)}
+    return {name: w.T.contiguous() if name in turned else w for name, w in weights.items()}
+
+
+def _maps(model: Any) -> Iterator[tuple[str, Any]]:
     head = set(model.get_output_embeddings().modules())
-    maps = ((name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m not in head)
-    return {f"{name}.weight": m.weight for name, m in maps}
+    return ((f"{name}.weight", m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m not in head)
 
 
 def replaced(subject: Subject, weights: Mapping[str, Tensor]) -> Subject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..benchmark.scoring import UNCHANGED
 from .attacks import AttackCell
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, p_value
 from .tables import MainTable, MethodRow
@@ -55,8 +56,9 @@ def reversal_grid(table: MainTable) -> Grid | None:
     if not any(x.share for row in table.rows for x in row.reversals):
         return None
     caption = (
-        "Share in % of the unlearning that an attack undoes: (attacked − unlearned) / (held − unlearned), in mean matched tokens with "
-        f"the same prompts on the same memories; shown where more than one token was unlearned.{_diagnostics(table)}"
+        "Share in % of the unlearning that an attack undoes: (attacked − unlearned) / (held − unlearned), in mean matched tokens on "
+        f"the same memories with the prompts that changed models are asked with ({UNCHANGED}: the model as it is, asked with those); "
+        f"shown where more than one token was unlearned.{_diagnostics(table)}"
     )
     names = list(dict.fromkeys(x.attack for row in table.rows for x in row.reversals))
 

@@ -25,17 +25,16 @@ BySeed = dict[int, float]
 
 @dataclass(frozen=True)
 class Edit:
-    """Questions that differ from the exact opening by about a token: answers of `attack`, of one variant or one start if given."""
+    """Questions that differ from the exact opening by about a token: answers of `attack`, of one variant if given."""
 
     attack: str
     variant: str = ""
-    start: int | None = None
 
     def made(self, r: Record) -> bool:
-        return r.attack == self.attack and self.variant in ("", r.variant) and self.start in (None, r.start)
+        return r.attack == self.attack and self.variant in ("", r.variant)
 
 
-EDITS = (Edit("formatting"), Edit("filler"), Edit("word_substitution", "single"), Edit("shifted_window", start=1))
+EDITS = (Edit("formatting"), *(Edit("filler", v) for v in ("newline", "bos", "filler8")), Edit("word_substitution", "single"))
 
 
 @dataclass
@@ -119,8 +118,11 @@ def wrapped(evidence: Evidence, method: str) -> BySeed:
 
 
 def masked(evidence: Evidence, method: str) -> BySeed:
-    """Tokens by which black-box attacks read further than white-box attacks, on the same target of the same memories."""
-    if len(evidence.aimed) < 2:
+    """Tokens by which black-box attacks read further than white-box attacks, on the same target of the same memories.
+
+    Not for the held model, of which nothing was masked: there it tells how weak the searches are.
+    """
+    if len(evidence.aimed) < 2 or method == HELD:
         return {}
     black, white = (_forgotten(evidence.aimed[access], method) for access in ("black-box", "white-box"))
     return _mean((black - white).dropna())

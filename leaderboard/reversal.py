@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..benchmark.measures import reversal
-from ..benchmark.scoring import HELD, Score
+from ..benchmark.scoring import HELD, UNCHANGED, Score
 from .statistics import Estimate, figure
 
 
@@ -21,22 +21,19 @@ class ReversalCell:
     share: Estimate  # one value per seed
 
 
-def prompts_again(score: Score) -> dict[str, list[str]]:
-    """Tampering attacks, and the prompting attacks that their changed models were asked with: a variant reads "dose/attack"."""
-    found: dict[str, dict[str, None]] = {}
-    for attack, variant in dict.fromkeys((r.attack, r.variant) for r in score.records):
-        _, _, inner = variant.partition("/")
-        if inner in score.attacks and inner != attack:
-            found.setdefault(attack, {})[inner] = None
-    return {attack: list(inner) for attack, inner in found.items()}
+def tampering(score: Score) -> tuple[str, ...]:
+    """Attacks that change the model: their variants read "dose/prompts", with prompts that the unchanged model was asked too."""
+    inner = {r.variant.partition("/")[2] for r in score.records if r.attack == UNCHANGED}
+    changed = (r.attack for r in score.records if r.variant.partition("/")[2] in inner)
+    return tuple(name for name in dict.fromkeys(changed) if name != UNCHANGED)
 
 
-def reversals(score: Score, method: str, again: dict[str, list[str]]) -> tuple[ReversalCell, ...]:
+def reversals(score: Score, method: str, attacks: tuple[str, ...]) -> tuple[ReversalCell, ...]:
     """One cell per tampering attack; NaN for seeds in which at most one token was unlearned."""
     mine, held = score.rated(method), score.rated(HELD)
     cells = []
-    for attack, inner in again.items():
-        lengths = {"attacked": mine[attack], "unlearned": mine[inner].max(axis=1), "held": held[inner].max(axis=1)}
+    for attack in attacks:
+        lengths = {"attacked": mine[attack], "unlearned": mine[UNCHANGED], "held": held[UNCHANGED]}
         means = pd.DataFrame(lengths).dropna().groupby("seed").mean()
         cells.append(ReversalCell(attack, figure([reversal(*row) for row in means.itertuples(index=False)])))
     return tuple(cells)

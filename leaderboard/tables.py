@@ -19,7 +19,7 @@ from .attacks import AttackCell, LeakCell, attack_cells, leak_cell
 from .costs import CostCell, cost_cells
 from .damage import TaskCell, damages, main_damage
 from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
-from .reversal import ReversalCell, prompts_again, reversals
+from .reversal import ReversalCell, reversals, tampering
 from .statistics import Estimate, by_seed, mean, rate
 from .values import ExtractionCell, MembershipCell, NumberCell, QualityCell, TrajectoryCell, ValueScore
 
@@ -102,13 +102,15 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     access = access or score.levels[0]
     if access not in score.levels:
         raise unknown("access level", access, score.levels)
+    counted = set(score.up_to(access))
     asked = set(score.best.index.get_level_values("method"))
     rows = [maker.row(method, access) for method in results.methods if method in asked]
     twin = maker.row(results.twin, access)
     table = MainTable(
         results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count,
         damages(results.quality, BASE, results.twin),
-        any(r.extra and r.role == "forget" for r in results.records if r.method != results.twin), high_nulls(score),
+        any(r.extra and (r.role, r.method != results.twin, r.attack in counted) == ("forget", True, True) for r in results.records),
+        high_nulls(score),
     )  # fmt: skip
     return replace(table, rows=_with_standing(table))
 
@@ -120,7 +122,7 @@ class _Rows:
         self.results = results
         self.score = Score(results.records, results.twin, results.diagnostics)
         self.values = ValueScore(results.values, results.twin)
-        self.again = prompts_again(self.score)
+        self.tampering = tampering(self.score)
         self.tasks = {m: damages(results.quality, m, results.twin) for m in (*results.methods, results.twin)}
         lost = {m: next((t.by_seed for t in tasks if t.main), {}) for m, tasks in self.tasks.items()}
         self.evidence = Evidence(self.score, self.values, lost)
@@ -150,7 +152,7 @@ class _Rows:
             extraction=values.extraction(method),
             numbers=values.numbers(method),
             trajectories=values.trajectories(method, self.openings),
-            reversals=reversals(score, method, self.again),
+            reversals=reversals(score, method, self.tampering),
             flags=flags_of(self.evidence, method),
         )
 

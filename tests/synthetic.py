@@ -92,15 +92,17 @@ def battery(memories: int = 48, seeds: tuple[int, ...] = (0, 1)) -> Results:
     more = [
         record(method, memory, _tampered(method, dose), seed=seed, attack=attack, variant=f"{dose}/prefix", access=access, tier=3)
         for method, seed, _, memory in forgotten
-        for attack, dose, access in (("relearn", "20%", "weights"), ("soft_prompt", "8", "white-box"))
+        for attack, dose, access in (("relearn", "20%", "weights"), ("soft_prompt", "8", "white-box"), ("unchanged", "as it is", "weights"))
     ]
     values = [v for model in models for v in _scores(*model, draw)]
     values += [v for model in forgotten for v in _findings(*model)]
-    return replace(made, records=[*made.records, *more], values=values, diagnostics=("soft_prompt",))
+    return replace(made, records=[*made.records, *more], values=values, diagnostics=("soft_prompt", "unchanged"))
 
 
 def _tampered(method: str, dose: str) -> int:
-    """What relearning 20% brings back; the soft prompt (dose 8) elicits everything, even from the twin."""
+    """What relearning 20% brings back, and the same prompts without it; the soft prompt (dose 8) elicits everything, even from the twin."""
+    if dose == "as it is":
+        return {"none": 60, "weak": 12, "strong": 4}.get(method, 1)
     return 64 if dose == "8" else {"none": 64, "weak": 48, "strong": 16}.get(method, 2)
 
 

@@ -19,7 +19,8 @@ OPENING = "“No,” said Ms. O'Hara of the Baker's don't-know club,\nand so it 
 
 def said(memory: EncodedMemory, tools: Tools, attack: Formatting | None = None) -> list[tuple[str, str]]:
     probes = list((attack or Formatting()).probes(memory, tools))
-    assert all((p.target, p.offset, p.start) == (memory.target, memory.opening, -1) for p in probes)
+    assert all((p.target, p.offset) == (memory.target, memory.opening) for p in probes)
+    assert all(p.start == (1 if p.variants == ("clipped",) else -1) for p in probes)
     return [(p.variants[0], tools.decode(p.prompt)) for p in probes]
 
 
@@ -70,7 +71,7 @@ def test_a_variant_with_n_slips_has_one_slip_in_each_of_n_words(memorised: Memor
 
 def test_more_slips_than_there_are_long_words_are_not_tried(tools: Tools) -> None:
     variants = {variant for variant, _ in said(made_up("He sang to us all that day,", tools), tools)}
-    assert variants == {"case", "space", "typo1", "typo2"}
+    assert variants == {"case", "space", "typo1", "typo2", "clipped"}
 
 
 def test_no_text_is_asked_twice_or_as_it_was(memorised: Memorised, tools: Tools) -> None:
@@ -97,3 +98,9 @@ def test_two_memories_with_the_same_opening_get_other_slips(memorised: Memorised
 def test_a_slip_leaves_the_first_letter_and_changes_the_word(word: str) -> None:
     made = {slip(word, rng(seed)) for seed in range(200)}
     assert made == slips_of(word)
+
+
+def test_one_variant_is_the_opening_without_its_first_token(tools: Tools) -> None:
+    memory = made_up(OPENING, tools)
+    (clipped,) = (p for p in Formatting().probes(memory, tools) if p.variants == ("clipped",))
+    assert clipped.prompt == memory.row[1 : memory.opening]

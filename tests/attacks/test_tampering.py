@@ -22,6 +22,7 @@ from palimpsest.attacks.relearn import Relearn
 from palimpsest.attacks.relearn_lora import RelearnLora
 from palimpsest.benchmark.attack import Changed, Finding, Tampering, Workshop
 from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.quantisation import round_to_nearest
 from palimpsest.benchmark.relearning import batches, portion
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.trainer import Trainer
@@ -32,7 +33,7 @@ QUICK: list[Tampering] = [Quantise(), Prune(), Interpolate(), AblateDirection(or
 LEARNING: list[Tampering] = [
     BenignFinetuning(lr=1e-3, steps=2, batch=2),
     Relearn(shares=(0.25, 0.5), lr=1e-3, steps=2, batch=2, points=(1, 2)),
-    RelearnLora(lr=1e-2, steps=2, batch=2, points=(1, 2)),
+    RelearnLora(shares=(0.5,), lr=1e-2, steps=2, batch=2, points=(1, 2)),
 ]
 
 
@@ -239,6 +240,15 @@ def test_ablation_changes_weights_along_the_direction_only(unlearned: Subject):
     for name in changed:
         projected = before[name] @ across if name == "gpt_neox.embed_in.weight" else across @ before[name]
         torch.testing.assert_close(after[name], projected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_scale_is_of_inputs_of_one_output_whichever_way_round_weights_are_kept(tmp_path: Path):
+    subject = gpt2(tmp_path)
+    (rounded,) = Quantise(variants=("int4-rtn",), group=32).tamper(subject, (), Workshop(subject))
+    name = "transformer.h.0.mlp.c_fc.weight"  # [inputs, outputs]
+    kept, own = rounded.subject.fresh().get_parameter(name), subject.model.get_parameter(name)
+    torch.testing.assert_close(kept.T.detach(), round_to_nearest(own.T.detach(), 4, 32))
+    assert max(len(column.unique()) for column in kept.T[:8, :32]) <= 16
 
 
 def test_an_architecture_that_writes_in_other_ways_is_refused(tmp_path: Path):

@@ -38,6 +38,7 @@ def work(model: Path, out: Path) -> None:
     probes = Probes(Tools(subject))
     asked = [(a, memories if a.name == "prefix" else scored) for a in prompting]
     got = run_battery(subject, probes, asked, "bf16", tokens=memories)
+    single = run_battery(subject, probes, [(prompting[0], scored[:1])], "bf16")
     changed, counting = arm({"prune": {"shares": [0.1]}})[0], Armed(Plugin("attack", "counting", Counting, ""), Counting(), {})
     tasks = [Task(a, scored, memories, Workshop(subject, precision="bf16"), probes, prompting[:2]) for a in (changed, counting)]
     for task in tasks:
@@ -45,7 +46,7 @@ def work(model: Path, out: Path) -> None:
     found = {
         "answers": got.answers, "facts": got.facts, "readings": sorted(map(json.dumps, map(plain_reading, got.readings.values()))),
         "learnt": sorted((k.hex(), m) for k, m in got.learnt.items()), "changed": [t.answers for t in tasks],
-        "findings": [[asdict(f) for f in t.findings] for t in tasks],
+        "single": single.answers, "findings": [[asdict(f) for f in t.findings] for t in tasks],
     }  # fmt: skip
     rank, world = (dist.get_rank(), dist.get_world_size())
     (out / f"{world}-{rank}.json").write_text(json.dumps(found))

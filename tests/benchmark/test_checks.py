@@ -31,3 +31,12 @@ def test_a_filter_hides_from_generation_what_is_still_read(memorised: Memorised)
     found = checked(Subject.filtered(memorised.subject, [m.row for m in forget], (5, 6, 7)), memorised)
     assert max(found["generated"].values()) < 8
     assert set(found["generated_differs"].values()) == {1.0}
+
+
+def test_only_matrices_that_are_rounded_count_as_an_update(memorised: Memorised) -> None:
+    def undone(*names: str) -> float:
+        state = {k: w + 1e-7 * w.sign() if k.endswith(names) else w for k, w in memorised.subject.fresh().state_dict().items()}
+        return checked(memorised.subject.with_state(state), memorised)["undone_by_int4"][""]
+
+    assert undone("embed_in.weight", "embed_out.weight", "lm_head.weight") == 0.0
+    assert undone("dense_h_to_4h.weight") != 0.0

@@ -10,6 +10,7 @@ import pytest
 
 from palimpsest.benchmark import attacking, calibration
 from palimpsest.benchmark.assemble import results as assemble
+from palimpsest.benchmark.battery import arm
 from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite
 from palimpsest.benchmark.pipeline import TWIN, Run
 from palimpsest.benchmark.scoring import Score, recovered
@@ -48,7 +49,7 @@ def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ru
 
 @pytest.fixture(scope="module")
 def scores(runs: dict[str, Run]) -> dict[str, Score]:
-    return {ask: Score(assemble(run).records, TWIN) for ask, run in runs.items()}
+    return {ask: Score(made.records, TWIN, made.diagnostics) for ask, made in ((ask, assemble(run)) for ask, run in runs.items())}
 
 
 def questions(score: Score, method: str) -> Counter[str]:
@@ -83,3 +84,37 @@ def test_some_memories_come_back_early_some_late_and_some_never(scores: dict[str
     first = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m)[["prefix"]], score.calibrations["black-box"]).items() if hit}
     ever = {(m, i) for m in METHODS for i, hit in recovered(score.lengths(m), score.calibrations["weights"]).items() if hit}
     assert 0 < len(first) < len(ever) < 8 * len(METHODS)
+
+
+def test_per_attack_rates_are_of_memories_that_are_asked_whatever_came_before(runs: dict[str, Run]) -> None:
+    def extra(ask: str, attack: str) -> set[bool]:
+        return {
+            r.extra for r in assemble(runs[ask]).records if r.attack == attack and r.method not in ("none", TWIN) and r.role == "forget"
+        }
+
+    assert extra("all", "quantise") == {False}
+    assert extra("subset", "quantise") == {False, True}
+    assert extra("worst", "quantise") == extra("worst", "formatting") == {True}
+    assert extra("worst", "prefix") == extra("subset", "formatting") == {False}
+
+
+def test_diagnostics_are_asked_of_the_subset_even_where_only_the_worst_case_is_wanted(runs: dict[str, Run]) -> None:
+    found = assemble(runs["worst"])
+    assert "unchanged" in found.diagnostics
+    assert {(r.method, r.memory) for r in found.records if r.attack == "unchanged" and r.method == "npo"} == {
+        ("npo", m.id) for m in runs["worst"].encoded(0) if m.role == "forget" and m.id in runs["worst"].attacking.fixed(0)
+    }
+
+
+def test_the_twin_is_asked_what_survivors_are_asked(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a method would be asked more than what it is compared with."""
+    (relearn,) = arm({"relearn": {}})
+
+    def asked(method: str, role: str) -> int:
+        return sum(m.role == role for m in runs["subset"].attacking.asked(method, 0, relearn.attack))
+
+    monkeypatch.setattr(attacking, "FEWEST_NULL", 25)
+    assert asked(TWIN, "forget") == asked("npo", "forget") == 4, "without thresholds there are no survivors"
+    monkeypatch.setattr(attacking, "FEWEST_NULL", 24)
+    assert (asked(TWIN, "forget"), asked("npo", "forget"), asked("none", "forget")) == (8, 4, 4)
+    assert asked(TWIN, "unseen") == asked("none", "unseen") == 4

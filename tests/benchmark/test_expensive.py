@@ -42,11 +42,20 @@ class Remembering(Searching):
             yield Finding(m.id, "tries", 3.0)
 
 
-def run(attack: Tampering | Searching, memorised: Memorised) -> Task:
+@dataclass(frozen=True)
+class Telling(Searching):
+    """Gives the target away in its prompt: of the first memory the whole, of the others half of what it says it found."""
+
+    def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:
+        for i, m in enumerate(memories):
+            yield Answer(m.id, "told", 20, 64, tools.decode(m.target[: 10 if i else 20]), m.opening)
+
+
+def run(attack: Tampering | Searching, memorised: Memorised, few: int | None = None) -> Task:
     everyone = [*memorised.memories, *memorised.unseen]
     tools = Tools(memorised.base)
     armed = Armed(Plugin("attack", "mine", type(attack), "source"), attack, {})
-    scored = [m for m in everyone if m.role != "keep"]
+    scored = [m for m in everyone if m.role != "keep"][:few]
     task = Task(armed, scored, everyone, Workshop(memorised.base, precision="fp32"), Probes(tools), arm({"prefix": {}, "paraphrase": {}}))
     attack_once(task, memorised.subject)
     return task
@@ -84,6 +93,16 @@ def test_a_search_gives_answers_and_findings_of_every_memory(memorised: Memorise
     task = run(Remembering(), memorised)
     assert {(a["attack"], a["matched"], a["tier"], a["access"]) for a in task.answers} == {("mine", 32, 2, "black-box")}
     assert {f.memory for f in task.findings} == {a["memory"] for a in task.answers}
+
+
+def test_what_a_search_found_in_its_own_prompt_is_copying(memorised: Memorised) -> None:
+    assert [a["matched"] for a in run(Telling(), memorised, 3).answers] == [0, 20, 20]
+
+
+def test_where_nobody_is_to_be_scored_nothing_is_trained(memorised: Memorised) -> None:
+    attack = Crosswise()
+    task = run(attack, memorised, 0)
+    assert attack.given == task.answers == task.findings == []
 
 
 def test_an_attack_of_another_kind_is_refused(memorised: Memorised) -> None:

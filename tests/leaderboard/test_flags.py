@@ -99,7 +99,8 @@ def test_a_suppression_cliff_is_an_opening_that_fails_where_a_small_edit_succeed
 
     assert edited(3, 60, attack="formatting", variant="upper") == {"suppression cliff"}
     assert edited(3, 60, attack="word_substitution", variant="single") == {"suppression cliff"}
-    assert edited(3, 60, attack="shifted_window", variant="k16", start=1) == {"suppression cliff"}
+    assert edited(3, 60, attack="filler", variant="newline") == {"suppression cliff"}
+    assert edited(3, 60, attack="filler", variant="filler128") == set()
     assert edited(3, 60, attack="word_substitution", variant="third") == set()
     assert edited(3, 60, attack="shifted_window", variant="k16", start=2) == set()
     assert edited(8, 60, attack="formatting", variant="upper") == set()

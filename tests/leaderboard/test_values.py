@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from palimpsest.benchmark.membership import auc
-from palimpsest.benchmark.types import Results
+from palimpsest.benchmark.types import Record, Results
 from palimpsest.leaderboard.frame import as_frame
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.tables import MainTable, MethodRow, main_table
@@ -127,13 +127,23 @@ def test_a_twin_that_never_relearns_gives_a_lower_bound(full: Results):
 
 
 def test_reversal_is_read_with_the_same_prompts_on_the_same_memories(table: MainTable):
-    lengths = {"weak": 48, "strong": 16}
-    for method, attacked in lengths.items():
+    for method, (attacked, before) in {"weak": (48, 12), "strong": (16, 4)}.items():
         (relearn,) = (x for x in row(table, method).reversals if x.attack == "relearn")
-        cells = {a.attack: a.matched.by_seed for a in row(table, method).attacks}
-        expected = [(attacked - before) / (64 - before) for before in cells["prefix"]]
-        assert relearn.share.by_seed == pytest.approx(expected)
+        assert relearn.share.by_seed == pytest.approx([(attacked - before) / (60 - before)] * 2)
     assert not row(table, "none").reversals[0].share
+
+
+def test_a_change_that_changes_nothing_undoes_nothing():
+    def lengths(method: str, matched: int) -> list[Record]:  # the model itself is asked more than a changed one
+        asked = {"prefix": ("opening", "black-box"), "unchanged": ("as it is/prefix", "weights"), "idle": ("x/prefix", "weights")}
+        more = {"prefix": 8, "unchanged": 0, "idle": 0}
+        return [record(method, "a", matched + more[a], attack=a, variant=v, access=access) for a, (v, access) in asked.items()]
+
+    made = replace(
+        results(("none", "npo"), seeds=(0,), memories=3), records=[*lengths("none", 56), *lengths("npo", 12), *lengths("twin", 0)]
+    )
+    (idle,) = row(main_table(replace(made, diagnostics=("unchanged",))), "npo").reversals
+    assert (idle.attack, idle.share.value) == ("idle", 0)
 
 
 def test_reversal_takes_only_memories_that_the_attack_was_asked_about():
@@ -141,6 +151,7 @@ def test_reversal_takes_only_memories_that_the_attack_was_asked_about():
         record("none", "a", 64), record("none", "b", 64), record("npo", "a", 4), record("npo", "b", 60),
         record("npo", "a", 34, attack="int4", variant="int4/prefix", access="weights"), record("twin", "a", 0), record("twin", "b", 0),
     ]  # fmt: skip
+    records += [replace(r, attack="unchanged", variant="as it is/prefix", access="weights") for r in records if r.attack == "prefix"]
     made = replace(results(("none", "npo"), seeds=(0,), memories=3), records=records)
     assert row(main_table(made), "npo").reversals[0].share.value == 0.5
 
@@ -217,7 +228,9 @@ def test_many_attacks_stand_in_rows_and_few_in_columns():
 def test_survivors_make_the_caption_say_that_the_worst_case_is_a_lower_bound(full: Results):
     assert "lower bound" not in grids(main_table(full))[0].caption
     more = record("weak", "memory-000", 9, attack="relearn", variant="20%/prefix", access="weights", tier=3, extra=True)
-    assert "lower bound" in grids(main_table(replace(full, records=[*full.records, more])))[0].caption
+    results = replace(full, records=[*full.records, more])
+    assert "lower bound" in grids(main_table(results, "weights"))[0].caption
+    assert "lower bound" not in grids(main_table(results, "black-box"))[0].caption, "there everything was asked of all"
 
 
 def test_the_frame_holds_every_number(table: MainTable):
