@@ -1,4 +1,4 @@
-"""What an attack is. There are four bases, and none lets an attack grade itself.
+"""What an attack is. There are four bases; only a searching attack reports lengths of its own.
 
 `Prompting` writes probes and never touches the model; `Membership` turns what one pass says about each token into a
 score; `Searching` has a loop of its own; `Tampering` changes the model, and the battery asks the changed model again.

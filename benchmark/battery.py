@@ -15,7 +15,8 @@ from .readings import plain_reading, reading_from
 from .subject import Subject
 from .types import EncodedMemory, Probe, TokenReading
 
-BASES = (Prompting, Membership, Searching, Tampering)
+TIERS = {Prompting: (0, 1), Membership: (0,), Searching: (2, 3), Tampering: (2, 3)}
+BASES = tuple(TIERS)
 Asked = Sequence[tuple["Armed", Sequence[EncodedMemory]]]  # which attack is asked about which memories
 
 
@@ -45,6 +46,10 @@ def arm(attacks: Mapping[str, dict[str, Any]]) -> list[Armed]:
         attack = plugin.make(given)
         if not isinstance(attack, BASES):
             raise UserError(f"attack {name}: {type(attack).__name__} should derive from one of {', '.join(b.__name__ for b in BASES)}.")
+        base = next(b for b in BASES if isinstance(attack, b))
+        if attack.tier not in TIERS[base]:
+            tiers = " or ".join(map(str, TIERS[base]))
+            raise UserError(f"attack {name} is of tier {attack.tier}: a {base.__name__} attack is of tier {tiers}.")
         armed.append(Armed(plugin, attack, given))
     return sorted(armed, key=lambda a: a.attack.tier)
 

@@ -1,6 +1,6 @@
 """What counts as recovered: thresholds from the matched lengths of attacks where nothing was held.
 
-Tables have one row per unit (a memory on a model) and one column per attack. DESIGN.md, "Score", gives the reasons.
+Tables have one row per unit (a memory on a model) and one column per attack. docs/metrics.md, "Score", gives the reasons.
 """
 
 # pandas annotates most results as "frame or series or scalar", which no narrowing can follow.

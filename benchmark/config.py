@@ -82,7 +82,9 @@ class Suite:
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasked: dict[str, dict[str, Any]] = field(default_factory=dict)  # what changed models are asked; empty: the attacks of tiers 0 and 1
+    reasked: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # what changed models are asked; empty: the suite's own black-box attacks of tiers 0 and 1
     ask: str = "subset"  # in tiers 2 and 3: the fixed subset and survivors; "all": everything; "worst": survivors only, from tier 1 on
     subset: int = 32  # memories per role that every model is asked about in tiers 2 and 3
     quality: QualityConfig = field(default_factory=QualityConfig)

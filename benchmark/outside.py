@@ -47,6 +47,10 @@ def attack_model(
         raise UserError(f"palimpsest attack asks prompting attacks only, not {', '.join(later)}; the others need a suite.")
     probes = Probes(Tools(subjects.get("reference", subjects["model"])))
     count = sum(len(probes.of(a, encoded)) for a in armed)
+    if not count:
+        raise UserError(
+            f"{', '.join(attacks)}: none of these attacks has a question about these memories (paraphrase, for one, needs paraphrases)."
+        )
     console.print(f"{len(encoded)} memories, rows of {length} tokens, {count:,} probes per model.")
     frames = []
     for name in track(subjects, description="asking", console=console, disable=not console.is_terminal):

@@ -1,6 +1,6 @@
 """From matched lengths to leak: the best match per attack, the null, who survives, and what comes back at each access level.
 
-Everything here is pure and works on records alone. DESIGN.md, "Score", gives the reasons.
+Everything here is pure and works on records alone. docs/metrics.md, "Score", gives the reasons.
 """
 
 # pandas annotates most results as "frame or series or scalar", which no narrowing can follow.

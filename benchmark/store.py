@@ -1,4 +1,4 @@
-"""The content-addressed store: a stage's folder is named by the hash of everything it reads, and existence means done."""
+"""The content-addressed store: a stage's folder is named by the hash of its inputs, and existence means done."""
 
 from __future__ import annotations
 

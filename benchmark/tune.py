@@ -1,6 +1,6 @@
 """Fair tuning: the same number of trials, the same training tokens per trial and the same rule for every method.
 
-The rule, fixed beforehand, sees only the exact opening and bits per byte. Among the trials whose bits per byte are at most
+The rule, sees only the exact opening and bits per byte. Among the trials whose bits per byte are at most
 BUDGET over the retrained twin's, on the *validation* half of the quality documents, take the lowest share of memories that
 come back whole, then the shortest mean matched length, then the least damage. No attack that ranks methods is ever asked,
 and the roles are those of a partition that no table uses.

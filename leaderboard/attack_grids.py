@@ -7,7 +7,7 @@ from typing import Any
 
 from ..benchmark.scoring import UNCHANGED
 from .attacks import AttackCell
-from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, p_value
+from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, number, p_value
 from .tables import MainTable, MethodRow
 
 Reader = Callable[[MethodRow], Cell]
@@ -49,6 +49,27 @@ def recovered_grid(table: MainTable) -> Grid | None:
     )
     columns = {name: _by_attack(name, lambda a: cell(a.recovered, 100, note=p_value(a.recovered_p))) for name in _attacks(table)}
     return _grid(table, "recovered", "What each attack recovers", caption, columns, twin=True)
+
+
+def threshold_grid(table: MainTable) -> Grid | None:
+    """What a match must exceed to count, attack by attack; None where no attack is calibrated."""
+    possible = {level: c for level, c in table.calibrations.items() if c.possible}
+    if not possible:
+        return None
+    levels = "; ".join(f"{a} τ {number(c.tau)}, {c.size} values, {number(100 * c.false_positives)}%" for a, c in possible.items())
+    caption = (
+        "Tokens. q: what 99% of the matches reach at most where nothing was held. A memory counts as recovered by an attack if it matched "
+        "more than the limit of an access level, its q + τ and at least 7; levels above an attack's own have limits of their own. "
+        f"τ, null values and measured false positives of the levels: {levels}."
+    )
+    columns = [f"limit, {level}" for level in possible]
+    rows = []
+    for attack, level in {a.attack: a.access for row in (table.twin, *table.rows) for a in row.attacks}.items():
+        limits = [number(c.threshold(attack)) if attack in c.quantiles else MISSING for c in possible.values()]
+        quantile = next((c.quantiles[attack] for c in possible.values() if attack in c.quantiles), None)
+        if quantile is not None:
+            rows.append(GridRow([Cell(attack), Cell(level), Cell(number(quantile)), *map(Cell, limits)]))
+    return Grid("thresholds", "What counts as recovered", caption, ["Attack", "Access", "q", *columns], rows)
 
 
 def reversal_grid(table: MainTable) -> Grid | None:

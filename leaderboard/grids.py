@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..benchmark.calibration import FEWEST_NULL
-from .attack_grids import attack_grid, gain_grid, recovered_grid, reversal_grid
+from .attack_grids import attack_grid, gain_grid, recovered_grid, reversal_grid, threshold_grid
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, listed, number, p_value
 from .costs import QUANTITIES, CostCell
 from .flags import COLLAPSED, HIGH_NULL
@@ -24,7 +24,7 @@ def grids(table: MainTable) -> list[Grid]:
     if len(table.calibrations) > 1:
         found.append(_access_grid(table))
     found += [attack_grid(table), gain_grid(table)]
-    makers = (recovered_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid)
+    makers = (recovered_grid, threshold_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid)
     found += [grid for make in makers if (grid := make(table)) is not None]
     if any(len(row.tasks) > 1 for row in table.rows):
         found.append(_task_grid(table))
@@ -113,7 +113,8 @@ def _access_grid(table: MainTable) -> Grid:
     left_out = {level: c.left_out for level, c in table.calibrations.items() if c.possible and c.left_out}
     caption = (
         "Each attacker has the attacks of its own level and of all weaker ones, and thresholds of its own. Leak in % where the null "
-        "of the level allows it, else raw excess over the twin in tokens; p: exact McNemar test against the twin on the same memories."
+        "of the level allows it, else raw excess over the twin in tokens; p: exact McNemar test against the twin on the same memories; "
+        "then, beside a leak, the raw excess."
         + "".join(f" Left out of {level} for too few null values: {', '.join(names)}." for level, names in left_out.items())
     )
     columns: dict[str, Reader] = {"Method": name_cell}
@@ -122,7 +123,8 @@ def _access_grid(table: MainTable) -> Grid:
 
         def read(row: MethodRow, i: int = i, leaks: bool = leaks) -> Cell:
             found = row.leaks[i]
-            return cell(found.leak, 100, note=p_value(found.p)) if leaks else cell(found.excess, note=p_value(found.p))
+            raw = f"{number(found.excess.value)} tokens"
+            return cell(found.leak, 100, note=f"{p_value(found.p)}, {raw}") if leaks else cell(found.excess, note=p_value(found.p))
 
         columns[f"{level}, {'%' if leaks else 'tokens'}"] = read
     return _grid(table, "access", "By access of the attacker", caption, columns)

@@ -85,7 +85,7 @@ def test_the_attack_tutorial_runs_and_the_battery_accepts_its_probes(unpacked: P
     assert written == Probes(tools).of(armed[0], memories)
 
 
-@pytest.mark.parametrize("name", ["surprise.py:Surprise", "restart.py:Restart", "noise.py:Noise"])
+@pytest.mark.parametrize("name", ["surprise.py:Surprise", "greedy.py:Greedy", "noise.py:Noise"])
 def test_the_attacks_of_the_other_bases_run_and_give_more_on_a_model_that_has_memorised(
     name: str, unpacked: Path, memorised: Memorised
 ) -> None:

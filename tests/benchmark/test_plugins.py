@@ -161,3 +161,9 @@ def test_an_attack_that_writes_no_probes_cannot_be_armed(tmp_path: Path) -> None
     text = ATTACK.replace("Prompting", "Attack")
     with pytest.raises(UserError, match="Forget should derive from one of Prompting, Membership"):
         arm({str(write(tmp_path, text)): {}})
+
+
+def test_an_attack_of_a_tier_that_its_base_does_not_have_is_refused(tmp_path: Path) -> None:
+    text = ATTACK + "\nForget.tier = 2\n"
+    with pytest.raises(UserError, match="is of tier 2: a Prompting attack is of tier 0 or 1"):
+        arm({str(write(tmp_path, text)): {}})

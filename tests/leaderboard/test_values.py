@@ -214,6 +214,18 @@ def test_recovered_shares_are_shown_where_the_null_allows_thresholds():
     assert "recovered" in [g.key for g in grids(table)]
 
 
+def test_every_threshold_is_shown_with_what_it_comes_from():
+    table = main_table(results(bits={"weak": 1.05}, access={"shifted_window": "white-box"}))
+    shown = next(g for g in grids(table) if g.key == "thresholds")
+    black, white = (table.calibrations[level] for level in ("black-box", "white-box"))
+    assert shown.header == ["Attack", "Access", "q", "limit, black-box", "limit, white-box"]
+    lines = {r.cells[0].text: [float(c.text) if c.text != "–" else None for c in r.cells[2:]] for r in shown.rows}
+    assert lines["shifted_window"] == pytest.approx([white.quantiles["shifted_window"], None, white.threshold("shifted_window")], abs=0.05)
+    assert lines["prefix"] == pytest.approx([black.quantiles["prefix"], black.threshold("prefix"), white.threshold("prefix")], abs=0.05)
+    assert f"black-box τ {black.tau:.1f}, {black.size} values, {100 * black.false_positives:.1f}%" in shown.caption
+    assert "tokens" in next(g for g in grids(table) if g.key == "access").rows[0].cells[1].note
+
+
 def test_many_attacks_stand_in_rows_and_few_in_columns():
     few = main_table(results(seeds=(0,), memories=6))
     many = replace(
