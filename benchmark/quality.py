@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import lm_eval.api.model
@@ -29,20 +29,11 @@ from .config import QualityConfig
 from .corpus import Corpus
 from .errors import UserError, unknown
 from .quality_data import BUILDERS, write_items
+from .subject import Subject
 
 TASKS = Path(__file__).resolve().parent / "quality_tasks"
 _HFLM: Any = HFLM  # the decorator that registers it hides its type from checkers
 SHOTS_SEED = 1234  # lm-eval's own default for drawing few-shot examples
-
-
-class Measurable(Protocol):
-    """What is measured: a causal model in memory, its tokenizer, and the id prepended to every text, if any."""
-
-    model: Any
-    tokenizer: Any
-
-    @property
-    def bos(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class QualityBench:
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)
 
-    def measure(self, subject: Measurable) -> list[Measured]:
+    def measure(self, subject: Subject) -> list[Measured]:
         """Ask one model all tasks. Leaves the model in eval mode; computes in the precision of its weights."""
         with _quiet():
             for task in self.loaded["tasks"].values():
@@ -94,7 +85,7 @@ class SubjectLM(_HFLM):
     lm-eval leaves that id to the tokenizer: GPT-NeoX's never adds it, and where one does, rolling windows hold it twice.
     """
 
-    def __init__(self, subject: Measurable, batch: int) -> None:
+    def __init__(self, subject: Subject, batch: int) -> None:
         self.bos = subject.bos
         super().__init__(
             pretrained=subject.model,
