@@ -93,18 +93,22 @@ class Attacking:
             return everyone
         if self.screened(method, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
             return []
-        if attack.tier <= SHARED or self.suite.ask == "all":
+        if attack.tier <= SHARED:
             return chosen
         few = self.fixed(seed)
-        whole = set() if attack.diagnostic else {m.id for m in chosen if null and self._whole(method, m.role, attack.tier)}
-        return [m for m in chosen if m.id in few | whole]
+        return [m for m in chosen if m.id in few or self._beyond(method, m.role, attack)]
 
-    def _whole(self, method: str, role: str, tier: int) -> bool:
-        """Whether a role of held model or twin is asked beyond the subset, though nothing depends on what came before.
+    def _beyond(self, method: str, role: str, attack: Attack) -> bool:
+        """Whether a role is asked beyond the subset by an expensive attack, though nothing depends on what came before.
 
-        All of the null in tier 2. In tier 3 only the forget memories on the twin, beside which the survivors of others stand.
+        The null is asked alike however the methods are asked, so thresholds are the same: all of it in tier 2; in tier 3 only the
+        forget memories on the twin, beside which the survivors of others stand.
         """
-        return (method == TWIN or role == "unseen") if tier == SHARED + 1 else (method == TWIN and role == "forget" and self.possible)
+        if method != TWIN and role == "forget":
+            return self.suite.ask == "all"
+        if attack.diagnostic:
+            return False
+        return attack.tier == SHARED + 1 or (method == TWIN and role == "forget" and self.possible)
 
     def _extra(self, scored: Sequence[EncodedMemory], seed: int) -> set[str]:
         """Ids of memories that an expensive attack is not asked about on every model alike: outside the subset; with ask=worst all."""

@@ -17,7 +17,10 @@ from palimpsest.benchmark.scoring import Score, recovered
 from palimpsest.benchmark.store import Store
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
-ATTACKS: dict[str, dict[str, Any]] = {"prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]}}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]},
+    "relearn": {"shares": [0.5], "steps": 3, "points": [], "lr": 1e-3},
+}  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "none": {}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3},
     "wga": {"epochs": 2, "lr": 1e-3},
