@@ -237,3 +237,10 @@ def test_a_thread_longer_than_the_opening_is_the_whole_opening(tools: Tools) -> 
 
 def test_a_memory_without_paraphrases_is_asked_nothing(tools: Tools) -> None:
     assert list(Paraphrase().probes(encoded_text("A b c, " + "word " * 100, 6, tools), tools)) == []
+
+
+def test_authored_paraphrases_pass_the_filter_of_all_rewordings(memorised: Memorised) -> None:
+    tools, memory = Tools(memorised.base), memorised.memories[0]
+    asked = [p.variants for p in Paraphrase(thread=(0, 4), perplexity=1e9).probes(memory, tools)]
+    assert asked == [("+0",), ("+4",)] * len(memory.memory.paraphrases)
+    assert list(Paraphrase(perplexity=1e-9).probes(memory, tools)) == []

@@ -150,3 +150,9 @@ def test_flags_stand_beside_the_row_in_the_caption_and_with_their_number():
 def test_the_references_of_an_ordinary_run_have_no_flags(method: str):
     row = next(r for r in main_table(battery()).rows if r.method == method)
     assert [f.flag.name for f in row.flags if f.raised] == []
+
+
+def test_nothing_is_masked_in_the_held_model_however_weak_the_searches():
+    records = [record("none", "a", 64), record("none", "a", 10, attack="gcg", access="white-box", tier=3)]
+    evidence = Evidence(Score(records, "twin"), ValueScore([], "twin"), {})
+    assert {c.flag.name: c.numbers for c in flags_of(evidence, "none")}["masked gradients"] == {}
