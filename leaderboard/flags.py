@@ -120,7 +120,7 @@ def wrapped(evidence: Evidence, method: str) -> BySeed:
 def masked(evidence: Evidence, method: str) -> BySeed:
     """Tokens by which black-box attacks read further than white-box attacks, on the same target of the same memories.
 
-    Not for the held model, of which nothing was masked: there it tells how weak the searches are.
+    Not for the held model, of which nothing was masked: there it would tell how weak the searches are.
     """
     if len(evidence.aimed) < 2 or method == HELD:
         return {}

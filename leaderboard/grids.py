@@ -123,8 +123,9 @@ def _access_grid(table: MainTable) -> Grid:
 
         def read(row: MethodRow, i: int = i, leaks: bool = leaks) -> Cell:
             found = row.leaks[i]
-            raw = f"{number(found.excess.value)} tokens"
-            return cell(found.leak, 100, note=f"{p_value(found.p)}, {raw}") if leaks else cell(found.excess, note=p_value(found.p))
+            if not leaks:
+                return cell(found.excess, note=p_value(found.p))
+            return cell(found.leak, 100, note=", ".join(filter(None, (p_value(found.p), f"{number(found.excess.value)} tokens"))))
 
         columns[f"{level}, {'%' if leaks else 'tokens'}"] = read
     return _grid(table, "access", "By access of the attacker", caption, columns)

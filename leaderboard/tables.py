@@ -103,14 +103,14 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     if access not in score.levels:
         raise unknown("access level", access, score.levels)
     counted = set(score.up_to(access))
+    forgotten = [r for r in results.records if r.role == "forget" and r.method != results.twin]
     asked = set(score.best.index.get_level_values("method"))
     rows = [maker.row(method, access) for method in results.methods if method in asked]
     twin = maker.row(results.twin, access)
     table = MainTable(
         results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count,
         damages(results.quality, BASE, results.twin),
-        any(r.extra and (r.role, r.method != results.twin, r.attack in counted) == ("forget", True, True) for r in results.records),
-        high_nulls(score),
+        any(r.extra and r.attack in counted for r in forgotten), high_nulls(score),
     )  # fmt: skip
     return replace(table, rows=_with_standing(table))
 
