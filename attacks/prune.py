@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.nn.utils.prune import L1Unstructured
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.weights import linear_weights, replaced
+from ..benchmark.weights import covered, each_matrix, linear_weights, replaced
 
 
 @dataclass(frozen=True)
@@ -20,5 +20,5 @@ class Prune(Tampering):
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
         weights = linear_weights(subject.model)
         for share in self.shares:
-            pruned = {name: L1Unstructured(share).prune(w.detach()) for name, w in weights.items()}
-            yield Changed(replaced(subject, pruned), f"{share:.0%}")
+            pruned = {name: each_matrix(L1Unstructured(share).prune, w.detach()) for name, w in weights.items()}
+            yield Changed(replaced(subject, pruned), f"{share:.0%}", covered=covered(subject.model))

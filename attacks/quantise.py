@@ -10,7 +10,7 @@ from torch import Tensor
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
 from ..benchmark.errors import unknown
 from ..benchmark.quantisation import round_by_torchao, round_to_nearest
-from ..benchmark.weights import as_kept, by_output, replaced
+from ..benchmark.weights import as_kept, by_output, covered, replaced
 
 VARIANTS = ("int8", "int4", "int4-rtn")
 
@@ -30,7 +30,7 @@ class Quantise(Tampering):
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
         for variant in self.variants:
             rounded = {name: self._rounded(weight, variant) for name, weight in by_output(subject.model).items()}
-            yield Changed(replaced(subject, as_kept(subject.model, rounded)), variant)
+            yield Changed(replaced(subject, as_kept(subject.model, rounded)), variant, covered=covered(subject.model))
 
     def _rounded(self, weight: Tensor, variant: str) -> Tensor:
         if variant == "int8":

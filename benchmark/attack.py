@@ -126,6 +126,7 @@ class Changed:
     subject: Subject
     dose: str  # names the change in records: int4, 20%, 50% lora …
     glance: bool = False  # True: a point of a trajectory, whose matched lengths become findings named by the dose
+    covered: float | None = None  # share of the body's weights that a change of all matrices reached; it becomes a finding of that name
 
 
 class Tampering(Attack, ABC):

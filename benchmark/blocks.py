@@ -26,6 +26,8 @@ def blocks(model: Any) -> nn.ModuleList:
 def down_projection(model: Any, layer: int) -> str:
     """Name of the linear map with which the MLP of block `layer` writes its output."""
     parts = set(blocks(model)[layer].modules())
+    if any(hasattr(m, "is_transposed") for m in parts):  # the library's mark of a layer of experts
+        raise UserError(f"{type(model).__name__} is a mixture of experts: block {layer} has no single matrix with which its MLP writes.")
     maps = [name for name, m in model.named_modules() if m in parts and isinstance(m, nn.Linear | Conv1D)]
     names = [name for name in maps if _MLP.search(name.rpartition(f".{layer}.")[2])]
     if not names:

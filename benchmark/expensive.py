@@ -74,6 +74,8 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
                 task.findings.append(Finding(changed.memory, changed.quantity, changed.value, fold))
                 continue
             task.show(changed.dose)
+            if changed.covered is not None and (reached := Finding("", "covered", changed.covered)) not in task.findings:
+                task.findings.append(reached)
             _ask_again(task, changed, scored, fold)
             changed.subject.release()
 

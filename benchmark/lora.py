@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
-from .weights import linear_weights
+from .weights import places
 
 State = dict[str, Tensor]
 NAME = "default"  # what peft calls an adapter without a name
@@ -28,16 +30,29 @@ class Lora:
 
 
 def adapt(model: Any, lora: Lora, seed: int) -> None:
-    """Put adapters into a fresh model, in place, and freeze the rest. A matrix that is frozen already gets none."""
+    """Put adapters into a fresh model, in place, and freeze the rest. A matrix that is frozen already gets none.
+
+    Each expert of a mixture gets an adapter of its own.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
-    targets = [name.removesuffix(".weight") for name, w in linear_weights(model).items() if w.requires_grad]
-    if not targets:
+    trained = {name: p for name, p in places(model).items() if getattr(p.owner, p.parameter).requires_grad}
+    if not trained:
         raise UserError("LoRA has nothing to adapt: no matrix of attention and MLPs is trained here. Train without LoRA.")
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none")  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
+    maps = [name.removesuffix(".weight") for name, p in trained.items() if isinstance(p.owner, nn.Linear | Conv1D)]
+    experts = [name for name, p in trained.items() if not isinstance(p.owner, nn.Linear | Conv1D)]
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=maps, target_parameters=experts or None, lora_dropout=0.0, bias="none",
+    )  # type: ignore[arg-type]  # fmt: skip
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model)
+        try:
+            inject_adapter_in_model(config, model)
+        except ValueError as error:  # Mamba's kernels read a weight past the module that would hold its adapter
+            raise UserError(
+                f"{type(model).__name__} cannot be trained with LoRA: {str(error).splitlines()[0]} Train without LoRA."
+            ) from None
 
 
 def merged(model: Any, state: State) -> State:
@@ -51,10 +66,21 @@ def merged(model: Any, state: State) -> State:
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
             a, b = (out.pop(f"{name}.lora_{x}.{NAME}.weight").float() for x in "AB")
-            change = layer.scaling[NAME] * (b @ a)
-            for part in [k for k in out if k.startswith(f"{name}.base_layer.")]:
-                weight = out.pop(part)
-                if part.endswith(".weight"):
-                    weight = weight + (change.T if layer.fan_in_fan_out else change).to(weight.dtype)  # type: ignore[attr-defined]
-                out[part.replace(".base_layer.", ".")] = weight
-    return out
+            weight = _plain(f"{name}.{getattr(layer, 'parameter_name', 'weight')}")
+            (key,) = (k for k in out if _plain(k) == weight)
+            out[key] = out[key] + (layer.scaling[NAME] * _product(layer, a, b)).to(out[key].dtype)
+    return {_plain(k): v for k, v in out.items()}
+
+
+def _plain(name: str) -> str:
+    """The name that a weight had before modules were wrapped; two adapters of one module of experts wrap it twice."""
+    return name.replace(".base_layer", "")
+
+
+def _product(layer: Any, a: Tensor, b: Tensor) -> Tensor:
+    """B A, the way the layer keeps its weight: [O, I], or [I, O], or one for each expert."""
+    experts = getattr(layer, "num_experts", 0)
+    if not experts:
+        return (b @ a).T if layer.fan_in_fan_out else b @ a
+    change = b.reshape(len(b), -1, experts).permute(2, 0, 1) @ a.reshape(experts, -1, a.shape[1])
+    return change.transpose(1, 2) if layer.get_base_layer().is_transposed else change

@@ -10,6 +10,7 @@ from .attack import Changed, Row, Subject, Workshop
 from .lora import Lora
 from .losses import language_model_loss
 from .training import Batch, Recipe
+from .weights import covered
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Relearning:
 
     def changed(self, subject: Subject, fold: Sequence[Row], tools: Workshop) -> Iterator[Changed]:
         """The relearned models: first the trajectory of a share, then its end. Nothing if there is nothing to relearn."""
+        reached = covered(subject.model) if self.lora else None
         for share in sorted(self.shares) if fold else ():
             recipe = Recipe(lr=self.lr, steps=self.steps, micro_batch=self.batch)
             rows, path = portion(fold, share, tools), []
@@ -38,7 +40,7 @@ class Relearning:
             )  # fmt: skip
             for step, there in [*path, *((p, end) for p in points if p == self.steps)]:
                 yield Changed(there, f"{step} steps", glance=True)
-            yield Changed(end, f"{share:.0%}")
+            yield Changed(end, f"{share:.0%}", covered=reached)
 
 
 def portion(fold: Sequence[Row], share: float, tools: Workshop) -> list[Row]:

@@ -265,7 +265,5 @@ def _let_go(engine: Any) -> None:
 
 
 def _without_dropout(model: nn.Module) -> None:
-    model.train()
-    for part in model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
+    """Train the very function that is read. Setting each `nn.Dropout` to 0 would not do: OPT calls `F.dropout` with its own number."""
+    model.eval()

@@ -67,8 +67,10 @@ class SparseFinetuning(Descent):
 
     def choose(self, model: Any, data: UnlearningData) -> dict[str, Tensor]:
         """Name of a matrix -> flat indices of its trained weights: the largest |gradient| of the summed NLL, over all matrices."""
-        model.to(device())
         candidates = linear_weights(model)
+        if strange := [name for name, w in candidates.items() if w.ndim != 2]:
+            raise UserError(f"sparse_finetuning works on matrices, and {type(model).__name__} is a mixture of experts ({strange[0]}, …).")
+        model.to(device())
         names, weights = [name.removesuffix(".weight") for name in candidates], list(candidates.values())
         total = [torch.zeros_like(w) for w in weights]
         for i in range(0, len(data.forget), self.batch):
