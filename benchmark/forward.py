@@ -69,10 +69,10 @@ class Forward:
         return 1 << fitting.bit_length() - 1
 
     def quick(self, dtype: torch.dtype) -> NeoX | None:
-        """A faster body, if there is one for this architecture."""
+        """A faster body, if there is one for this architecture and this processor."""
         if dtype not in self._quick:
             body = self.subject.model.base_model
-            self._quick[dtype] = quick = NeoX(body, dtype) if fits(body) else None
+            self._quick[dtype] = quick = NeoX(body, dtype) if fits(body, dtype) else None
             if quick and len(self.tokens):
                 with torch.autocast("cpu", enabled=False):
                     quick.meet(torch.tensor(self.tokens))

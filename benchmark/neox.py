@@ -17,15 +17,22 @@ CAPTURING = "transformers.utils.output_capturing"  # hooks of the library's own,
 SIZE = 256  # tokens are padded to a multiple of this: oneDNN compiles a kernel for each size of a product
 
 
-def fits(body: Any) -> bool:
-    """Whether `NeoX` computes what this body does: blocks in parallel, plain GELU, nothing hooked in, on a CPU with bf16."""
-    if type(body) is not GPTNeoXModel or body.device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+def fits(body: Any, dtype: torch.dtype) -> bool:
+    """Whether `NeoX` computes what this body does: blocks in parallel, plain GELU, nothing hooked in, on a CPU that has this `dtype`."""
+    if type(body) is not GPTNeoXModel or body.device.type != "cpu" or not _has(dtype):
         return False
     modules = list(body.modules())
     plain = sum(type(m) is nn.Linear for m in modules) == 4 * len(body.layers)
     hooks = [hook for m in modules for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
     hooked = any(getattr(hook, "__module__", "") != CAPTURING for hook in hooks)
     return plain and not hooked and body.config.use_parallel_residual and body.config.hidden_act == "gelu"
+
+
+def _has(dtype: torch.dtype) -> bool:
+    """Whether this processor and this build of torch have the products that `_linear` needs: bf16 ones need instructions of their own."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class NeoX:
