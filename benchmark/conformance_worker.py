@@ -60,7 +60,7 @@ def unlearn(
     random.seed()
     np.random.seed()
     torch.seed()
-    trainer = Trainer("fp32", job.deepspeed, seed=1, resume=resume, progress=progress, save_every=2)
+    trainer = Trainer("fp32", job.deepspeed, seed=1, resume=resume, progress=progress, save_every=0)
     out = find("method", job.method).make(dict(job.given)).unlearn(held or Subject(job.held), job.data, trainer)
     if not isinstance(out, Subject):
         raise UserError(f"unlearn returned {type(out).__name__}; expected a Subject, as train.fit(...) and held.with_state(...) return.")

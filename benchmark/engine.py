@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -40,12 +41,21 @@ def start_distributed() -> None:
     gpu = torch.cuda.is_available()
     backend = "nccl" if gpu else "gloo"
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
+    if gpu:
+        torch.cuda.set_device(device())  # what names no device, such as a new tensor on "cuda", means this rank's own
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
     else:
         os.environ.setdefault("LOCAL_RANK", "0")
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Dissolve the process group at exit, which NCCL warns of otherwise."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def keep_memory() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from .engine import gathered, start_distributed
+from .engine import device, gathered, start_distributed
 
 MIB = 2**20
 CPU_ATTENTION: dict[Any, Any] = {  # the counter knows the attention of GPUs only
@@ -121,7 +121,7 @@ def reset_peak() -> None:
     """Give back what was freed, and let the peak begin again at what is held now."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device())
     elif sys.platform == "linux":
         with suppress(AttributeError):  # a C library without malloc_trim
             ctypes.CDLL(None).malloc_trim(0)
@@ -130,9 +130,9 @@ def reset_peak() -> None:
 
 
 def memory(when: str) -> float | None:
-    """MiB held "now", or at the "peak" since the last reset: allocated tensors on a GPU, else resident memory; None if unknown."""
+    """MiB held "now", or at the "peak" since the last reset: tensors on this process's GPU, else resident memory; None if unknown."""
     if torch.cuda.is_available():
-        return (torch.cuda.memory_allocated() if when == "now" else torch.cuda.max_memory_allocated()) / MIB
+        return (torch.cuda.memory_allocated(device()) if when == "now" else torch.cuda.max_memory_allocated(device())) / MIB
     with suppress(OSError):
         name = {"now": "VmRSS", "peak": "VmHWM"}[when]
         found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())

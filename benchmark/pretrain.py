@@ -73,7 +73,7 @@ def pretrain(
             progress(step, values)
 
     resume = out / config.name / ".resume"
-    train(model, batches(tokens, config), language_model_loss, config.recipe, resume=resume, save_every=100, progress=after)
+    train(model, batches(tokens, config), language_model_loss, config.recipe, resume=resume, progress=after)
     shutil.rmtree(resume, ignore_errors=True)
 
 

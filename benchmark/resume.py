@@ -1,54 +1,78 @@
-"""Saves and restores a training run as safetensors and JSON. DeepSpeed's own files are pickles, so they are not used."""
+"""Saves and restores a training run as one safetensors file. DeepSpeed's own files are pickles, so they are not used."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+EVERY = 60.0  # seconds between two savings,
+SHARE = 0.05  # and longer where saving itself would take more than this share of the time
 
 
 class Checkpoint:
     """One folder with the newest saved step. Works under ZeRO-0; under ZeRO 1 to 3 `load` finds nothing and training starts again."""
 
-    def __init__(self, folder: Path, engine: Any, state: Any):
-        self.folder, self.engine, self.state = folder, engine, state
+    def __init__(self, folder: Path, engine: Any, state: Any, every: float = EVERY):
+        self.file, self.engine, self.state, self.every = folder / "state.safetensors", engine, state, every
         self.possible = engine.zero_optimization_stage() == 0
+        self.pause, self.saved = every, monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether so much time has passed that the present step should be saved: by the clock, since steps may be long."""
+        return self.possible and self.engine.global_rank == 0 and monotonic() - self.saved >= self.pause
 
     def save(self, position: dict[str, Any]) -> None:
-        if not self.possible or self.engine.global_rank != 0:
-            return
-        part = self.folder.with_name(self.folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        """Replace what was saved by the present step. An interruption at any moment leaves the one or the other, whole."""
+        began = monotonic()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, p in self.engine.module.named_parameters():
             tensors["weight/" + name] = p.detach()
             for key, value in self._optimizer.state.get(p, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part / "state.safetensors")
         position = position | {"method": self.state.state_dict() if self.state is not None else None}
-        (part / "state.json").write_text(json.dumps(position))
-        shutil.rmtree(self.folder, ignore_errors=True)
-        part.rename(self.folder)
+        part = self.file.with_suffix(".part")
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part, metadata={"position": json.dumps(position)})
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(self.file)
+        self.saved = monotonic()
+        self.pause = self.every and max(self.every, (self.saved - began) / SHARE)
 
     def load(self) -> dict[str, Any] | None:
         """Restore weights, optimizer and method state; returns the saved position, or None if there is none."""
-        if not self.possible or not (self.folder / "state.json").exists():
+        if not self.possible or not self.file.exists():
             return None
-        position = json.loads((self.folder / "state.json").read_text())
-        tensors = load_file(self.folder / "state.safetensors")
-        for name, p in self.engine.module.named_parameters():
-            p.data.copy_(tensors["weight/" + name])
-            slots = {k.split("/")[1]: v for k, v in tensors.items() if k.startswith("optimizer/") and k.split("/", 2)[2] == name}
-            if slots:
-                self._optimizer.state[p] = {k: v.to(p.device) if v.ndim else v for k, v in slots.items()}
+        with safe_open(self.file, "pt") as file:
+            position = json.loads(file.metadata()["position"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+        names = {p: name for name, p in self.engine.module.named_parameters()}
+        with torch.no_grad():
+            for p, name in names.items():
+                p.copy_(tensors["weight/" + name])
+        self._restore([names[p] for group in self._optimizer.param_groups for p in group["params"]], tensors)
         if self.state is not None:
             self.state.load_state_dict(position["method"])
         return position
+
+    def _restore(self, names: list[str], tensors: dict[str, torch.Tensor]) -> None:
+        """Give the optimizer its state by its own door: it knows what belongs on the device (a fused Adam's step) and what does not."""
+        slots: dict[str, dict[str, torch.Tensor]] = {}
+        for full, value in tensors.items():
+            kind, _, rest = full.partition("/")
+            if kind == "optimizer":
+                key, _, name = rest.partition("/")
+                slots.setdefault(name, {})[key] = value
+        state = {place: slots[name] for place, name in enumerate(names) if name in slots}
+        self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

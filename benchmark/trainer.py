@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .lora import Lora, adapt, merged
 from .metering import Meter
+from .resume import EVERY
 from .seeds import derive
 from .subject import Subject
 from .training import Batch, Look, Loss, Recipe, train
@@ -29,7 +30,7 @@ class Trainer:
     steps: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)  # what was seen before the first step
     fits: int = 0  # how many have begun: each resumes from a folder of its own
-    save_every: int = 200  # steps between two savings to `resume`
+    save_every: float = EVERY  # seconds between two savings to `resume`
     meter: Meter = field(default_factory=Meter)  # measures what training takes, if it was entered
 
     def fit(

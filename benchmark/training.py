@@ -22,7 +22,7 @@ from .config import SCHEDULES
 from .engine import full_state, open_engine, start_distributed
 from .errors import UserError, unknown
 from .metering import Meter
-from .resume import Checkpoint
+from .resume import EVERY, Checkpoint
 from .types import Row
 
 IGNORED = -100
@@ -130,7 +130,7 @@ def train(
     recipe: Recipe,
     *,
     resume: Path | None = None,
-    save_every: int = 200,
+    save_every: float = EVERY,
     progress: Callable[[int, dict[str, float]], Any] | None = None,
     state: Any = None,
     stops: Collection[int] = (),
@@ -139,8 +139,8 @@ def train(
 ) -> Trained:
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
 
-    `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors
-    and JSON) every `save_every` steps under ZeRO-0 and continues from there. `state` is an optional object with
+    `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors)
+    about every `save_every` seconds under ZeRO-0 and continues from there. `state` is an optional object with
     `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains. After
     each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank;
     it may return a `Look`, the same on every rank. `meter` counts the FLOPs.
@@ -151,7 +151,7 @@ def train(
     start_distributed()
     world = dist.get_world_size()
     engine = open_engine(module, recipe, _micros(batch_at(0), recipe, world))
-    checkpoint = Checkpoint(resume, engine, state) if resume else None
+    checkpoint = Checkpoint(resume, engine, state, save_every) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
         start, out.tokens, out.steps = found["step"], found["tokens"], found["steps"]
@@ -172,7 +172,7 @@ def train(
         if look:
             values.update(look.seen)
         ends = step + 1 == recipe.steps or bool(look and look.ends)
-        if checkpoint and (step + 1) % save_every == 0 and not ends:
+        if checkpoint and checkpoint.due and not ends:
             checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps, "spent": meter.spent()})
         if progress:
             progress(step + 1, values)

@@ -145,14 +145,14 @@ def test_an_interrupted_run_resumes_to_the_same_weights(models: Path, straight: 
             raise StoppedError
 
     def fit(progress: Any) -> Subject:
-        trainer = Trainer("fp32", seed=1, resume=tmp_path / "run", save_every=2, progress=progress)
+        trainer = Trainer("fp32", seed=1, resume=tmp_path / "run", save_every=0, progress=progress)
         return trainer.fit(Subject(models / "untied"), batch_at, language_model_loss, RECIPE, lora=LORA)
 
     with pytest.raises(StoppedError):
         fit(interrupt)
     steps: list[int] = []
     assert furthest(state_of(fit(lambda step, of, values: steps.append(step))), straight) == 0
-    assert steps == [3, 4]
+    assert steps == [4]
 
 
 def test_bf16_trains_too(memorised: Memorised):
