@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import deepspeed
 import pytest
 import torch
 from torch import Tensor, nn
@@ -309,3 +310,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_lower(tiny: Su
     with pytest.raises(UserError, match=r"not finite at step 1.*Lower lr \(now 0.001\)"):
         train(tiny.fresh(), uneven, loss, PLAIN)
     assert len(calls) == 2
+
+
+# ---- what is started
+
+
+def test_nothing_is_compiled_so_no_compiler_is_needed(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.cpp_extension.load", lambda *_, **__: pytest.fail("DeepSpeed compiles an extension"))
+    monkeypatch.setattr("deepspeed.comm.comm.cdb", None)  # as in a new process
+    train(tiny.fresh(), uneven, language_model_loss, replace(PLAIN, steps=1))
+    assert deepspeed.comm.comm.cdb.shm_comm_op is None
