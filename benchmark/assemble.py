@@ -11,6 +11,7 @@ from .config import Suite
 from .errors import UserError
 from .memories import memories_hash
 from .pipeline import BASE, TWIN, Run
+from .strangers import stranger
 from .tracks import tuned
 from .types import Cost, Excerpt, Quality, Results, Sight, Value
 
@@ -42,7 +43,8 @@ def _values(run: Run, method: str, seed: int) -> Iterator[Value]:
     for name, attack in attacking.memberships:
         for memory, tokens in mine.items():
             m = roles[memory]
-            score = attack.score(m, tokens, twin[memory])
+            with stranger(f"attack {name}, scoring memory {memory!r}"):
+                score = float(attack.score(m, tokens, twin[memory]))
             yield Value(*cell, memory, m.role, m.shown, name, name, attack.access, attack.tier, score)
     for name, access, tier, row in attacking.findings(method, seed):
         m = roles.get(row["memory"])

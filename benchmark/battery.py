@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .attack import Attack, Membership, Prompting, Searching, Tampering, Tools
@@ -12,6 +13,7 @@ from .errors import UserError
 from .plugins import Plugin, find
 from .probing import Reader
 from .readings import plain_reading, reading_from
+from .strangers import each, stranger
 from .subject import Subject
 from .types import EncodedMemory, Probe, TokenReading
 
@@ -69,9 +71,19 @@ class Probes:
         for m in memories:
             key = (armed.plugin.source, repr(armed.attack), m.id)
             if key not in self._written:
-                self._written[key] = [_checked(p, armed.name, m) for p in armed.attack.probes(m, self.tools)]
+                self._written[key] = self._asked_for(armed.name, armed.attack, m)
             out += self._written[key]
         return out
+
+    def _asked_for(self, name: str, attack: Prompting, m: EncodedMemory) -> list[Probe]:
+        what = f"attack {name}, writing probes for memory {m.id!r}"
+        with stranger(what):
+            written = attack.probes(m, self.tools)
+        return [_checked(p, name, m, self._vocabulary) for p in each(written, what)]
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return len(self.tools.tokenizer)
 
 
 @dataclass
@@ -146,8 +158,12 @@ def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, 
     }
 
 
-def _checked(p: Probe, attack: str, memory: EncodedMemory) -> Probe:
+def _checked(p: Any, attack: str, memory: EncodedMemory, vocabulary: int) -> Probe:
     """A probe that a plug-in wrote wrongly is reported, not asked."""
+    if not isinstance(p, Probe):
+        raise UserError(f"attack {attack}: probes of memory {memory.id!r} should be Probe objects; it gave {type(p).__name__}.")
+    if strange := [i for i in p.prompt if not isinstance(i, int) or not 0 <= i < vocabulary]:
+        raise UserError(f"attack {attack}: a prompt for memory {memory.id!r} holds {strange[0]!r}, no token id from 0 to {vocabulary - 1}.")
     if p.memory != memory.id or p.target != memory.row[p.offset : p.offset + len(p.target)]:
         raise UserError(
             f"attack {attack}: a probe's target is not row[offset:…] of memory {memory.id!r}; targets must be the memory's own ids."

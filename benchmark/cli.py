@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ from .command_check import check
 from .command_data import corpus_app, memories_app, store_app
 from .command_new import new
 from .errors import UserError, unknown
+from .strangers import SHOW
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -227,6 +229,8 @@ def main() -> None:
     try:
         app(prog_name="palimpsest")
     except UserError as error:
+        if os.environ.get(SHOW):
+            traceback.print_exception(error)
         Console(stderr=True).print(f"[bold red]Error:[/] {escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ from .engine import gathered, my_share
 from .errors import UserError
 from .probing import Reader, copied
 from .sample import folds
+from .strangers import each, stranger
 from .subject import Subject
-from .types import EncodedMemory, Finding, Probe, Row
+from .types import Answer, EncodedMemory, Finding, Probe, Row
 
 Show = Callable[[str], Any]
 
@@ -51,7 +52,9 @@ def opening_probe(m: EncodedMemory) -> Probe:
 
 def _search(task: Task, attack: Searching, subject: Subject) -> None:
     """Ranks share the memories: what is found for one does not depend on the others."""
-    found = [asdict(f) for f in attack.search(subject, my_share(task.scored), task.tools)]
+    found = [
+        asdict(f) for f in _made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding))
+    ]
     place = {m.id: i for i, m in enumerate(task.scored)}
     for row in sorted(gathered(found), key=lambda row: place.get(row["memory"], -1)):
         if "quantity" in row:
@@ -62,6 +65,17 @@ def _search(task: Task, attack: Searching, subject: Subject) -> None:
         task.answers.append(_cell(task.armed.name, attack) | row | ({"matched": 0} if copy else {}))
 
 
+def _made(task: Task, doing: str, call: Callable[[], Iterable[Any]], kinds: tuple[type, ...]) -> Iterator[Any]:
+    """What an attack gives, as it gives it, checked for its kind."""
+    what = f"attack {task.armed.name}, {doing}"
+    with stranger(what):
+        items = call()
+    for item in each(items, what):
+        if not isinstance(item, kinds):
+            raise UserError(f"{what}: expected {' or '.join(k.__name__ for k in kinds)}, got {type(item).__name__}.")
+        yield item
+
+
 def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
     if not task.scored:  # the worst case alone was asked for, and nobody survived
         return
@@ -69,7 +83,7 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
     for fold in (0, 1) if attack.learns else (-1,):
         rows = [Row(subject.with_bos(m.row), name=m.id) for m in task.everyone if m.role == "forget" and fold_of[m.id] == fold]
         scored = [m for m in task.scored if fold_of[m.id] != fold]
-        for changed in attack.tamper(subject, rows, task.tools):
+        for changed in _made(task, "tampering", lambda rows=rows: attack.tamper(subject, rows, task.tools), (Changed, Finding)):
             if isinstance(changed, Finding):
                 task.findings.append(Finding(changed.memory, changed.quantity, changed.value, fold))
                 continue

@@ -22,6 +22,7 @@ from .quality import QualityBench
 from .seeds import derive
 from .stopping import Watch
 from .store import Stage, Store
+from .strangers import stranger
 from .stream import Stream
 from .subject import Subject, open_subject
 from .tracks import tuned
@@ -201,8 +202,10 @@ class Run:
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))
             start, data = Subject(self.store.run(held)), self.data(seed, instance.needs_history)
-            with trainer.meter:
+            with trainer.meter, stranger(f"method {label}"):
                 subject = instance.unlearn(start, data, trainer)
+            if not isinstance(subject, Subject):
+                raise UserError(f"method {label}: unlearn should return the unlearned Subject, and returned {type(subject).__name__}.")
             return self._save(subject, trainer, folder)
 
         stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20, parallel=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from .config import build
 from .errors import UserError, unknown
+from .strangers import stranger
 
 ROOT = __name__.rsplit(".", 2)[0]  # the import name that benchmark, methods and attacks share
 FOLDERS = {"method": "methods", "attack": "attacks"}
@@ -42,7 +43,8 @@ class Plugin:
 
     def make(self, given: dict[str, Any]) -> Any:
         """An instance with these fields changed; wrong names and types are the user's error."""
-        return build(self.cls, given, f"{self.kind} {self.name}")
+        with stranger(f"{self.kind} {self.name}"):
+            return build(self.cls, given, f"{self.kind} {self.name}")
 
 
 def names(kind: str) -> list[str]:
@@ -58,9 +60,12 @@ def find(kind: str, name: str) -> Plugin:
         module = _from_file(Path(place)) if place.endswith(".py") else _import(place, name)
         return _plugin(kind, attribute or Path(place).stem, module, attribute)
     if name in _shipped(kind):
-        return _plugin(kind, name, importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}"), "")
+        with stranger(f"importing the {kind} {name}"):
+            module = importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}")
+        return _plugin(kind, name, module, "")
     if name in (outside := _entry_points(kind)):
-        cls = outside[name].load()
+        with stranger(f"importing the {kind} {name} ({outside[name].value})"):
+            cls = outside[name].load()
         return _plugin(kind, name, sys.modules[cls.__module__], cls.__name__)
     raise unknown(kind, name, names(kind))
 
@@ -107,15 +112,17 @@ def _from_file(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
+        with stranger(f"{file} cannot be imported"):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise UserError(f"{file} cannot be imported: {error}.") from error
+        raise
     return module
 
 
 def _import(place: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{name!r}: the module {place!r} cannot be imported ({error}). Is it installed, or on PYTHONPATH?") from None
+    with stranger(f"{name!r} cannot be imported"):
+        try:
+            return importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise UserError(f"{name!r}: the module {place!r} cannot be imported ({error}). Is it installed, or on PYTHONPATH?") from None

@@ -8,7 +8,7 @@ divides by the global count, so neither the number of ranks nor the accumulation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class LossModule(nn.Module):
     def forward(self, groups: dict[str, Group], scale: dict[tuple[str, str], float]) -> tuple[Tensor, dict[str, Tensor]]:
         with QuickAttention():
             terms = self.loss(self.model, groups)
+        _check_terms(terms, scale)
         scaled = {name: t.total.float() * t.weight * scale[t.group, t.unit] for name, t in terms.items()}
         return torch.stack(list(scaled.values())).sum(), {name: v.detach() for name, v in scaled.items()}
 
@@ -149,8 +150,9 @@ def train(
     module = LossModule(model, loss)
     _without_dropout(model)
     start_distributed()
-    world = dist.get_world_size()
-    engine = open_engine(module, recipe, _micros(batch_at(0), recipe, world))
+    world, vocabulary = dist.get_world_size(), model.get_input_embeddings().num_embeddings  # pyright: ignore
+    _check_batch(first := batch_at(0), 0, vocabulary)
+    engine = open_engine(module, recipe, _micros(first, recipe, world))
     checkpoint = Checkpoint(resume, engine, state, save_every) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
@@ -158,6 +160,7 @@ def train(
         meter.resumed(found["spent"])
     for step in range(start, recipe.steps):
         batch = batch_at(step)
+        _check_batch(batch, step, vocabulary)
         for group in engine.optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
         sums = _step(engine, batch, recipe, step, meter, step == start)
@@ -202,6 +205,33 @@ def _step(engine: Any, batch: Batch, recipe: Recipe, step: int, meter: Meter, fi
         for name, v in terms.items():
             sums[name] = sums.get(name, 0.0) + v / micros
     return sums
+
+
+def _check_terms(terms: Any, scale: Mapping[tuple[str, str], float]) -> None:
+    """What a loss gave is named terms with a unit that can be counted, one of them with a gradient."""
+    if not isinstance(terms, Mapping) or not terms or not all(isinstance(t, Term) for t in terms.values()):
+        got = {k: type(t).__name__ for k, t in terms.items()} if isinstance(terms, Mapping) else type(terms).__name__
+        raise UserError(f"The loss should return a dict of name -> Term, at least one; it returned {got}.")
+    for name, t in terms.items():
+        if (t.group, t.unit) not in scale:
+            known = "; ".join(f"{unit} of {group}" for group, unit in sorted(scale))
+            raise UserError(f"The loss term {name!r} counts {t.unit!r} of {t.group!r}; this batch has {known}.")
+        if not isinstance(t.total, Tensor) or t.total.numel() != 1:
+            raise UserError(f"The loss term {name!r} should hold one number, a sum, as a tensor.")
+    if torch.is_grad_enabled() and not any(t.total.requires_grad for t in terms.values()):
+        raise UserError("No term of the loss depends on the weights that are trained: there is no gradient.")
+
+
+def _check_batch(batch: Any, step: int, vocabulary: int) -> None:
+    """A batch is named groups of rows whose ids the model knows."""
+    if not isinstance(batch, Mapping) or not batch or not all(rows for rows in batch.values()):
+        raise UserError(f"The batch of step {step} should be a dict of group -> rows, at least one row each; got {batch!r:.80}.")
+    for group, rows in batch.items():
+        for r in rows:
+            if not isinstance(r, Row) or not r.ids:
+                raise UserError(f"The batch of step {step} holds {r!r:.80} in {group!r}; expected a Row with token ids.")
+            if not 0 <= min(r.ids) <= max(r.ids) < vocabulary:
+                raise UserError(f"Row {r.name!r} of {group!r} at step {step} holds an id beyond the model's {vocabulary} tokens.")
 
 
 def counts(batch: Batch) -> dict[tuple[str, str], int]:

@@ -32,6 +32,7 @@ from .quality import QualityBench
 from .seeds import derive
 from .space import Range, Space
 from .store import Store, canonical
+from .strangers import stranger
 from .subject import Subject
 from .types import HORIZON, Probe
 
@@ -168,7 +169,8 @@ class Tuning:
             if isinstance(method, Descent):
                 method = replace(method, epochs=self._epochs(method, data))
                 trial = replace(trial, fields={**drawn, "epochs": method.epochs})
-            subject = method.unlearn(self.held, data, trainer)
+            with stranger(f"method {self.plugin.name}"):
+                subject = method.unlearn(self.held, data, trainer)
             if trainer.tokens > self.tokens:
                 raise UserError(f"{trainer.tokens} tokens were trained on, and a trial may train on {self.tokens}.")
             lengths = self._lengths(subject)

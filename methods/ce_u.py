@@ -14,7 +14,10 @@ from ..benchmark.method import Descent, Group, Reference, Term, Terms
 
 @dataclass(frozen=True)
 class CEU(Descent):
-    """Cross-entropy towards one's own prediction without the true token: L = mean CE(z, softmax(stopgrad z, z_y = -inf))."""
+    """Cross-entropy towards one's own prediction without the true token: L = mean CE(z, softmax(stopgrad z, z_y = -inf)).
+
+    Deviation: every scored token counts; the paper (in a footnote) and Open Unlearning leave out the first token of each answer.
+    """
 
     lr: float = 3e-5
     epochs: int = 12

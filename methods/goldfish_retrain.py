@@ -23,7 +23,8 @@ class GoldfishRetrain(Method):
 
     mask: "hash" drops a token by an order-sensitive hash of the h tokens before it (the paper's rule), so a passage is
     masked alike wherever it stands; "hash-table" is the published code's variant, which hashes the product of a window
-    of h tokens that includes the token itself; "static" drops every k-th position; "random" draws per row.
+    of h tokens that ends with the token itself and, since that code sees targets only, never holds a row's first token;
+    "static" drops every k-th position; "random" draws per row.
     """
 
     k: int = 4
@@ -69,8 +70,8 @@ class GoldfishRetrain(Method):
             out[:, self.h :] = _unit(value) < 1 / self.k
         else:
             table = torch.rand(TABLE_SIZE, generator=torch.Generator().manual_seed(TABLE_SEED)).to(ids.device)
-            window = ids.unfold(1, self.h, 1).prod(-1) % TABLE_SIZE
-            out[:, self.h - 1 :] = table[window] < 1 / self.k
+            window = ids[:, 1:].unfold(1, self.h, 1).prod(-1) % TABLE_SIZE  # the published code sees targets: ids from the second on
+            out[:, self.h :] = table[window] < 1 / self.k
         return out
 
 

@@ -41,7 +41,8 @@ class PDU(Descent):
     Deviations: epsilon, which the paper wants chosen per model, is (1 + slack) times the held model's own loss on the first
     8 batches of retain rows. lambda moves from the first step on, without the paper's warm-up epochs, and faster than its
     eta of 1. The constant -lambda epsilon, which has no gradient, is left out of the terms; "retain_loss" is NLL(y) without
-    a gradient.
+    a gradient. Open Unlearning masks logits by labels that are not shifted, so there z are those behind a scored token: the last
+    one counts, and those that predict the first do not.
     """
 
     lr: float = 3e-4

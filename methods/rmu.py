@@ -23,8 +23,10 @@ class RMU(Descent):
     the output matrices of the MLPs of that block and the `depth` - 1 before it are trained.
 
     Deviations: `layer` is 7 (from 0), as in the paper, but the middle block of a model with fewer than 14. States count where a
-    scored token is predicted. Norms are summed over the hidden size, not averaged. c suits the pocket model, whose
-    states have a norm of about 20; the paper has 6.5 (alpha 1200) at 7 billion parameters.
+    scored token is predicted, and means are over all tokens of a batch, where the paper's are over each text first. c suits the
+    pocket model, whose states have a norm of about 20; the paper has 6.5 (alpha 1200) at 7 billion parameters. Norms are summed over
+    the hidden size H, as in the paper; Open Unlearning averages over it, so its gamma (and its alpha, if the retain term is on states)
+    divided by H are ours, while c carries over.
     """
 
     lr: float = 1e-3

@@ -13,7 +13,10 @@ from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Te
 
 @dataclass(frozen=True)
 class SatImp(Descent):
-    """Saturation and importance: L = -mean p^beta1 (1-p)^beta2 NLL(x) per token, weights detached, plus a retain term."""
+    """Saturation and importance: L = -gamma mean p^beta1 (1-p)^beta2 NLL(x) per token, weights detached, + alpha L_retain.
+
+    Deviation: gamma is 1; Open Unlearning's configuration has 0.1, with alpha 1.
+    """
 
     lr: float = 3e-4
     epochs: int = 12

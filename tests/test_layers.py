@@ -21,6 +21,7 @@ LAYERS = (
         "types",
         "seeds",
         "config",
+        "strangers",
         "plugins",
         "calibration",
         "scoring",

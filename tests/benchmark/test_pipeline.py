@@ -326,3 +326,21 @@ def test_other_architectures_can_be_injected_and_attacked(
         said = held.generate([m.row[: m.opening]], HORIZON)[0]
         assert opening[m.id] == next((i for i, (a, b) in enumerate(zip(said, m.target, strict=True)) if a != b), HORIZON)
     assert {m.role: opening[m.id] > 8 for m in run.encoded(0)} == {"forget": True, "keep": True, "unseen": False}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise SystemExit(0)", r"method .*mine\.py, seed 0: it asked the program to exit \(status 0\)"),
+        ("return None", r"method .*mine\.py, seed 0: unlearn should return the unlearned Subject, and returned NoneType"),
+        ("return held.nothing", r"method .*mine\.py, seed 0: AttributeError: .*\(mine\.py, line 6\)"),
+    ],
+)
+def test_a_method_that_goes_wrong_ends_the_run_with_its_name_and_stage(body: str, message: str, whole: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom palimpsest.benchmark.method import Method\n@dataclass(frozen=True)\nclass Mine(Method):\n"
+        f"    def unlearn(self, held, data, train):\n        {body}\n"
+    )
+    with pytest.raises(UserError, match=message):
+        again(whole, methods={"none": {}, str(file): {}}).execute()

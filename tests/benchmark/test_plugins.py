@@ -130,7 +130,7 @@ def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
         (METHOD.replace("@dataclass(frozen=True)\n", ""), "", "Forget in .* should be a frozen dataclass"),
         (METHOD.replace("def unlearn", "def forget"), "", "Forget in .* does not define unlearn"),
         ("def broken(:\n", "", "cannot be imported: .*line 1"),
-        ("import no_such_module_here\n", "", "cannot be imported: No module named 'no_such_module_here'"),
+        ("import no_such_module_here\n", "", "cannot be imported: ModuleNotFoundError: No module named 'no_such_module_here'"),
     ],
 )
 def test_a_file_that_is_no_plugin_says_why(text: str, suffix: str, message: str, tmp_path: Path) -> None:
