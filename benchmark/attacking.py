@@ -20,6 +20,7 @@ from .checks import run_checks
 from .engine import is_main
 from .errors import UserError
 from .expensive import Task, attack_once
+from .guard import untouched
 from .memories import memories_hash
 from .probing import load_known, save_known
 from .readings import load_readings, save_readings
@@ -166,7 +167,9 @@ class Attacking:
                     armed, scored, self.run.encoded(seed), self.workshop(method, seed, label), self.probes(seed), self.reasked,
                     lambda text: self.run.progress(f"{label}: {text}", 0, 1),
                 )  # fmt: skip
-                attack_once(task, subject)
+                models = (subject, task.tools.base, task.tools.held, task.tools.twin)
+                with untouched(label, *{s.folder for s in models if s}):
+                    attack_once(task, subject)
             write_answers(folder, task.answers, [asdict(f) for f in task.findings], self._extra(scored, seed))
             return {"memories": len(scored)}
 

@@ -62,7 +62,7 @@ def check_method(method: str, given: dict[str, Any], trial: Trial) -> Iterator[C
     """Try the method `method` (as `plugins.find` takes it), rule by rule."""
     with tempfile.TemporaryDirectory() as name:
         held = Path(name) / "held"  # a copy: a method that writes there does no harm
-        shutil.copytree(trial.held, held)
+        shutil.copytree(trial.held, held, copy_function=shutil.copyfile)  # which leaves behind that files are read-only
         job = lessened(Job(method, given, held, trial.data), WHOLE)
         subject, before = Subject(held), (_digests(held), _weights(Subject(held)))
         _ = subject.model  # loaded now, so that what the method does to it can be seen

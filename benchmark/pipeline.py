@@ -15,6 +15,7 @@ from .config import Suite, plain
 from .corpus import Corpus, load_corpus, packed
 from .engine import agreed
 from .errors import UserError
+from .guard import untouched
 from .memories import encode_all, load_memories, memories_hash
 from .method import History, Trainer, UnlearningData, alternatives
 from .plugins import Plugin, find
@@ -202,7 +203,7 @@ class Run:
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))
             start, data = Subject(self.store.run(held)), self.data(seed, instance.needs_history)
-            with trainer.meter, stranger(f"method {label}"):
+            with untouched(f"method {label}", start.folder, self.base.folder), trainer.meter, stranger(f"method {label}"):
                 subject = instance.unlearn(start, data, trainer)
             if not isinstance(subject, Subject):
                 raise UserError(f"method {label}: unlearn should return the unlearned Subject, and returned {type(subject).__name__}.")

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from .engine import agreed, is_main
 from .errors import UserError
+from .guard import read_only
 from .metering import memory, reset_peak
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed")
@@ -139,6 +140,7 @@ class Store:
             json.dump(manifest, out, indent=1, sort_keys=True)
             out.flush()
             os.fsync(out.fileno())
+        read_only(part)
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
         shutil.rmtree(self.scratch(stage), ignore_errors=True)

@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from .config import QualityConfig, Suite, plain
 from .errors import UserError
+from .guard import untouched
 from .method import Descent
 from .pipeline import Run
 from .plugins import find
@@ -88,7 +89,8 @@ def tune(suite: Suite, method: str, store: Store, show: Callable[[Trial], Any], 
                 show(trial)
             while len(done := database.trials) < trials:
                 drawn = propose(tuning.distributions, done, tuning.seed) if done else tuning.defaults
-                trial = tuning.attempt(len(done), drawn)
+                with untouched(f"a trial of {method}", tuning.held.folder, tuning.run.base.folder):
+                    trial = tuning.attempt(len(done), drawn)
                 database.add(trial)
                 show(trial)
     except Timeout:

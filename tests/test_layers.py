@@ -17,6 +17,7 @@ PLUGINS = ("methods", "attacks")
 LAYERS = (
     (
         "errors",
+        "guard",
         "paths",
         "types",
         "seeds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -257,11 +258,40 @@ def test_a_damaged_held_model_is_reported_before_anything_reads_it(whole: Run, t
     suite = replace(whole.suite, methods={"none": {}, "npo": {}}, quality=QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=8))
     run = Run(suite, Store(tmp_path))
     weights = run.store.run(run.held(0)) / "model.safetensors"
+    weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
         run.store.run(run.model("npo", 0))
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
         run.store.run(run.attacking.stages("none", 0)[0])
+
+
+VANDAL = """
+import json
+from dataclasses import dataclass
+
+from palimpsest.benchmark.method import Method
+
+
+@dataclass(frozen=True)
+class Vandal(Method):
+    def unlearn(self, held, data, train):
+        file = held.folder / "config.json"
+        changed = json.loads(file.read_text()) | {"rope_theta": 1.0}
+        file.unlink()
+        file.write_text(json.dumps(changed))
+        return held
+"""
+
+
+def test_a_method_that_changes_the_held_model_on_disk_is_named_and_leaves_no_stage(whole: Run, tmp_path: Path) -> None:
+    (tmp_path / "vandal.py").write_text(VANDAL)
+    name = f"{tmp_path / 'vandal.py'}:Vandal"
+    run = Run(replace(whole.suite, methods={"none": {}, name: {}}), Store(tmp_path / "store"))
+    shutil.copytree(whole.store.folder(whole.held(0)), run.store.folder(run.held(0)))
+    with pytest.raises(UserError, match=r"vandal.py:Vandal, seed 0 changed files that it may only read: config.json in .*held"):
+        run.store.run(run.model(name, 0))
+    assert not run.store.done(run.model(name, 0))
 
 
 # ---- mistakes that are known before work begins

@@ -170,7 +170,9 @@ def test_a_damaged_file_is_reported_and_not_used(damage: str, store: Store) -> N
     it, other = stage(a=1), stage(a=2)
     file = store.run(it) / "deep" / "weights"
     store.run(other)
-    file.write_text("{") if damage == "cut" else file.unlink()
+    file.unlink()
+    if damage == "cut":
+        file.write_text("{")
     with pytest.raises(UserError, match=rf"{it.key} is damaged \(deep/weights is missing or changed\). Delete that folder"):
         store.run(it)
     assert store.run(other)
@@ -179,7 +181,9 @@ def test_a_damaged_file_is_reported_and_not_used(damage: str, store: Store) -> N
 @pytest.mark.parametrize("use", ["run", "manifest", "entries"])
 def test_a_damaged_manifest_is_reported(use: str, store: Store) -> None:
     it = stage(a=1)
-    (store.run(it) / "manifest.json").write_text('{"kind": "he')
+    file = store.run(it) / "manifest.json"
+    file.chmod(0o644)
+    file.write_text('{"kind": "he')
     with pytest.raises(UserError, match=rf"The manifest of .*{it.key} is damaged. Delete that folder"):
         list(store.entries()) if use == "entries" else getattr(store, use)(it)
 
