@@ -30,13 +30,13 @@ from .seeds import derive
 from .store import Stage
 from .trainer import Trainer
 from .types import EncodedMemory, Record, TokenReading
+from .work import of_attack, of_battery, of_checks
 
 if TYPE_CHECKING:
     from .pipeline import Run
 
 TWIN = "twin"
 SHARED = 1  # the last tier whose attacks share passes
-SECONDS = {0: 0.03, 1: 0.03, 2: 0.1, 3: 0.3}  # per memory and attack on two cores, for estimates
 
 
 class Attacking:
@@ -146,8 +146,7 @@ class Attacking:
             write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})
             return out.facts
 
-        count = sum(len(m) for _, m in asked)
-        return Stage("battery", label, inputs, build, count * SECONDS[tier], parallel=True)
+        return Stage("battery", label, inputs, build, lambda: of_battery(self.run, asked, tier, seed), parallel=True)
 
     def single(self, method: str, seed: int, armed: Armed) -> Stage:
         """One attack of the expensive tiers on one model."""
@@ -173,7 +172,7 @@ class Attacking:
             write_answers(folder, task.answers, [asdict(f) for f in task.findings], self._extra(scored, seed))
             return {"memories": len(scored)}
 
-        return Stage("attack", label, inputs, build, len(memories) * SECONDS.get(tier, 0.3), parallel=True)
+        return Stage("attack", label, inputs, build, lambda: of_attack(self.run, armed, len(memories), seed), parallel=True)
 
     def checks(self, method: str, seed: int) -> Stage:
         """Facts that flags need: is the output stochastic, does generation agree with reading, how small is the update."""
@@ -187,7 +186,7 @@ class Attacking:
                 found = run_checks(subject, held, few, self.suite.precision)
             write_answers(folder, [], [asdict(f) for f in found], set())
 
-        return Stage("checks", f"checks of {method}, seed {seed}", inputs, build, 8)
+        return Stage("checks", f"checks of {method}, seed {seed}", inputs, build, lambda: of_checks(self.run, self.suite.subset))
 
     @cached_property
     def thresholds(self) -> Stage:
@@ -200,7 +199,7 @@ class Attacking:
             found = Score(records, TWIN, self.diagnostics).calibrations
             (folder / "thresholds.json").write_text(json.dumps({k: c.as_dict() for k, c in found.items()}, indent=1) + "\n")
 
-        return Stage("thresholds", "thresholds from the null", inputs, build, 2)
+        return Stage("thresholds", "thresholds from the null", inputs, build)
 
     # ---- results of finished stages
 

@@ -15,11 +15,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .command import DEFAULT_STORE, Overrides, StorePath, bound_run, console, duration, escaped, progress_line
+from .command import DEFAULT_STORE, Overrides, StorePath, bound_run, console, escaped, estimated, named_suite, progress_line
 from .command_check import check
 from .command_data import corpus_app, memories_app, store_app
 from .command_new import new
 from .errors import UserError, unknown
+from .interruption import interruption
+from .progress import Display, RunDisplay, duration, hush, simple
 from .strangers import SHOW
 
 app = typer.Typer(
@@ -69,17 +71,20 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
 
 @app.command()
 def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
-    """What a run would do: stages done and to do, with an estimate of the time on two CPU cores."""
-    run = bound_run(overrides, store)
-    run.check()
+    """What a run would do: stages done and to do, with an estimate of the time that those take on this machine."""
+    with Display(console) as display:
+        display.begin("reading suite, corpus and model")
+        run = bound_run(overrides, store)
+        run.check()
+        estimates = estimated(run, display)
     table = Table(box=None, pad_edge=False)
     for column in ("", "stage", "what", "about"):
         table.add_column(column)
     for stage in run.plan:
         done = run.store.done(stage)
-        table.add_row("done" if done else "to do", stage.kind, stage.label, "" if done else duration(stage.cost))
+        table.add_row("done" if done else "to do", stage.kind, stage.label, "" if done else duration(estimates.seconds(stage)))
     console.print(table)
-    console.print(progress_line(run))
+    console.print(progress_line(run, estimates))
 
 
 @app.command()
@@ -89,19 +94,24 @@ def run(
     report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("palimpsest-report"),
 ) -> None:
     """Run a suite: inject, unlearn, attack, measure, report. Interrupt it at any time; running it again continues."""
-    from .assemble import results
-    from .engine import is_main, start_distributed
-    from .progress import Display
-    from .report import print_table, write_report
+    with RunDisplay(console) as display:
+        interruption.kept = display.kept
+        display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
+        display.begin("loading libraries, corpus and model")
+        from .assemble import results
+        from .engine import is_main, start_distributed
+        from .report import print_table, write_report
 
-    bound = bound_run(overrides, store)
-    bound.check()
-    start_distributed()
-    if is_main():
-        console.print(progress_line(bound))
-    with Display(bound, console, quiet=not is_main()) as display:
+        hush()
+        bound = bound_run(overrides, store)
+        bound.check()
+        start_distributed()
+        if is_main():
+            estimates = estimated(bound, display)
+            display.say(progress_line(bound, estimates))
+            display.plan(bound, estimates)
         bound.progress = display.update
-        bound.execute(display.finished)
+        bound.execute(display.finished, display.started)
     if is_main():
         found = results(bound)
         print_table(found, console)
@@ -137,7 +147,6 @@ def explain(
 ) -> None:
     """One memory under one attack: the prompt, the truth, and what every model says, before and after unlearning."""
     from .explain import explain as text
-    from .progress import hush
 
     hush()
     console.print(text(bound_run(overrides, store), memory, attack), markup=False, highlight=False)
@@ -155,11 +164,13 @@ def attack_command(
     out: Annotated[Path | None, typer.Option(help="Write every answer to this Parquet file")] = None,
 ) -> None:
     """Attack a model that someone else trained or unlearned; nothing is injected."""
-    from .outside import attack_model, summary
-    from .progress import hush
+    interruption.kept = lambda: "No answers were written."
+    with Display(console) as display:
+        display.begin("loading libraries and models")
+        from .outside import attack_model, summary
 
-    hush()
-    answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console)
+        hush()
+        answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console, display.update)
     console.print(summary(answers, reference is not None))
     if out:
         answers.to_parquet(out, index=False)
@@ -175,9 +186,9 @@ def pretrain(
     from .paths import CONFIGS
     from .pretrain import load_pretrain
     from .pretrain import pretrain as train
-    from .progress import simple
 
     config = load_pretrain(model)
+    interruption.kept = lambda: "The training is kept as it was when last saved; the same command continues."
     with simple(console, f"pretraining {config.name}", config.points[-1]) as update:
         train(config, out or CONFIGS / "models", update)
 
@@ -193,21 +204,27 @@ def tune(
     write: Annotated[bool, typer.Option("--write", help="Make the chosen fields the method's defaults on the suite's track.")] = False,
 ) -> None:
     """Tune one method (method=NAME) by the fixed rule, on memories and documents that no table uses; an interrupted search continues."""
-    import pandas as pd
-
-    from .progress import hush
     from .tracks import write as write_track
-    from .tune import rule, table
-    from .tune import tune as search
 
     methods = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
     if len(methods) != 1:
         raise UserError("palimpsest tune needs one method=NAME, for example method=npo.")
-    hush()
-    bound = bound_run([item for item in overrides or [] if not item.startswith("method=")], store)
-    if write and not bound.suite.track:
-        raise UserError(f"The suite {bound.suite.name} belongs to no track, so there is nowhere to write to; add track=NAME.")
-    trials = search(bound.suite, methods[0], bound.store, lambda t: console.print(f"trial {t.number}: {t.fields}", highlight=False))
+    suite = named_suite(others := [item for item in overrides or [] if not item.startswith("method=")])
+    if write and not suite.track:
+        raise UserError(f"The suite {suite.name} belongs to no track, so there is nowhere to write to; add track=NAME.")
+    interruption.kept = lambda: "Finished stages and trials are kept; the same command continues."
+    with Display(console) as display:
+        display.begin(f"tuning {methods[0]}: loading libraries, corpus and model")
+        import pandas as pd
+
+        from .tune import rule, table
+        from .tune import tune as search
+
+        hush()
+        bound = bound_run(others, store)
+        trials = search(
+            bound.suite, methods[0], bound.store, lambda t: display.say(f"trial {t.number}: {t.fields}"), progress=display.update
+        )
     console.print(pd.DataFrame(table(trials)).to_string(index=False, float_format="{:.4g}".format), highlight=False)
     chosen = trials[0].fields if rule(trials[0])[0] == 0 else {}
     if not chosen:
@@ -226,16 +243,19 @@ def main() -> None:
     for name in ("torchao", "torch.utils._pytree"):  # what they warn of at import is not the user's business
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(deepspeed|transformers|datasets|torch)\b.*")
+    interruption.around(_run)
+
+
+def _run() -> None:
     try:
         app(prog_name="palimpsest")
     except UserError as error:
+        if interruption.pressed:
+            raise
         if os.environ.get(SHOW):
             traceback.print_exception(error)
         Console(stderr=True).print(f"[bold red]Error:[/] {escaped(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. What is finished is kept; the same command continues.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .errors import UserError
+from .progress import Display, duration, hush
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 Overrides = Annotated[
@@ -23,13 +24,29 @@ DEFAULT_STORE = Path("palimpsest-store")
 
 def bound_run(overrides: list[str] | None, store: Path) -> Any:
     """The suite that the arguments name, with its overrides, bound to a store."""
-    from .config import load_suite
+    suite = named_suite(overrides)
     from .pipeline import Run
     from .store import Store
 
+    return Run(suite, Store(store))
+
+
+def named_suite(overrides: list[str] | None) -> Any:
+    """The suite that the arguments name, with its overrides. Nothing heavy is imported for it."""
+    from .config import load_suite
+
     given = list(overrides or [])
     suite = next((item.removeprefix("suite=") for item in given if item.startswith("suite=")), "quick")
-    return Run(load_suite(suite, [item for item in given if not item.startswith("suite=")]), Store(store))
+    return load_suite(suite, [item for item in given if not item.startswith("suite=")])
+
+
+def estimated(run: Any, display: Display) -> Any:
+    """The estimates of a run that was checked; what they need is measured now if it was never measured here."""
+    from .estimate import Estimates
+
+    hush()
+    run.progress = display.update
+    return Estimates(run)
 
 
 def existing_store(path: Path) -> Any:
@@ -41,15 +58,14 @@ def existing_store(path: Path) -> Any:
     return Store(path)
 
 
-def progress_line(run: Any) -> str:
-    """How many stages of a run are done, and about how long the others take."""
+def progress_line(run: Any, estimates: Any) -> str:
+    """How many stages of a run are done, and about how long the others take here."""
+    from .engine import machine
+
     todo = [s for s in run.plan if not run.store.done(s)]
     line = f"{run.suite.name}: {len(run.plan)} stages: {len(run.plan) - len(todo)} done, {len(todo)} to do"
-    return line + (f", about {duration(sum(s.cost for s in todo))} on two cores." if todo else ".")
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    left = duration(sum(map(estimates.seconds, todo)))
+    return line + (f", about {left} on this machine ({machine()}, {run.suite.precision})." if todo else ".")
 
 
 def escaped(text: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .command import DEFAULT_STORE, StorePath, bound_run, console, escaped
 from .errors import UserError
+from .interruption import interruption
+from .progress import Display, hush
 
 
 def check(
@@ -23,11 +26,22 @@ def check(
         raise UserError(f"{plugin!r}: expected attack=NAME or method=NAME, where NAME may be a file such as ./mine.py.")
     if kind == "method":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on the CPU a training repeats to the bit, and two processes need no second device
+    interruption.kept = lambda: "What the check was made on is kept as far as it is finished."
+    with Display(console) as display:
+        display.begin("loading libraries, corpus and model")
+        broken = _check(plugin, kind, name, _values(fields or []), store, display)
+    if broken:
+        raise UserError(f"{plugin}: {broken} {'rule is' if broken == 1 else 'rules are'} broken.")
+    console.print(f"{plugin} keeps the rules.")
+
+
+def _check(plugin: str, kind: str, name: str, given: dict[str, Any], store: Path, display: Display) -> int:
+    """Ask rule by rule; how many are broken."""
     from .conformance import SUITE, Check, report
-    from .progress import hush
 
     hush()
-    given, run = _values(fields or []), bound_run([f"suite={SUITE}"], store)
+    run = bound_run([f"suite={SUITE}"], store)
+    run.progress = display.update
     checks = _of_method(name, given, run) if kind == "method" else _of_attack(name, given, run)
 
     def show(found: Check) -> None:
@@ -35,10 +49,10 @@ def check(
         console.print(f"{mark} {found.name}" + (f": {escaped(found.seen)}" if found.seen else ""), highlight=False)
         if not found.kept:
             console.print(f"       {escaped(found.advice)}", highlight=False)
+        display.begin(f"{plugin}: the next rule")
 
-    if broken := report(checks, show):
-        raise UserError(f"{plugin}: {broken} {'rule is' if broken == 1 else 'rules are'} broken.")
-    console.print(f"{plugin} keeps the rules.")
+    display.begin(f"{plugin}: the first rule")
+    return report(checks, show)
 
 
 def _of_attack(name: str, given: dict[str, Any], run: Any) -> Iterator[Any]:

@@ -33,6 +33,13 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
+def machine() -> str:
+    """What the time of a piece of work depends on here, beside the work: the kind of device, and the threads of a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(device())
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
 def start_distributed() -> None:
     """Join the launcher's process group, or make one of a single process that needs no port."""
     if dist.is_initialized():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from .attack import Prompting, Tools
@@ -26,6 +27,7 @@ def attack_model(
     row: int,
     precision: str,
     console: Console,
+    progress: Callable[[str, int, int], Any] = lambda what, done, of: None,
 ) -> pd.DataFrame:
     """One line per model, memory, attack and variant: the best matched length and the prompt that got it.
 
@@ -53,10 +55,11 @@ def attack_model(
         )
     console.print(f"{len(encoded)} memories, rows of {length} tokens, {count:,} probes per model.")
     frames = []
-    for name in track(subjects, description="asking", console=console, disable=not console.is_terminal):
-        out = run_battery(subjects[name], probes, [(a, encoded) for a in armed], precision)
+    for name, subject in subjects.items():
+        steps = partial(progress, f"asking the {name}")
+        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, steps)
         frames.append(pd.DataFrame(out.answers).assign(model=name))
-        subjects[name].release()
+        subject.release()
     return pd.concat(frames, ignore_index=True)
 
 

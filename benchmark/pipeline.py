@@ -28,6 +28,7 @@ from .stream import Stream
 from .subject import Subject, open_subject
 from .tracks import tuned
 from .types import EncodedMemory, Excerpt, Memory, Row
+from .work import of_excerpts, of_injection, of_method, of_quality
 
 BASE = "base"
 WATCHED = 64  # rows of held-out text that a method may look at while it trains
@@ -132,7 +133,9 @@ class Run:
                 measured = [asdict(m) for m in self.bench.measure(subject)]
             write_lines(folder / "quality.jsonl", measured)
 
-        return Stage("quality", f"quality of {method}" + (f", seed {seed}" if seed is not None else ""), inputs, build, 10)
+        return Stage(
+            "quality", f"quality of {method}" + (f", seed {seed}" if seed is not None else ""), inputs, build, lambda: of_quality(self)
+        )
 
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
@@ -152,14 +155,15 @@ class Run:
             ]
             write_lines(folder / "excerpts.jsonl", rows)
 
-        return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, 3)
+        return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, lambda: of_excerpts(self, len(models)))
 
-    def execute(self, finished: Callable[[Stage], Any] = lambda stage: None) -> None:
+    def execute(self, finished: Callable[[Stage], Any] = lambda stage: None, started: Callable[[Stage], Any] = lambda stage: None) -> None:
         """Run what is not done yet, in order."""
         self.check()
         for stage in self.plan:
             new = not self.store.done(stage)
             if agreed(new):
+                started(stage)
                 self.store.run_together(stage)
                 finished(stage)
 
@@ -189,8 +193,7 @@ class Run:
                 subject = History(self.base, stream).replay(trainer, forget=forget)
             return self._save(subject, trainer, folder)
 
-        tokens = self.stream(seed).steps * s.injection.batch * (s.row + s.injection.offset)
-        stage = Stage(kind, label, inputs, build, tokens / 12_000, parallel=True)
+        stage = Stage(kind, label, inputs, build, lambda: of_injection(self, seed), parallel=True)
         return stage
 
     def _method(self, method: str, seed: int) -> Stage:
@@ -209,7 +212,7 @@ class Run:
                 raise UserError(f"method {label}: unlearn should return the unlearned Subject, and returned {type(subject).__name__}.")
             return self._save(subject, trainer, folder)
 
-        stage = Stage("method", label, inputs, build, held.cost if instance.needs_history else 20, parallel=True)
+        stage = Stage("method", label, inputs, build, lambda: of_method(self, method, seed), parallel=True)
         return stage
 
     def data(self, seed: int, history: bool) -> UnlearningData:

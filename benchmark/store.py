@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,19 @@ LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed")
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a stage will do, in tokens that its model is given. Stages that are `alike` take about the same time for the same work."""
+
+    alike: str = ""  # its first word says what is roughly alike
+    where: str = ""  # the model, the precision and the machine
+    trained: float = 0  # tokens of training steps
+    asked: float = 0  # tokens of rows that are read
+    scored: float = 0  # tokens that lm-eval gives to the model
+    said: float = 0  # steps of greedy generation
+    other: float = 1  # seconds that every machine takes: opening and saving
+
+
+@dataclass(frozen=True)
 class Stage:
     """One arrow of the plan: what it is, what it reads, and how to make it. `build` fills a folder and returns facts for the manifest."""
 
@@ -32,7 +45,7 @@ class Stage:
     label: str
     inputs: dict[str, Any]
     build: Callable[[Path], dict[str, Any] | None]
-    cost: float = 1.0  # estimated seconds on two CPU cores
+    work: Callable[[], Work] = Work  # how much it will be, for estimates
     parallel: bool = False  # under the launcher every rank takes part
 
     @property
@@ -134,6 +147,7 @@ class Store:
             "seconds": round(time.perf_counter() - began, 2),
             "peak_memory_mb": memory("peak"),
             "versions": {name: version(name) for name in LIBRARIES},
+            "work": {k: v for k, v in asdict(stage.work()).items() if v},
             **facts,
         }
         with (part / "manifest.json").open("w") as out:

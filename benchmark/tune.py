@@ -26,7 +26,7 @@ from .config import QualityConfig, Suite, plain
 from .errors import UserError
 from .guard import untouched
 from .method import Descent
-from .pipeline import Run
+from .pipeline import Progress, Run
 from .plugins import find
 from .probing import Reader
 from .quality import QualityBench
@@ -77,9 +77,16 @@ def tuning_suite(suite: Suite, method: str) -> Suite:
     )
 
 
-def tune(suite: Suite, method: str, store: Store, show: Callable[[Trial], Any], trials: int = TRIALS) -> list[Trial]:
+def tune(
+    suite: Suite,
+    method: str,
+    store: Store,
+    show: Callable[[Trial], Any],
+    trials: int = TRIALS,
+    progress: Progress = lambda what, done, of: None,
+) -> list[Trial]:
     """Try a method's search space; returns the trials, the chosen one first. Finished trials are kept in the store's `tuning` folder."""
-    tuning = Tuning(Run(tuning_suite(suite, method), store), method)
+    tuning = Tuning(Run(tuning_suite(suite, method), store, progress), method)
     file = store.root / "tuning" / f"{tuning.plugin.cls.__name__}-{tuning.key}.jsonl"
     file.parent.mkdir(exist_ok=True)
     try:

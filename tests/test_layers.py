@@ -65,10 +65,12 @@ LAYERS = (
         "trainer",
     ),
     ("method", "attack", "rewording", "relearning", "conformance_worker", "pretrain", "quality_data", "quality"),
-    ("store", "answers", "battery", "expensive", "checks", "attacking", "pipeline", "assemble", "outside", "tune"),
+    ("store", "answers", "battery", "work", "estimate", "expensive", "checks", "attacking", "pipeline", "assemble", "outside", "tune"),
     (
         "cards",
         "explain",
+        "interruption",
+        "start",
         "progress",
         "plots",
         "report",

@@ -20,6 +20,7 @@ from palimpsest.benchmark.assemble import _sights
 from palimpsest.benchmark.assemble import results as assemble
 from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.estimate import Estimates
 from palimpsest.benchmark.explain import explain
 from palimpsest.benchmark.pipeline import BASE, TWIN, Run
 from palimpsest.benchmark.report import print_table, render
@@ -116,6 +117,17 @@ def test_running_again_does_nothing(whole: Run) -> None:
     run.progress = lambda what, done, of: pytest.fail(f"worked on {what}")
     run.execute(finished.append)
     assert finished == []
+
+
+def test_estimates_of_stages_alike_add_up_to_what_they_took(whole: Run) -> None:
+    estimates = Estimates(again(whole))
+    took: dict[str, list[tuple[float, float]]] = {}
+    for stage in whole.plan:
+        pair = whole.store.manifest(stage)["seconds"], estimates.seconds(stage)
+        took.setdefault(stage.work().alike, []).append(pair)
+    assert {"injection", "quality", "battery 0", "method npo"} < set(took)
+    for pairs in took.values():
+        assert sum(real for real, _ in pairs) == pytest.approx(sum(thought for _, thought in pairs), rel=1e-3)
 
 
 # ---- the records

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.store import LIBRARIES, Stage, Store, canonical
+from palimpsest.benchmark.store import LIBRARIES, Stage, Store, Work, canonical
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_another_input_is_another_key(other: Stage) -> None:
 
 def test_order_label_cost_and_tuples_do_not_change_a_key() -> None:
     first, second = stage(a=1, b=(2, {"c": 3, "d": 4})), stage(b=[2, {"d": 4, "c": 3}], a=1, label="another")
-    assert first.key == second.key == Stage("held", "x", {"a": 1, "b": [2, {"c": 3, "d": 4}]}, lambda f: None, cost=99).key
+    assert first.key == second.key == Stage("held", "x", {"a": 1, "b": [2, {"c": 3, "d": 4}]}, lambda f: None, lambda: Work(trained=99)).key
     assert len(first.key) == 16
 
 

@@ -1,0 +1,101 @@
+"""Estimates of time: by what stages alike took, else by rates that were measured once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palimpsest.benchmark import estimate
+from palimpsest.benchmark.config import load_suite
+from palimpsest.benchmark.estimate import Estimates, Rates, paced
+from palimpsest.benchmark.pipeline import Run
+from palimpsest.benchmark.store import Stage, Store, Work
+from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.work import whereabouts
+
+RATES = Rates(trained=100, asked=1000, scored=500, said=10)
+
+
+@pytest.fixture
+def run(tiny: Subject, tmp_path: Path) -> Run:
+    changes = [f"model={tiny.folder}", "precision=fp32", "attack=quantise", "method=npo", "per_role=8"]
+    return Run(load_suite("smoke", changes), Store(tmp_path))
+
+
+@pytest.fixture
+def known(run: Run, monkeypatch: pytest.MonkeyPatch) -> Estimates:
+    """Estimates at rates that nobody measured."""
+    monkeypatch.setattr(estimate, "rates_of", lambda run: RATES)
+    return Estimates(run)
+
+
+def stage(work: Work) -> Stage:
+    return Stage("method", "a stage", {"work": repr(work)}, lambda folder: None, lambda: work)
+
+
+def test_without_evidence_a_stage_takes_what_its_tokens_take(known: Estimates) -> None:
+    assert known.seconds(stage(Work("x", trained=200, asked=3000, scored=250, said=5, other=4))) == 4 + 2 + 3 + 0.5 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("alike", "seconds"),
+    [
+        ("method npo", 3 * 11),  # as the same method took
+        ("method rmu", 2 * 11),  # as methods took: 44 s in place of 22
+        ("attack gcg", 11),
+    ],
+)
+def test_stages_alike_are_the_better_evidence(known: Estimates, run: Run, alike: str, seconds: float) -> None:
+    for name, took in [("method npo", 33), ("method gradient_ascent", 11)]:
+        known.learn({"seconds": took, "work": vars(Work(name, whereabouts(run), trained=1000))})
+    assert known.seconds(stage(Work(alike, whereabouts(run), trained=1000))) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("manifest", [{}, {"work": {}}, {"work": vars(Work("method npo", "another machine", trained=1000))}])
+def test_stages_of_another_place_are_none(known: Estimates, run: Run, manifest: dict[str, Any]) -> None:
+    known.learn({"seconds": 99.0} | manifest)
+    assert known.seconds(stage(Work("method npo", whereabouts(run), trained=1000))) == 11
+
+
+def test_what_is_measured_once_is_found_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    run.progress = lambda what, done, of: said.append(what)
+    first = Estimates(run)
+    assert said == ["measuring how fast this machine trains and reads the model"]
+    assert min(vars(first.rates).values()) > 0
+    assert all(p.grad is None for p in run.base.model.parameters())
+    monkeypatch.setattr(estimate, "measure", lambda run: pytest.fail("measured again"))
+    assert Estimates(run).rates == first.rates
+
+
+def test_every_stage_of_a_plan_says_its_work(run: Run) -> None:
+    work = {s.label: s.work() for s in run.plan}
+    assert all(w.alike and w.where == whereabouts(run) for w in work.values())
+    rows = run.stream(0).steps * 32 * 160
+    assert work["inject, seed 0"].trained == work["retrained twin, seed 0"].trained == work["retrain, seed 0"].trained == rows
+    epochs = run.methods["npo"][1].epochs
+    assert work["npo, seed 0"].trained == epochs * 2 * 8 * 160  # forget and retain rows
+    prefix = run.attacking.attacks[0]
+    each = sum(len(ids) for ids in {p.prompt + p.target for p in run.attacking.probes(0).of(prefix, run.encoded(0)[:1])})
+    assert work["attacks of tier 0 on npo, seed 0"].asked == 24 * each + 24 * 160
+    assert work["quantise on npo, seed 0"].asked > 0
+    assert 30 * 100 < work["quality of npo, seed 0"].scored < 30 * 2000
+
+
+def test_a_rate_is_that_of_a_batch_that_takes_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens cost 5 ms each, but the first batch a second: what is made once is no part of it."""
+    now = [0.0]
+    monkeypatch.setattr(estimate, "perf_counter", lambda: now[0])
+    given: list[int] = []
+
+    def work(part: list[tuple[int, ...]]) -> None:
+        given.append(sum(map(len, part)))
+        now[0] += 5e-3 * given[-1] + (len(given) == 1)
+
+    assert paced(work, [tuple(range(100))] * 32) == pytest.approx(200)
+    assert given == [32, 32, 100]
+    given.clear()
+    assert paced(work, [tuple(range(10))] * 3) == pytest.approx(200)
+    assert given == [10, 30]
