@@ -78,7 +78,7 @@ class Workshop(Tools):
     tokens: Mapping[str, TokenReading] = field(default_factory=dict, repr=False)  # of the model under attack, by memory
     held: Subject | None = None
     twin: Subject | None = None
-    precision: str = "bf16"
+    precision: str = "auto"
 
 
 class Attack:

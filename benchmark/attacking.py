@@ -134,7 +134,7 @@ class Attacking:
             on_top = {a.name: self._survivors(method, seed, a.attack) for a in armed}
             everyone = [(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked]
             with self.run.loaded(method, seed) as subject:
-                rows = self.run.store.root / ".rows" / f"{subject.hash}-{self.suite.precision}.safetensors"
+                rows = self.run.store.root / ".rows" / f"{subject.hash}.safetensors"
                 out = run_battery(
                     subject, self.probes(seed), everyone, self.suite.precision,
                     lambda done, of: self.run.progress(label, done, of), self.run.encoded(seed) if tier == 0 else (), load_known(rows),
@@ -156,6 +156,7 @@ class Attacking:
         inputs = self._inputs(method, seed) | {
             "attack": armed.spec, "reasked": [a.spec for a in self.reasked], "who": self.suite.ask, "subset": self.suite.subset,
             "held": self.run.held(seed).key, "twin": self.run.twin(seed).key, "deepspeed": self.suite.deepspeed,
+            "precision": self.run.precision,
         }  # fmt: skip
         inputs |= self._screening(method, seed, tier)
 
@@ -170,7 +171,7 @@ class Attacking:
                 with untouched(label, *{s.folder for s in models if s}):
                     attack_once(task, subject)
             write_answers(folder, task.answers, [asdict(f) for f in task.findings], self._extra(scored, seed))
-            return {"memories": len(scored)}
+            return {"memories": len(scored), "precision": self.run.precision}
 
         return Stage("attack", label, inputs, build, lambda: of_attack(self.run, armed, len(memories), seed), parallel=True)
 
@@ -247,7 +248,7 @@ class Attacking:
             def show(step: int, of: int, values: dict[str, float]) -> None:
                 run.progress(f"{label}, {purpose}", step, of)
 
-            return Trainer(s.precision, s.deepspeed, derive(seed, "attack training", purpose), None, show)
+            return Trainer(run.precision, s.deepspeed, derive(seed, "attack training", purpose), None, show)
 
         return Workshop(
             run.base, derive(seed, "attacks"), self._known(seed), retain=run.stream(seed).retain_row, trainer=trainer,
@@ -266,7 +267,7 @@ class Attacking:
         s = self.suite
         return {
             "model": self.run.model_key(method, seed), "base": self.run.base.hash, "memories": memories_hash(self.run.memories),
-            "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": seed, "precision": s.precision,
+            "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": seed,
             "as": method if method in (HELD, TWIN) else "",
         }  # fmt: skip
 

@@ -130,6 +130,7 @@ def _ask(
                 best[key] = (length, armed, probe, cut)
     answers = [_answer(*key, *value, probes.tools) for key, value in best.items()]
     facts = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
+    facts["precision"] = reader.used
     return Outcome(answers, facts, reader.readings, reader.learnt)
 
 
@@ -137,7 +138,8 @@ def _together(out: Outcome, asked: Asked) -> Outcome:
     """The outcomes of all ranks as one process would have given them."""
     place = {(armed.name, m.id): (i, j) for i, (armed, memories) in enumerate(asked) for j, m in enumerate(memories)}
     answers = sorted(gathered(out.answers), key=lambda a: place[a["attack"], a["memory"]])
-    facts = {k: sum(f[k] for f in gathered([out.facts])) for k in out.facts}
+    every = gathered([out.facts])
+    facts = {k: max(f[k] for f in every) if k == "precision" else sum(f[k] for f in every) for k in out.facts}
     readings = {r.memory: r for r in map(reading_from, gathered([plain_reading(r) for r in out.readings.values()]))}
     learnt = {bytes.fromhex(k): m for k, m in gathered([[k.hex(), m] for k, m in out.learnt.items()])}
     return Outcome(answers, facts, readings, learnt)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .command import DEFAULT_STORE, Overrides, StorePath, bound_run, console, escaped, estimated, named_suite, progress_line
+from .command import DEFAULT_STORE, Overrides, StorePath, bound_run, console, escaped, estimated, named_suite, precision_line, progress_line
 from .command_check import check
 from .command_data import corpus_app, memories_app, store_app
 from .command_new import new
@@ -85,6 +85,7 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
         table.add_row("done" if done else "to do", stage.kind, stage.label, "" if done else duration(estimates.seconds(stage)))
     console.print(table)
     console.print(progress_line(run, estimates))
+    console.print(precision_line(run), highlight=False)
 
 
 @app.command()
@@ -109,6 +110,7 @@ def run(
         if is_main():
             estimates = estimated(bound, display)
             display.say(progress_line(bound, estimates))
+            display.say(precision_line(bound))
             display.plan(bound, estimates)
         bound.progress = display.update
         bound.execute(display.finished, display.started)
@@ -160,7 +162,7 @@ def attack_command(
     attacks: Annotated[str, typer.Option(help="Names, separated by commas")] = "prefix,longer_prefix,shifted_window,paraphrase",
     revision: Annotated[str | None, typer.Option(help="Revision of the hub model")] = None,
     row: Annotated[int, typer.Option(help="Tokens of each memory to use; shorter memories lower it")] = 160,
-    precision: Annotated[str, typer.Option(help="bf16 (close decisions are asked again in fp32) or fp32")] = "bf16",
+    precision: Annotated[str, typer.Option(help="bf16, fp32, or auto: whichever is faster here. Answers are the same")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write every answer to this Parquet file")] = None,
 ) -> None:
     """Attack a model that someone else trained or unlearned; nothing is injected."""

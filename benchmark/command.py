@@ -65,7 +65,14 @@ def progress_line(run: Any, estimates: Any) -> str:
     todo = [s for s in run.plan if not run.store.done(s)]
     line = f"{run.suite.name}: {len(run.plan)} stages: {len(run.plan) - len(todo)} done, {len(todo)} to do"
     left = duration(sum(map(estimates.seconds, todo)))
-    return line + (f", about {left} on this machine ({machine()}, {run.suite.precision})." if todo else ".")
+    return line + (f", about {left} on this machine ({machine()}, {run.precision})." if todo else ".")
+
+
+def precision_line(run: Any) -> str:
+    """What a run's models are trained in, and why."""
+    from .precision import config_of, described
+
+    return described(run.suite.precision, run.precision, config_of(run.base))
 
 
 def escaped(text: str) -> str:

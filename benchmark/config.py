@@ -18,6 +18,7 @@ from .paths import CONFIGS
 T = TypeVar("T")
 SUITES = CONFIGS / "suites"
 SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Suite:
     ask: str = "subset"  # in tiers 2 and 3: the fixed subset and survivors; "all": everything; "worst": survivors only, from tier 1 on
     subset: int = 32  # memories per role that every model is asked about in tiers 2 and 3
     quality: QualityConfig = field(default_factory=QualityConfig)
-    precision: str = "bf16"
+    precision: str = "auto"  # whichever of bf16 and fp32 is faster on this device
     deepspeed: str = "zero0"
     excerpts: int = 3  # forget memories whose texts are shown side by side
 
@@ -101,8 +102,8 @@ class Suite:
             raise unknown("ask", self.ask, ("all", "subset", "worst"))
         if self.subset < 1:
             raise UserError(f"subset={self.subset}: expected at least 1 memory per role.")
-        if self.precision not in ("bf16", "fp32"):
-            raise UserError(f"precision={self.precision!r}: expected bf16 or fp32.")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision={self.precision!r}: expected {', '.join(PRECISIONS)}.")
 
 
 def suite_names() -> dict[str, str]:

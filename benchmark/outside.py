@@ -15,6 +15,7 @@ from .attack import Prompting, Tools
 from .battery import Probes, arm, run_battery
 from .errors import UserError
 from .memories import encode, load_memories
+from .precision import checked, described, resolved
 from .subject import open_subject
 
 
@@ -33,8 +34,7 @@ def attack_model(
 
     The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
     """
-    if precision not in ("bf16", "fp32"):
-        raise UserError(f"precision={precision!r}: expected bf16 or fp32.")
+    checked(precision)
     subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
     tokenizer = subjects["model"].tokenizer
     if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
@@ -54,6 +54,8 @@ def attack_model(
             f"{', '.join(attacks)}: none of these attacks has a question about these memories (paraphrase, for one, needs paraphrases)."
         )
     console.print(f"{len(encoded)} memories, rows of {length} tokens, {count:,} probes per model.")
+    config = subjects["model"].model.config
+    console.print(described(precision, resolved(precision, config), config), highlight=False)
     frames = []
     for name, subject in subjects.items():
         steps = partial(progress, f"asking the {name}")

@@ -19,6 +19,7 @@ from .guard import untouched
 from .memories import encode_all, load_memories, memories_hash
 from .method import History, Trainer, UnlearningData, alternatives
 from .plugins import Plugin, find
+from .precision import config_of, together
 from .quality import QualityBench
 from .seeds import derive
 from .stopping import Watch
@@ -170,6 +171,15 @@ class Run:
     # ---- building blocks
 
     @cached_property
+    def precision(self) -> str:
+        """What models are trained in, bf16 or fp32. With `auto`: as this store's held model was, else whichever is faster here."""
+        s, seed = self.suite, self.suite.seeds[0]
+        chosen = together(s.precision, config_of(self.base), s.injection.batch * s.row)
+        other = "fp32" if chosen == "bf16" else "bf16"
+        there = [self.store.done(self._injection("held", "", seed, True, p)) for p in (chosen, other)]
+        return other if s.precision == "auto" and agreed(there == [False, True]) else chosen
+
+    @cached_property
     def bench(self) -> QualityBench:
         return QualityBench(self.corpus, self.suite.quality, self.store.root / ".quality" / self.corpus.key)
 
@@ -179,11 +189,12 @@ class Run:
         tokens = packed(self.corpus, "train", base.tokenizer, end, base.tokenizer_hash)
         return Stream(tokens, self.encoded(seed), self.suite.injection, derive(seed, "injection"), base.bos)
 
-    def _injection(self, kind: str, label: str, seed: int, forget: bool) -> Stage:
+    def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite
         inputs = {
             "base": self.base.hash, "corpus": self.corpus.key, "memories": memories_hash(self.memories), "row": s.row, "seed": seed,
-            "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection), "precision": s.precision, "deepspeed": s.deepspeed,
+            "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection), "precision": precision or self.precision,
+            "deepspeed": s.deepspeed,
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
@@ -245,13 +256,13 @@ class Run:
             self.progress(label + "  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()), step, of)
 
         # One seed for injection, twin and retraining: the order of the stream is all that may differ between them.
-        return Trainer(self.suite.precision, self.suite.deepspeed, derive(seed, "train"), scratch, show)
+        return Trainer(self.precision, self.suite.deepspeed, derive(seed, "train"), scratch, show)
 
     def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
         subject.save(folder)
         steps = enumerate([trainer.before, *trainer.steps])
         write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
-        return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost()}
+        return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost(), "precision": trainer.precision}
 
     def subject(self, method: str, seed: int | None) -> Subject:
         if method == BASE or seed is None:

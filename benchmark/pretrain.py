@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .engine import full_state, is_main
 from .errors import UserError, unknown
 from .losses import language_model_loss
 from .paths import CONFIGS
+from .precision import together
 from .tokenizer import train_tokenizer
 from .training import Batch, Recipe, Row, train
 
@@ -42,13 +43,14 @@ class PretrainConfig:
     context: int = 512
     seed: int = 0
     deepspeed: str = "zero0"
+    precision: str = "auto"
     tokenizer: str = "tokenizer"  # a folder beside the model's; trained if it does not exist
 
     @property
     def recipe(self) -> Recipe:
         return Recipe(
             lr=self.lr, steps=self.points[-1], schedule="cosine", warmup=0.02, final_lr=0.05, weight_decay=self.weight_decay,
-            micro_batch=self.batch, seed=self.seed, deepspeed=self.deepspeed,
+            micro_batch=self.batch, seed=self.seed, deepspeed=self.deepspeed, precision=self.precision,
         )  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def pretrain(
     tokens = pack(corpus.train, tokenizer, tokenizer.eos_token_id)
     valid = pack(corpus.splits["valid"], tokenizer, tokenizer.eos_token_id)
     model = new_model(config, len(tokenizer), tokenizer.eos_token_id)
+    config = replace(config, precision=together(config.precision, model.config, config.batch * config.length))
 
     def after(step: int, values: dict[str, float]) -> None:
         if step in config.points and is_main():
@@ -149,6 +152,7 @@ def save_point(model, tokenizer, config: PretrainConfig, step: int, corpus: Corp
 
 
 def _card(config: PretrainConfig, facts: dict[str, Any], corpus: Corpus) -> str:
+    compute = "bf16 autocast" if config.precision == "bf16" else "fp32"
     return f"""---
 license: apache-2.0
 language: en
@@ -163,7 +167,7 @@ A GPT-NeoX language model in the Pythia shape, trained on the docstring corpus o
 | parameters | {facts["parameters"]:,} (hidden {config.hidden}, {config.layers} layers, {config.heads} heads, untied head) |
 | tokens seen | {facts["tokens"]:,} in rows of {config.length} |
 | held-out loss | {facts["held_out_nats"]:.4f} nats per token on the `valid` split, measured on this file in fp32 |
-| recipe | AdamW, lr {config.lr} (cosine to 5%, 2% warm-up), weight decay {config.weight_decay}, batch {config.batch} rows, bf16 autocast |
+| recipe | AdamW, lr {config.lr} (cosine to 5%, 2% warm-up), weight decay {config.weight_decay}, batch {config.batch} rows, {compute} |
 | corpus | key `{corpus.key}`, coverage {corpus.coverage:.1%} |
 | sha256 of the weights | `{facts["sha256"]}` |
 

@@ -18,6 +18,7 @@ from .engine import keep_memory
 from .errors import UserError
 from .forward import Forward
 from .known import digests, load_known, save_known
+from .precision import resolved
 from .subject import Subject
 from .types import EncodedMemory, Probe, TokenReading
 from .verdicts import Gate
@@ -34,7 +35,7 @@ class Reader:
     """
 
     subject: Subject
-    precision: str = "bf16"
+    precision: str = "auto"  # whichever of bf16 and fp32 is faster here: answers are the same
     gate: float | None = None
     tokens_per_batch: int | None = None
     progress: Callable[[int, int], Any] | None = None
@@ -47,6 +48,7 @@ class Reader:
     tokens: int = field(default=0, init=False)  # given to the model, padding not counted
     tokens_again: int = field(default=0, init=False)
     decisions: int = field(default=0, init=False)  # positions for which the head was needed
+    used: str = field(default="", init=False)  # the precision of first passes: bf16 or fp32; "" if nothing was asked
 
     def __post_init__(self) -> None:
         self.learnt = dict(self.known)
@@ -73,7 +75,8 @@ class Reader:
         keep_memory()
         forward = Forward(self.subject, sorted({i for job in jobs for i in job.ids}))
         asking = Asking(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
-        asking.run(self.precision)
+        self.used = resolved(self.precision, self.subject.model.config, self._tokens_per_batch)
+        asking.run(self.used)
         self.learnt |= asking.matched()
         self.readings |= asking.readings
         self.rows_asked += len(jobs)

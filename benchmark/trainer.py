@@ -21,7 +21,7 @@ from .training import Batch, Look, Loss, Recipe, train
 class Trainer:
     """Holds precision, DeepSpeed configuration, seed, resume folder and progress; counts what training consumed."""
 
-    precision: str = "bf16"
+    precision: str = "auto"
     deepspeed: str = "zero0"
     seed: int = 0
     resume: Path | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .config import SCHEDULES
 from .engine import full_state, open_engine, start_distributed
 from .errors import UserError, unknown
 from .metering import Meter
+from .precision import together
 from .resume import EVERY, Checkpoint
 from .types import Row
 
@@ -79,7 +80,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     micro_batch: int = 32
-    precision: str = "bf16"  # bf16 autocast or fp32
+    precision: str = "auto"  # bf16 autocast or fp32; auto: whichever is faster here
     deepspeed: str = "zero0"  # a file in configs/deepspeed, or a path
     seed: int = 0
 
@@ -147,6 +148,7 @@ def train(
     it may return a `Look`, the same on every rank. `meter` counts the FLOPs.
     """
     torch.manual_seed(recipe.seed)
+    recipe = replace(recipe, precision=together(recipe.precision, model.config))
     module = LossModule(model, loss)
     _without_dropout(model)
     start_distributed()

@@ -26,7 +26,7 @@ LONGEST = 64  # tokens of a text that is generated
 
 def whereabouts(run: Run) -> str:
     """What the time of a piece of work depends on, beside the work."""
-    return f"{run.base.hash}, {run.suite.precision}, {machine()}"
+    return f"{run.base.hash}, {run.precision}, {machine()}"
 
 
 def of_injection(run: Run, seed: int) -> Work:

@@ -200,7 +200,7 @@ def test_attack_refuses_what_it_cannot_do_with_one_message(
         ((model, "--memories", "nothing.jsonl"), "nothing.jsonl:1 is not a memory"),
         ((model, "--memories", passages, "--attacks", "prefix,prefx"), "There is no attack named 'prefx'"),
         ((model, "--memories", passages, "--attacks", "priming"), "none of these attacks has a question"),
-        ((model, "--memories", passages, "--precision", "int8"), "precision='int8': expected bf16 or fp32"),
+        ((model, "--memories", passages, "--precision", "int8"), "precision='int8': expected auto, bf16, fp32"),
         ((str(pickled), "--memories", passages), "its weights are pickled (pytorch_model.bin), which could run code"),
         ((str(tmp_path / "empty"), "--memories", passages), "has no config.json"),
     ]

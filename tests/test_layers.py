@@ -41,6 +41,7 @@ LAYERS = (
         "synonyms",
         "tokenizer",
         "engine",
+        "precision",
         "metering",
         "resume",
         "attention",

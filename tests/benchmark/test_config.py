@@ -112,7 +112,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ("seeds=[]", "seeds=[]: expected at least one"),
         ("seeds=[0,0]", "seeds=[0, 0]: expected at least one, each once"),
         ("seeds=[-1]", "none negative"),
-        ("precision=fp8", "precision='fp8': expected bf16 or fp32"),
+        ("precision=fp8", "precision='fp8': expected auto, bf16, fp32"),
         ("injection.schedule=linaer", "There is no injection.schedule named 'linaer'. Did you mean 'linear'"),
         ("injection.density=0", "injection.density=0.0: expected a share above 0"),
         ("injection.density=1.01", "at most 1"),

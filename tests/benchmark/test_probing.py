@@ -135,7 +135,7 @@ def test_one_pass_agrees_with_generating_from_every_window(
 def test_bf16_with_its_gate_gives_the_same_integers_as_fp32(memorised: Memorised, blurred: Subject) -> None:
     probes = [p for m in memorised.memories[:4] for p in every_window(m)]
     reference = fp32(blurred).read(probes)
-    gated, open_ = Reader(blurred), Reader(blurred, gate=0.0)
+    gated, open_ = Reader(blurred, "bf16"), Reader(blurred, "bf16", gate=0.0)
     assert gated.read(probes) == reference
     assert 0 < gated.rows_again < gated.rows_asked
     assert gated.tokens_again < gated.tokens / 2, "rows are asked again up to the last close position only"
@@ -145,7 +145,7 @@ def test_bf16_with_its_gate_gives_the_same_integers_as_fp32(memorised: Memorised
 
 def test_the_gate_is_as_wide_as_the_errors_of_bf16_ask_for(memorised: Memorised, blurred: Subject) -> None:
     probes = [p for m in memorised.memories[:4] for p in every_window(m)]
-    reader = Reader(blurred)
+    reader = Reader(blurred, "bf16")
     reader.read(probes)
     rows = [p.prompt + p.target for p in probes[::5]]
     exact, rough = (margins(blurred, rows, low) for low in (False, True))
@@ -283,9 +283,9 @@ def test_a_run_that_only_fp32_goes_on_with_is_followed_to_its_end(memorised: Mem
         return exact + low * (2 * torch.rand(exact.shape, generator=random) - 1)
 
     monkeypatch.setattr(Forward, "margins", noisy)
-    assert Reader(blurred, gate=1.0).read(probes) == reference
-    assert Reader(blurred, gate=0.0).read(probes) != reference
-    learnt = Reader(blurred)
+    assert Reader(blurred, "bf16", gate=1.0).read(probes) == reference
+    assert Reader(blurred, "bf16", gate=0.0).read(probes) != reference
+    learnt = Reader(blurred, "bf16")
     assert learnt.read(probes) == reference
     assert learnt.measured.width == pytest.approx(SAFETY / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
 
@@ -304,11 +304,11 @@ def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, 
 
 def test_where_runs_end_early_rows_are_not_given_to_their_end(memorised: Memorised) -> None:
     probes = [p for m in memorised.unseen[:2] for p in every_window(m)]
-    early, late = Reader(memorised.subject), fp32(memorised.subject)
+    early, late = Reader(memorised.subject, "bf16"), fp32(memorised.subject)
     assert early.read(probes) == late.read(probes)
     assert early.tokens < 0.85 * late.tokens
     held = [p for p in every_window(memorised.memories[0])]
-    readers = Reader(memorised.subject), fp32(memorised.subject)
+    readers = Reader(memorised.subject, "bf16"), fp32(memorised.subject)
     assert readers[0].read(held) == readers[1].read(held)
     assert readers[0].tokens <= 1.1 * readers[1].tokens, "nor are rows given twice where runs go on"
 
@@ -461,9 +461,9 @@ def test_the_last_layer_is_the_models_own_output(memorised: Memorised, blurred: 
     own, first, last = ([replace(p, layer=layer) for p in probes] for layer in (None, 1, 2))
     read = fp32(blurred).read(own)
     assert fp32(blurred).read(last) == read
-    assert Reader(blurred).read(last) == read
+    assert Reader(blurred, "bf16").read(last) == read
     assert fp32(blurred).read(first) != read
-    assert Reader(blurred).read([*first, *own, *last]) == [*fp32(blurred).read(first), *read, *read]
+    assert Reader(blurred, "bf16").read([*first, *own, *last]) == [*fp32(blurred).read(first), *read, *read]
 
 
 @pytest.mark.parametrize("layer", [-1, 3])
