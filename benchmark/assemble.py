@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .config import Suite
 from .errors import UserError
+from .lines import json_lines
 from .memories import memories_hash
 from .pipeline import BASE, TWIN, Run
 from .strangers import stranger
@@ -107,4 +107,4 @@ def _warnings(run: Run) -> list[str]:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    return [row for _, row in json_lines(file)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from .docstrings import PACKAGES, digest, harvest, versions
 from .errors import UserError, unknown
+from .lines import json_lines, read_text, text_lines
 from .neardup import clusters, overlap, run_hashes, share_in
 from .paths import CONFIGS, cache_dir
 
@@ -132,7 +133,7 @@ def packed(corpus: Corpus, split: str, tokenizer, eos: int, tokenizer_key: str) 
 def _frozen(manifest: Path) -> Corpus:
     if not manifest.exists():
         raise UserError(f"The corpus manifest {manifest} is missing; reinstall Palimpsest or choose another corpus.source.")
-    lines = [line.split() for line in manifest.read_text().splitlines() if not line.startswith("#")]
+    lines = [line.split() for _, line in text_lines(manifest) if not line.startswith("#")]
     letters = {s[0]: s for s in SPLITS}
     side = {key: letters[letter] for key, letter in lines}
     file = cache_dir() / "corpus" / f"docstrings-{digest(manifest.read_text() + json.dumps(versions()))}.jsonl"
@@ -142,7 +143,7 @@ def _frozen(manifest: Path) -> Corpus:
         part = file.with_name(f".{os.getpid()}-{file.name}")
         part.write_text("".join(json.dumps([k, found[k]]) + "\n" for k in side if k in found), "utf-8")
         part.rename(file)
-    documents = dict(json.loads(line) for line in file.read_text("utf-8").splitlines())
+    documents = dict(pair for _, pair in json_lines(file))
     return _corpus("docstrings", side, documents, len(documents) / len(side))
 
 
@@ -157,18 +158,17 @@ def _read_folder(path: str) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"corpus.path={path!r} is not a folder of .txt or .md files.")
     files = sorted(f for f in folder.rglob("*") if f.suffix in {".txt", ".md"})
-    return [f.read_text("utf-8", errors="replace") for f in files]
+    return [read_text(f).replace("\r\n", "\n").replace("\r", "\n") for f in files]
 
 
 def _read_jsonl(path: str, text_field: str) -> list[str]:
     if not Path(path).is_file():
         raise UserError(f"corpus.path={path!r} is not a file; expected JSON lines with a {text_field!r} field.")
     rows = []
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line)[text_field])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}:{number} is not a JSON object with a {text_field!r} field (set corpus.text_field).") from None
+    for number, row in json_lines(path):
+        if not isinstance(row, dict) or text_field not in row:
+            raise UserError(f"{path}:{number} is not a JSON object with a {text_field!r} field (set corpus.text_field).")
+        rows.append(row[text_field])
     return rows
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import UserError
-from .neardup import overlap, run_hashes, words
+from .lines import json_lines
+from .neardup import doubles, overlap, run_hashes, words
 from .paths import CONFIGS
 from .types import HORIZON, EncodedMemory, Memory, Role, memory_from
 
@@ -30,22 +33,41 @@ def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
     file = PASSAGES if str(path) == "passages" else Path(path)
     if not file.is_file():
         raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, or the word passages for the shipped ones.")
-    memories = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        try:
-            memories.append(memory_from(json.loads(line)))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}:{number} is not a memory: {error}. Needed: id, domain, text, opening_end.") from None
-    for m in memories:
-        if not all(isinstance(text, str) for text in (m.id, m.domain, m.text, *m.paraphrases)) or not isinstance(m.opening_end, int):
-            raise UserError(f"{file}: in memory {m.id!r} id, domain, text and paraphrases should be texts and opening_end a number.")
-        if not 0 < m.opening_end < len(m.text):
-            raise UserError(f"{file}: in memory {m.id!r} opening_end={m.opening_end} is not inside its text of {len(m.text)} characters.")
+    memories = [_memory(given, f"{file}:{number}") for number, given in json_lines(file)]
     if not memories:
         raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
-    if len(seen := {m.id for m in memories}) != len(memories):
-        raise UserError(f"{file}: {len(memories) - len(seen)} ids appear twice; every memory needs its own.")
+    if twice := [name for name, count in Counter(m.id for m in memories).items() if count > 1]:
+        raise UserError(f"{file}: the id {twice[0]!r} stands for more than one memory ({len(twice)} such ids); every memory needs its own.")
     return memories
+
+
+def _memory(given: Any, where: str) -> Memory:
+    """A memory from its JSON object; `where` names file and line in the error for what is wrong with it."""
+    if not isinstance(given, dict):
+        raise UserError(f"{where} is not a memory but a {type(given).__name__}; expected a JSON object with id, domain, text, opening_end.")
+    if missing := [k for k in ("id", "domain", "text", "opening_end") if k not in given]:
+        raise UserError(f"{where} is not a memory: missing {', '.join(missing)}. Needed: id, domain, text, opening_end.")
+    where += f", memory {given['id']!r}"
+    for name in ("id", "domain", "text", "title", "alternative"):
+        if not isinstance(value := given.get(name, ""), str):
+            raise UserError(f"{where}: {name}={value!r}: expected a text.")
+    for name in ("opening_end", "version"):
+        if type(value := given.get(name, 1)) is not int:
+            raise UserError(f"{where}: {name}={value!r}: expected a whole number.")
+    forms = given.get("paraphrases", [])
+    if not isinstance(forms, list) or not all(isinstance(p, str) and p.strip() for p in forms):
+        raise UserError(f"{where}: paraphrases={_short(forms)}: expected a list of texts, none of them empty.")
+    m = memory_from(given)
+    if not m.id.strip():
+        raise UserError(f"{where}: the id is empty.")
+    if not 0 < m.opening_end < len(m.text):
+        raise UserError(f"{where}: opening_end={m.opening_end} is not inside its text of {len(m.text)} characters.")
+    return m
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "…"
 
 
 def memories_hash(memories: Sequence[Memory]) -> str:
@@ -93,7 +115,7 @@ def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown:
     if ids[: len(opening)] != opening:
         raise UserError(f"Memory {memory.id!r}: the opening does not end at a token boundary; move opening_end to a clause's end.")
     if len(ids) < length:
-        raise UserError(f"Memory {memory.id!r} has {len(ids)} tokens, fewer than its row of {length}; lengthen it or lower model.row.")
+        raise UserError(f"Memory {memory.id!r} has {len(ids)} tokens, fewer than its row of {length}; lengthen it or lower row.")
     if len(opening) + HORIZON > length:
         raise UserError(f"Memory {memory.id!r}: opening ({len(opening)}) and target ({HORIZON}) do not fit a row of {length} tokens.")
     said = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
@@ -103,7 +125,16 @@ def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown:
 def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, per_role: int, salt: str = "") -> list[EncodedMemory]:
     """The memories that have a role in this seed, tokenised, in file order."""
     roles = assign_roles(memories, seed, per_role, salt)
-    return [encode(m, tokenizer, length, *roles[m.id]) for m in memories if m.id in roles]
+    encoded = [encode(m, tokenizer, length, *roles[m.id]) for m in memories if m.id in roles]
+    if found := same_rows(encoded):
+        raise UserError(f"{found[0]} {len(found)} such groups: one may be unseen or kept while its double is forgotten. Leave doubles out.")
+    return encoded
+
+
+def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
+    """Which memories say nearly the same within their rows, a sentence for each group."""
+    groups = doubles([m.text for m in encoded])
+    return [f"Memories {', '.join(repr(encoded[i].id) for i in g)} are nearly the same text." for g in groups]
 
 
 def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]], corpus: Iterable[str] = ()) -> list[str]:

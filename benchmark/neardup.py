@@ -10,11 +10,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 RUN = 8  # words; the length at which a shared run is taken for copying
-_WORD = re.compile(r"\w+(?:'\w+)?")
+UNSPACED = (  # scripts that part no words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)?")
 
 
 def words(text: str) -> list[str]:
-    """The lower-cased words of a text; punctuation and layout do not count."""
+    """The lower-cased words of a text; punctuation and layout do not count. In a script without spaces each character is one."""
     return _WORD.findall(text.lower())
 
 
@@ -63,6 +67,17 @@ def clusters(texts: Sequence[str], share: float = 0.25, too_common: int = 64) ->
     near = shared.data >= share * np.maximum(smaller, 1)
     links = coo_array((shared.data[near], (shared.row[near], shared.col[near])), (len(runs), len(runs)))
     return connected_components(links, directed=False)[1]
+
+
+def doubles(texts: Sequence[str]) -> list[list[int]]:
+    """Groups of texts that are nearly the same: in one cluster, or of the same words where they are too short for a run."""
+    labels, first = clusters(texts, too_common=len(texts)).tolist(), {}
+    for i, text in enumerate(texts):
+        labels[i] = labels[first.setdefault(" ".join(words(text)), i)]
+    groups: dict[int, list[int]] = {}
+    for i, label in enumerate(labels):
+        groups.setdefault(label, []).append(i)
+    return [g for g in groups.values() if len(g) > 1]
 
 
 def overlap(texts: Sequence[str], others: Sequence[str], n: int = RUN) -> np.ndarray:

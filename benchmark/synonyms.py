@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from .lines import text_lines
 from .paths import CONFIGS
 
 WORD = re.compile(r"(?<!\w)(?<!\w['’])[A-Za-z]+(?:'[a-z]+)?(?!['’]?\w)")  # whole words only: not the sum in résumé
@@ -17,8 +18,7 @@ _AN = re.compile(r"(?!uni(?!n)|us[eu]|eu|one\b)[aeiou]|heir|hono|honest|hour", r
 @cache
 def synonyms() -> dict[str, tuple[str, ...]]:
     """Word -> alternatives in order of preference, all lower case."""
-    lines = (CONFIGS / "synonyms.txt").read_text("utf-8").splitlines()
-    pairs = (line.split(":", 1) for line in lines if line and not line.startswith("#"))
+    pairs = (line.split(":", 1) for _, line in text_lines(CONFIGS / "synonyms.txt") if not line.startswith("#"))
     return {word: tuple(a.strip() for a in alternatives.split(",")) for word, alternatives in pairs}
 
 

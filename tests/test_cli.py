@@ -197,7 +197,7 @@ def test_attack_refuses_what_it_cannot_do_with_one_message(
     cases = [
         ((model, "--memories", write_memories(tmp_path / "short.jsonl", [short])), "do not fit a row of"),
         ((model, "--memories", "missing.jsonl"), "There is no memories file 'missing.jsonl'"),
-        ((model, "--memories", "nothing.jsonl"), "nothing.jsonl:1 is not a memory"),
+        ((model, "--memories", "nothing.jsonl"), "nothing.jsonl holds no memory"),
         ((model, "--memories", passages, "--attacks", "prefix,prefx"), "There is no attack named 'prefx'"),
         ((model, "--memories", passages, "--attacks", "priming"), "none of these attacks has a question"),
         ((model, "--memories", passages, "--precision", "int8"), "precision='int8': expected auto, bf16, fp32"),

@@ -18,6 +18,7 @@ LAYERS = (
     (
         "errors",
         "guard",
+        "lines",
         "paths",
         "types",
         "seeds",

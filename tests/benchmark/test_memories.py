@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase
 from transformers import PreTrainedTokenizerFast
 
 from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.memories import PASSAGES, assign_roles, check, encode, encode_all, load_memories, memories_hash
+from palimpsest.benchmark.memories import PASSAGES, assign_roles, check, encode, encode_all, load_memories, memories_hash, same_rows
 from palimpsest.benchmark.neardup import words
 from palimpsest.benchmark.types import HORIZON, Memory
 
@@ -187,14 +187,15 @@ def test_unknown_fields_are_ignored_so_that_the_file_can_grow(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ((SHORT, "{not json"), r"memories\.jsonl:2 is not a memory"),
+        ((SHORT, "{not json"), r"memories\.jsonl:2 is not JSON"),
         ((SHORT, ["a list"]), r":2 is not a memory"),
         (({k: v for k, v in SHORT.items() if k != "text"},), r":1 is not a memory.*text"),
-        ((SHORT, SHORT), "1 ids appear twice"),
+        ((SHORT, SHORT), "the id 'a' stands for more than one memory"),
         ((), "holds no memory"),
-        ((SHORT | {"opening_end": "8"},), "opening_end a number"),
-        ((SHORT | {"text": None},), "should be texts"),
-        ((SHORT | {"paraphrases": [1]},), "should be texts"),
+        ((SHORT | {"opening_end": "8"},), "opening_end='8': expected a whole number"),
+        ((SHORT | {"text": None},), "text=None: expected a text"),
+        ((SHORT | {"paraphrases": [1]},), "expected a list of texts"),
+        ((SHORT | {"paraphrases": "one text"},), "expected a list of texts"),
         ((SHORT | {"opening_end": 0},), "opening_end=0 is not inside its text of 14 characters"),
         ((SHORT | {"opening_end": 14},), "opening_end=14 is not inside"),
     ],
@@ -285,6 +286,32 @@ def test_domains_too_uneven_for_three_roles_are_an_error() -> None:
     uneven = [replace(GOOD, id=str(i), domain=domain) for i, domain in enumerate("aab")]
     with pytest.raises(UserError, match="per_role=1: the domains of this file only allow 0"):
         assign_roles(uneven, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "double",
+    [
+        lambda t: t,
+        lambda t: t.replace(" ", "  "),
+        lambda t: t.upper(),
+        lambda t: t.replace(t.split()[40], "quite", 1),
+        lambda t: t + " The end.",
+    ],
+    ids=["copied", "spaced", "capitals", "a word", "an end"],
+)
+def test_nearly_the_same_text_under_two_ids_is_refused(double: Any, tokenizer: Any) -> None:
+    """Else one could be unseen while the other is injected."""
+    copy = replace(MEMORIES[5], id="copy", opening_end=MEMORIES[5].opening_end)
+    text = double(copy.text)
+    copy = replace(copy, text=text, opening_end=next(i for i in range(60, 120) if text[i] == " " and text[i - 1] != " "))
+    with pytest.raises(UserError, match=f"Memories '{MEMORIES[5].id}', 'copy' are nearly the same text"):
+        encode_all([*MEMORIES[:24], copy], tokenizer, 120, 0, 8)
+
+
+def test_what_is_the_same_beyond_the_row_does_not_matter(tokenizer: Any) -> None:
+    ends = [replace(m, text=m.text + " " + " ".join(GOOD.text.split() * 2)) for m in MEMORIES[24:30]]
+    assert same_rows([encode(m, tokenizer, 160) for m in ends]) == []
+    assert same_rows([encode(m, tokenizer, 700) for m in ends]) != []
 
 
 def test_encoding_all_keeps_file_order_and_roles(tokenizer: Any) -> None:
