@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Tools, Workshop
 from ..benchmark.decoding import Decoding
+from ..benchmark.paths import CONFIGS
 from ..benchmark.synonyms import WORD, substitute, synonyms
 
 
@@ -40,6 +42,9 @@ class Exposure(Searching):
 
     access = "grey-box"
     diagnostic = True  # a number, not a matched length
+
+    def reads(self) -> tuple[Path, ...]:
+        return (CONFIGS / "synonyms.txt",)
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
         for m in memories:

@@ -23,13 +23,16 @@ class Paraphraser(Rewording):
     """The opening as a local paraphraser model rewords it (set `model` to its directory); the same target follows.
 
     `model` is a local Hugging Face directory (sequence-to-sequence or causal, safetensors). Black-box: the paraphraser
-    sees the opening only, and never the model attacked. A stage's key holds the directory's name, not its weights.
+    sees the opening only, and never the model attacked.
     """
 
     model: str = ""
     instruction: str = "Say the following in other words, in one sentence, without adding anything.\n\n{opening}\n\nIn other words:"
     tries: int = 8  # rewordings drawn
     top_p: float = 0.9
+
+    def reads(self) -> tuple[Path, ...]:
+        return (_folder(self.model),) if self.model else ()
 
     def texts(self, memory: EncodedMemory, tools: Tools) -> Iterator[tuple[str, str]]:
         if not self.model:
@@ -60,11 +63,16 @@ def first_line(text: str) -> str:
     return next((line.strip('"“”').strip() for line in lines if line), "")
 
 
+def _folder(name: str) -> Path:
+    if not (Path(name) / "config.json").is_file():
+        raise UserError(f"attack paraphraser: {name!r} is not a local Hugging Face directory: it has no config.json.")
+    return Path(name)
+
+
 @lru_cache(maxsize=1)
 def _load(folder: str) -> tuple[Any, Any]:
     """The paraphraser in eval mode on this process's device, and its tokenizer. Nothing is fetched, unpickled or run."""
-    if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"attack paraphraser: {folder!r} is not a local Hugging Face directory: it has no config.json.")
+    _folder(folder)
     local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(folder, **local)

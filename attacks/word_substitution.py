@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..benchmark.attack import EncodedMemory, Tools
+from ..benchmark.paths import CONFIGS
 from ..benchmark.rewording import Options, Substitution
 from ..benchmark.synonyms import WORD, synonyms
 
@@ -15,6 +17,9 @@ class WordSubstitution(Substitution):
 
     Black-box; what is kept is judged by the base model (see `Rewording`).
     """
+
+    def reads(self) -> tuple[Path, ...]:
+        return (CONFIGS / "synonyms.txt",)
 
     def options(self, memory: EncodedMemory, tools: Tools) -> Options:
         found = WORD.finditer(memory.memory.opening)

@@ -11,6 +11,7 @@ from .errors import UserError
 from .lines import json_lines
 from .memories import memories_hash
 from .pipeline import BASE, TWIN, Run
+from .provenance import mixtures
 from .strangers import stranger
 from .tracks import tuned
 from .types import Cost, Excerpt, Quality, Results, Sight, Value
@@ -101,9 +102,9 @@ def _hyper_parameters(s: Suite) -> str:
 
 
 def _warnings(run: Run) -> list[str]:
-    if run.corpus.comparable:
-        return []
-    return [f"Only {run.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."]
+    few = f"Only {run.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."
+    mixed = mixtures({f"{s.kind} {s.label}": run.store.manifest(s) for s in run.plan})
+    return [*([] if run.corpus.comparable else [few]), *mixed]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

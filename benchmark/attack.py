@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -87,6 +88,10 @@ class Attack:
     access: ClassVar[Access] = "black-box"
     tier: ClassVar[int] = 0
     diagnostic: ClassVar[bool] = False  # shown beside the table: never in the worst case, never in leak
+
+    def reads(self) -> Iterable[Path]:
+        """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""
+        return ()
 
 
 class Prompting(Attack, ABC):

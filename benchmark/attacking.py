@@ -17,7 +17,7 @@ from .answers import read_answers, read_findings, write_answers
 from .attack import Attack, Membership, Prompting, Tampering, Tools, Workshop
 from .battery import Armed, Probes, arm, run_battery
 from .checks import run_checks
-from .engine import is_main
+from .engine import device, is_main
 from .errors import UserError
 from .expensive import Task, attack_once
 from .guard import untouched
@@ -28,8 +28,10 @@ from .sample import subset
 from .scoring import FEWEST_NULL, HELD, UNCHANGED, Calibration, Score, survivors
 from .seeds import derive
 from .store import Stage
+from .subject import Subject
 from .trainer import Trainer
 from .types import EncodedMemory, Record, TokenReading
+from .versions import READER
 from .work import of_attack, of_battery, of_checks
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ class Attacking:
             on_top = {a.name: self._survivors(method, seed, a.attack) for a in armed}
             everyone = [(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked]
             with self.run.loaded(method, seed) as subject:
-                rows = self.run.store.root / ".rows" / f"{subject.hash}.safetensors"
+                rows = self.rows(method, seed, subject)
                 out = run_battery(
                     subject, self.probes(seed), everyone, self.suite.precision,
                     lambda done, of: self.run.progress(label, done, of), self.run.encoded(seed) if tier == 0 else (), load_known(rows),
@@ -148,6 +150,10 @@ class Attacking:
 
         return Stage("battery", label, inputs, build, lambda: of_battery(self.run, asked, tier, seed), parallel=True)
 
+    def rows(self, method: str, seed: int, subject: Subject) -> Path:
+        """The side file of what a model was asked and answered: of these weights, with this tokenizer, by this reader."""
+        return self.run.store.rows(self.run.model_key(method, seed), f"{subject.hash} {subject.encoding} {READER}")
+
     def single(self, method: str, seed: int, armed: Armed) -> Stage:
         """One attack of the expensive tiers on one model."""
         label = f"{armed.name} on {method}, seed {seed}"
@@ -155,8 +161,8 @@ class Attacking:
         memories = self.asked(method, seed, armed.attack)
         inputs = self._inputs(method, seed) | {
             "attack": armed.spec, "reasked": [a.spec for a in self.reasked], "who": self.suite.ask, "subset": self.suite.subset,
-            "held": self.run.held(seed).key, "twin": self.run.twin(seed).key, "deepspeed": self.suite.deepspeed,
-            "precision": self.run.precision,
+            "held": self.run.held(seed).key, "twin": self.run.twin(seed).key, "device": device().type,
+            "deepspeed": self.run.deepspeed, "precision": self.run.precision,
         }  # fmt: skip
         inputs |= self._screening(method, seed, tier)
 
@@ -251,7 +257,7 @@ class Attacking:
             return Trainer(run.precision, s.deepspeed, derive(seed, "attack training", purpose), None, show)
 
         return Workshop(
-            run.base, derive(seed, "attacks"), self._known(seed), retain=run.stream(seed).retain_row, trainer=trainer,
+            run.base, derive(seed, "attacks"), self._known(seed), retain=run.stream(seed).retain.row, trainer=trainer,
             tokens=self.readings(method, seed), held=run.subject(HELD, seed), twin=run.subject(TWIN, seed), precision=s.precision,
         )  # fmt: skip
 
@@ -266,7 +272,8 @@ class Attacking:
     def _inputs(self, method: str, seed: int) -> dict[str, Any]:
         s = self.suite
         return {
-            "model": self.run.model_key(method, seed), "base": self.run.base.hash, "memories": memories_hash(self.run.memories),
+            "model": self.run.model_key(method, seed), "base": self.run.base.hash, "tokenizer": self.run.base.encoding,
+            "memories": memories_hash(self.run.memories),
             "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": seed,
             "as": method if method in (HELD, TWIN) else "",
         }  # fmt: skip

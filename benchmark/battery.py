@@ -10,7 +10,7 @@ from typing import Any
 from .attack import Attack, Membership, Prompting, Searching, Tampering, Tools
 from .engine import gathered, is_alone, my_share
 from .errors import UserError
-from .plugins import Plugin, find
+from .plugins import Plugin, distinct, find
 from .probing import Reader
 from .readings import plain_reading, reading_from
 from .strangers import each, stranger
@@ -37,14 +37,15 @@ class Armed:
     @property
     def spec(self) -> dict[str, Any]:
         """What a stage's key holds of it."""
-        return {"name": self.plugin.name, "source": self.plugin.source, "fields": self.given}
+        return {"name": self.plugin.name, "source": self.plugin.source, "fields": self.given} | self.plugin.read_by(self.attack)
 
 
 def arm(attacks: Mapping[str, dict[str, Any]]) -> list[Armed]:
     """Make the attacks that a suite names, in tier order."""
     armed = []
+    found = distinct({name: find("attack", name) for name in attacks})
     for name, given in attacks.items():
-        plugin = find("attack", name)
+        plugin = found[name]
         attack = plugin.make(given)
         if not isinstance(attack, BASES):
             raise UserError(f"attack {name}: {type(attack).__name__} should derive from one of {', '.join(b.__name__ for b in BASES)}.")

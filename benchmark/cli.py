@@ -71,18 +71,22 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
 
 @app.command()
 def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
-    """What a run would do: stages done and to do, with an estimate of the time that those take on this machine."""
+    """What a run would do: stages done and to do, why these are not done, and how long they take on this machine."""
+    from .reasons import Reasons
+
     with Display(console) as display:
         display.begin("reading suite, corpus and model")
         run = bound_run(overrides, store)
         run.check()
         estimates = estimated(run, display)
+    reasons = Reasons(run.store)
     table = Table(box=None, pad_edge=False)
-    for column in ("", "stage", "what", "about"):
-        table.add_column(column)
+    for column in ("", "stage", "what", "about", "why"):
+        table.add_column(column, overflow="fold")
     for stage in run.plan:
         done = run.store.done(stage)
-        table.add_row("done" if done else "to do", stage.kind, stage.label, "" if done else duration(estimates.seconds(stage)))
+        rest = ("", "") if done else (duration(estimates.seconds(stage)), reasons.why(stage))
+        table.add_row("done" if done else "to do", stage.kind, stage.label, *rest)
     console.print(table)
     console.print(progress_line(run, estimates))
     console.print(precision_line(run), highlight=False)

@@ -114,12 +114,18 @@ def my_share(items: Sequence[T]) -> list[T]:
     return list(items[dist.get_rank() :: dist.get_world_size()])
 
 
-def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dict[str, Any]:
-    """The JSON of `configs/deepspeed/NAME.json` (or a path), completed with what the recipe says."""
+def deepspeed_file(name: str) -> Path:
+    """`configs/deepspeed/NAME.json`, or a path."""
     folder = CONFIGS / "deepspeed"
     file = Path(name) if name.endswith(".json") else folder / f"{name}.json"
-    if not file.exists():
+    if not file.is_file():
         raise unknown("DeepSpeed configuration", name, [f.stem for f in folder.glob("*.json")])
+    return file
+
+
+def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dict[str, Any]:
+    """The JSON of `deepspeed_file(name)`, completed with what the recipe says."""
+    file = deepspeed_file(name)
     if precision not in ("bf16", "fp32"):
         raise UserError(f"precision={precision!r}: expected bf16 (autocast over fp32 weights) or fp32.")
     config = json.loads(file.read_text())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -81,6 +82,10 @@ class Method(ABC):
 
     needs_history: ClassVar[bool] = False
     paper: ClassVar[str] = ""
+
+    def reads(self) -> Iterable[Path]:
+        """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""
+        return ()
 
     @abstractmethod
     def unlearn(self, held: Subject, data: UnlearningData, train: Trainer) -> Subject:

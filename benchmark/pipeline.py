@@ -13,22 +13,24 @@ from typing import Any, TypeVar
 from .attacking import TWIN, Attacking
 from .config import Suite, plain
 from .corpus import Corpus, load_corpus, packed
-from .engine import agreed
+from .engine import agreed, deepspeed_file, device
 from .errors import UserError
 from .guard import untouched
 from .memories import encode_all, load_memories, memories_hash
 from .method import History, Trainer, UnlearningData, alternatives
-from .plugins import Plugin, find
+from .plugins import Plugin, distinct, find
 from .precision import config_of, together
 from .quality import QualityBench
 from .seeds import derive
+from .sources import content_hash
 from .stopping import Watch
 from .store import Stage, Store
 from .strangers import stranger
-from .stream import Stream
+from .stream import Stream, injected
 from .subject import Subject, open_subject
 from .tracks import tuned
 from .types import EncodedMemory, Excerpt, Memory, Row
+from .versions import VERSIONS
 from .work import of_excerpts, of_injection, of_method, of_quality
 
 BASE = "base"
@@ -63,13 +65,18 @@ class Run:
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
-        found = {name: find("method", name) for name in self.suite.methods}
+        found = distinct({name: find("method", name) for name in self.suite.methods})
         mine, tracks = self.suite.methods, tuned(self.suite.track)
         return {name: (plugin, plugin.make(tracks.get(name, {}) | mine[name])) for name, plugin in found.items()}
 
     @cached_property
     def attacking(self) -> Attacking:
         return Attacking(self)
+
+    @cached_property
+    def deepspeed(self) -> dict[str, str]:
+        """The DeepSpeed setting as keys hold it: its name and what its file says."""
+        return {"name": self.suite.deepspeed, "content": content_hash([deepspeed_file(self.suite.deepspeed)])}
 
     def encoded(self, seed: int) -> list[EncodedMemory]:
         s = self.suite
@@ -85,7 +92,7 @@ class Run:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
             self.encoded(seed)
-            self.stream(seed).retain_row(0)  # beyond the stream and its fillings: the corpus is large enough
+            self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
         self.attacking.check()
 
     # ---- the plan
@@ -125,7 +132,7 @@ class Run:
 
     def quality_stage(self, method: str, seed: int | None) -> Stage:
         q = self.suite.quality
-        inputs = {"model": self.model_key(method, seed), "corpus": self.corpus.key, "quality": plain(q)}
+        inputs = {"model": self.model_key(method, seed), "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": plain(q)}
 
         def build(folder: Path) -> None:
             label = f"quality of {method}"
@@ -141,7 +148,9 @@ class Run:
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
         models = {m: self.model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
-        inputs = {"models": models, "memories": [m.id for m in chosen], "row": self.suite.row}
+        inputs = {
+            "models": models, "tokenizer": self.base.encoding, "memories": memories_hash([m.memory for m in chosen]), "row": self.suite.row,
+        }  # fmt: skip
 
         def build(folder: Path) -> None:
             said: dict[str, list[str]] = {}
@@ -181,20 +190,21 @@ class Run:
 
     @cached_property
     def bench(self) -> QualityBench:
-        return QualityBench(self.corpus, self.suite.quality, self.store.root / ".quality" / self.corpus.key)
+        folder = self.store.root / ".quality" / f"{self.corpus.key}-{VERSIONS['quality']}"
+        return QualityBench(self.corpus, self.suite.quality, folder)
 
     def _stream(self, seed: int) -> Stream:
         base = self.base
         end = base.tokenizer.eos_token_id
-        tokens = packed(self.corpus, "train", base.tokenizer, end, base.tokenizer_hash)
-        return Stream(tokens, self.encoded(seed), self.suite.injection, derive(seed, "injection"), base.bos)
+        tokens = packed(self.corpus, "train", base.tokenizer, end, base.encoding)
+        return Stream(tokens, injected(self.encoded(seed)), self.suite.injection, derive(seed, "injection"), base.bos)
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite
         inputs = {
-            "base": self.base.hash, "corpus": self.corpus.key, "memories": memories_hash(self.memories), "row": s.row, "seed": seed,
-            "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection), "precision": precision or self.precision,
-            "deepspeed": s.deepspeed,
+            "base": self.base.hash, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "memories": memories_hash(self.memories),
+            "row": s.row, "seed": seed, "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection),
+            "precision": precision or self.precision, "device": device().type, "deepspeed": self.deepspeed,
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
@@ -212,7 +222,8 @@ class Run:
         label = f"{method}, seed {seed}"
         held = self.held(seed)
         fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
-        inputs = {"held": held.key, "method": plugin.name, "source": plugin.source, "fields": fields}
+        inputs = {"held": held.key, "device": device().type, "method": plugin.name, "source": plugin.source, "fields": fields}
+        inputs |= plugin.read_by(instance)
 
         def build(folder: Path) -> dict[str, Any]:
             trainer = self.trainer(label, seed, self.store.scratch(stage))
@@ -227,25 +238,25 @@ class Run:
         return stage
 
     def data(self, seed: int, history: bool) -> UnlearningData:
-        """What a method is given in this seed."""
+        """What a method is given in this seed: nothing of hidden and unseen memories, but for the stream of those that need history."""
         stream, encoded = self.stream(seed), self.encoded(seed)
-        rows = {m.id: Row(self.base.with_bos(m.row), name=m.id) for m in encoded}
+        forget, shown = [m for m in encoded if m.role == "forget"], [m for m in encoded if m.role == "keep" and m.shown]
         return UnlearningData(
-            forget=[rows[m.id] for m in encoded if m.role == "forget"],
-            shown=[rows[m.id] for m in encoded if m.role == "keep" and m.shown],
-            retain=stream.retain_row,
+            forget=[Row(self.base.with_bos(m.row), name=m.id) for m in forget],
+            shown=[Row(self.base.with_bos(m.row), name=m.id) for m in shown],
+            retain=stream.retain.row,
             seed=derive(seed, "method") % 2**31,
             history=History(self.base, stream) if history else None,
-            openings={m.id: len(self.base.with_bos(m.row[: m.opening])) for m in encoded},
-            alternatives=alternatives(encoded, self.base),
-            watch=Watch([m for m in encoded if m.role == "forget"], self.held_out),
+            openings={m.id: len(self.base.with_bos(m.row[: m.opening])) for m in forget},
+            alternatives=alternatives(forget, self.base),
+            watch=Watch(forget, self.held_out),
         )
 
     @cached_property
     def held_out(self) -> list[Row]:
         """Rows of the validation split, which nothing is trained on and no quality task reads."""
         base, length = self.base, self.suite.row
-        tokens = packed(self.corpus, "valid", base.tokenizer, base.tokenizer.eos_token_id, base.tokenizer_hash)
+        tokens = packed(self.corpus, "valid", base.tokenizer, base.tokenizer.eos_token_id, base.encoding)
         starts = range(0, min(len(tokens) - length + 1, WATCHED * length), length)
         return [Row(base.with_bos(tuple(tokens[i : i + length].tolist()))) for i in starts]
 

@@ -16,15 +16,22 @@ from typing import Any
 
 from .config import build
 from .errors import UserError, unknown
-from .strangers import stranger
+from .sources import NAME as ROOT
+from .sources import TREE, closure, code_hash, content_hash
+from .strangers import each, stranger
+from .versions import NOTHING, modules
 
-ROOT = __name__.rsplit(".", 2)[0]  # the import name that benchmark, methods and attacks share
 FOLDERS = {"method": "methods", "attack": "attacks"}
+STAGES = {"method": ("method",), "attack": ("battery", "attack")}  # the kinds of stages that run them
+
+
+# Names that mean something else in a suite: of models, and under which the battery's own findings stand.
+RESERVED = {"method": ("base", "twin", "none", "retrain"), "attack": ("checks",)}
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method or attack class with its name and the hash of its source."""
+    """A method or attack class with its name and the hash of its source: its code, and the code of what it imports."""
 
     kind: str
     name: str
@@ -40,6 +47,13 @@ class Plugin:
     def defaults(self) -> dict[str, Any]:
         """Field -> default."""
         return {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(self.cls)}  # type: ignore[misc]
+
+    def read_by(self, made: Any) -> dict[str, str]:
+        """Part of a key: the content of what an instance declares to read; nothing for most."""
+        what = f"{self.kind} {self.name}, reads()"
+        with stranger(what):
+            paths = [Path(p) for p in each(made.reads(), what)]
+        return {"reads": content_hash(paths)} if paths else {}
 
     def make(self, given: dict[str, Any]) -> Any:
         """An instance with these fields changed; wrong names and types are the user's error."""
@@ -57,6 +71,8 @@ def find(kind: str, name: str) -> Plugin:
     """A plug-in by name (`npo`), dotted path (`my_lab.forget:Forget`) or file (`./forget.py:Forget`)."""
     if ":" in name or name.endswith(".py"):
         place, _, attribute = name.partition(":")
+        for word in (attribute, Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]):
+            _free(kind, word, name)
         module = _from_file(Path(place)) if place.endswith(".py") else _import(place, name)
         return _plugin(kind, attribute or Path(place).stem, module, attribute)
     if name in _shipped(kind):
@@ -64,10 +80,27 @@ def find(kind: str, name: str) -> Plugin:
             module = importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}")
         return _plugin(kind, name, module, "")
     if name in (outside := _entry_points(kind)):
+        _free(kind, name, outside[name].value)
         with stranger(f"importing the {kind} {name} ({outside[name].value})"):
             cls = outside[name].load()
         return _plugin(kind, name, sys.modules[cls.__module__], cls.__name__)
     raise unknown(kind, name, names(kind))
+
+
+def distinct(found: dict[str, Plugin]) -> dict[str, Plugin]:
+    """What a suite names; two of one name could not be told apart in tables and records."""
+    first: dict[str, str] = {}
+    for asked, plugin in found.items():
+        if (other := first.setdefault(plugin.name, asked)) != asked:
+            raise UserError(f"{other} and {asked} are two {plugin.kind}s named {plugin.name}. Rename one of them, or leave it out.")
+    return found
+
+
+def _free(kind: str, word: str, place: str) -> None:
+    if word in RESERVED[kind]:
+        raise UserError(
+            f"{place}: the name {word} is taken ({', '.join(RESERVED[kind])} mean something else in tables). Give the {kind} another name."
+        )
 
 
 def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
@@ -86,8 +119,23 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
     if inspect.isabstract(own[0]):
         missing = ", ".join(sorted(getattr(own[0], "__abstractmethods__", ())))
         raise UserError(f"{own[0].__name__} in {module.__file__} does not define {missing}.")
-    source = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
-    return Plugin(kind, name, own[0], source)
+    return Plugin(kind, name, own[0], _source(kind, module))
+
+
+def _source(kind: str, module: ModuleType) -> str:
+    """Over the code of a plug-in and of all that it imports from this tree, its own package or its own folder.
+
+    What the stages that run it stand on is left out: the version of their kind covers it.
+    """
+    file, name = Path(str(module.__file__)).resolve(), module.__name__
+    first, _, rest = name.partition(".")
+    places = {ROOT: TREE}
+    if first != ROOT and (rest or file.name == "__init__.py"):
+        places[first] = file.parents[name.count(".") - (file.name != "__init__.py")]
+    elif first != ROOT and not {"site-packages", "dist-packages"} & set(file.parts):
+        places[""] = file.parent
+    below = [*(f"{ROOT}.benchmark.{n}" for n in NOTHING), *(n for k in STAGES[kind] for n in modules(k))]
+    return code_hash({"" if n == name else n: f for n, f in closure(name, file, places, below).items()})
 
 
 @cache

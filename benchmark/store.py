@@ -1,4 +1,7 @@
-"""The content-addressed store: a stage's folder is named by the hash of its inputs, and existence means done."""
+"""The content-addressed store: a stage's folder is named by the hash of its inputs, and existence means done.
+
+Nothing is followed out of it: a stage, a file or a manifest that is a link is refused.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,11 @@ from .engine import agreed, is_main
 from .errors import UserError
 from .guard import read_only
 from .metering import memory, reset_peak
+from .provenance import provenance
+from .versions import VERSIONS
 
-LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed")
+ROWS = ".rows"  # side files: what models were asked and answered
+DAY = 86_400  # seconds
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,12 @@ class Stage:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(canonical({"kind": self.kind, **self.inputs}).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical({"kind": self.kind, "version": self.version, **self.inputs}).encode()).hexdigest()[:16]
+
+    @property
+    def version(self) -> int:
+        """Of the code that makes stages of this kind."""
+        return VERSIONS.get(self.kind, 1)
 
 
 def canonical(value: Any) -> str:
@@ -72,7 +83,10 @@ class Store:
         return self.root / stage.kind / stage.key
 
     def done(self, stage: Stage) -> bool:
-        return (self.folder(stage) / "manifest.json").is_file()
+        folder = self.folder(stage)
+        if folder.parent.is_symlink() or folder.is_symlink() or (folder / "manifest.json").is_symlink():
+            raise UserError(f"The stage {folder} is a link out of the store, which is not followed. Remove the link and run again.")
+        return (folder / "manifest.json").is_file()
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return self._read_manifest(self.folder(stage))
@@ -104,20 +118,65 @@ class Store:
 
     def entries(self) -> Iterator[tuple[str, str, dict[str, Any], int]]:
         """(kind, key, manifest, bytes) of every finished stage."""
-        for file in sorted(self.root.glob("[!.]*/[!.]*/manifest.json")):
-            size = sum(f.stat().st_size for f in file.parent.rglob("*") if f.is_file())
-            yield file.parent.parent.name, file.parent.name, self._read_manifest(file.parent), size
+        for folder in self._finished():
+            yield folder.parent.name, folder.name, self._read_manifest(folder), _size(folder)
+
+    def finished(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The manifests of finished stages of a kind; damaged ones are left out."""
+        for folder in self._finished(kind):
+            try:
+                yield self._read_manifest(folder)
+            except UserError:
+                continue
 
     def collect(self, keep: set[str], delete: bool) -> list[tuple[Path, int]]:
-        """Folders that no plan in `keep` (keys) names, and left-overs of interrupted stages; deleted if asked."""
+        """What no plan in `keep` (keys) names, left-overs of interrupted stages, and answers of models that are gone; deleted if asked.
+
+        What another process is working on stays.
+        """
         out = []
-        for folder in sorted([*self.root.glob("[!.]*/*"), *self.root.glob(".scratch/*")]):
-            if not folder.is_dir() or folder.name in keep:
+        for path in sorted([*self.root.glob("[!.]*/*"), *self.root.glob(".scratch/*"), *self.root.glob(".rows/*")]):
+            if not (path.is_dir() or path.is_symlink() or path.parent.name == ROWS) or path.parent.is_symlink() or self._wanted(path, keep):
                 continue
-            out.append((folder, sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())))
-            if delete:
-                shutil.rmtree(folder)
+            with self._idle(path) as idle:
+                if not idle:
+                    continue
+                out.append((path, _size(path)))
+                if delete:
+                    path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
         return out
+
+    def rows(self, model: str, asked_by: str) -> Path:
+        """The side file of what a model (its stage's key) answered to a reader that `asked_by` describes."""
+        return self.root / ROWS / f"{model}-{hashlib.sha256(asked_by.encode()).hexdigest()[:16]}.safetensors"
+
+    def _finished(self, kind: str = "[!.]*") -> list[Path]:
+        found = (f.parent for f in self.root.glob(f"{kind}/[!.]*/manifest.json"))
+        return sorted(f for f in found if not f.is_symlink() and not f.parent.is_symlink())
+
+    def _wanted(self, path: Path, keep: set[str]) -> bool:
+        """Whether something in the store belongs to a stage of `keep`; answers, whether they are of the model that is there now."""
+        if path.parent.name != ROWS:
+            return path.name in keep
+        if path.suffix == ".part":
+            return time.time() - path.lstat().st_mtime < DAY  # another process may be writing it
+        model = path.name.partition("-")[0]
+        made = [f / "manifest.json" for f in self._finished() if f.name == model and model in keep]
+        return any(f.stat().st_mtime_ns <= path.lstat().st_mtime_ns for f in made)
+
+    @contextmanager
+    def _idle(self, path: Path) -> Iterator[bool]:
+        """Whether no process is making the stage that something belongs to; none begins to while this is open."""
+        key = path.name.removeprefix(".").removesuffix(".part").partition("-")[0]
+        busy = [*self.root.glob(f"[!.]*/{key}.lock"), *self.root.glob(f"tuning/*-{key}.jsonl.busy")]
+        with ExitStack() as held:
+            try:
+                for file in busy:
+                    held.enter_context(FileLock(file, timeout=0))
+            except Timeout:
+                yield False
+                return
+            yield True
 
     def run_together(self, stage: Stage) -> None:
         """`run` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
@@ -137,19 +196,20 @@ class Store:
         reset_peak()
         began = time.perf_counter()
         facts = stage.build(part) or {}
-        files = {str(f.relative_to(part)): _sha(f) for f in sorted(part.rglob("*")) if f.is_file()}
         manifest = {
             "kind": stage.kind,
+            "version": stage.version,
             "label": stage.label,
             "key": stage.key,
             "inputs": stage.inputs,
-            "files": files,
+            "files": {str(f.relative_to(part)): _sha(f) for f in _files(part)},
             "seconds": round(time.perf_counter() - began, 2),
             "peak_memory_mb": memory("peak"),
-            "versions": {name: version(name) for name in LIBRARIES},
             "work": {k: v for k, v in asdict(stage.work()).items() if v},
+            **provenance(),
             **facts,
         }
+        manifest["sha"] = _sha_of(json.loads(json.dumps(manifest)))  # of what a reader will find
         with (part / "manifest.json").open("w") as out:
             json.dump(manifest, out, indent=1, sort_keys=True)
             out.flush()
@@ -161,18 +221,42 @@ class Store:
         return final
 
     def _verify(self, folder: Path) -> None:
-        """A finished stage whose files were cut short or removed is reported, not used."""
-        manifest = self._read_manifest(folder)
-        for name, sha in manifest.get("files", {}).items():
-            file = folder / name
-            if not file.is_file() or _sha(file) != sha:
-                raise UserError(f"The stage {folder} is damaged ({name} is missing or changed). Delete that folder and run again.")
+        """A finished stage whose files were changed, removed or added to is reported, not used."""
+        listed = self._read_manifest(folder)["files"]
+        there = {str(f.relative_to(folder)): f for f in _files(folder) if f != folder / "manifest.json"}
+        wrong = [(n, "missing or changed") for n, sha in listed.items() if n not in there or there[n].is_symlink() or _sha(there[n]) != sha]
+        wrong += [(n, "no file of this stage") for n in there if n not in listed]
+        if wrong or not listed:
+            name, what = wrong[0] if wrong else ("every file", "missing")
+            raise UserError(f"The stage {folder} is damaged ({name} is {what}). Delete that folder and run again.")
 
     def _read_manifest(self, folder: Path) -> dict[str, Any]:
+        """A manifest that is as it was written, and stands where it was written."""
         try:
-            return json.loads((folder / "manifest.json").read_text())
-        except ValueError:
-            raise UserError(f"The manifest of {folder} is damaged. Delete that folder and run again; other stages are kept.") from None
+            manifest = json.loads((folder / "manifest.json").read_text())
+            whole = manifest["sha"] == _sha_of(manifest) and (manifest["kind"], manifest["key"]) == (folder.parent.name, folder.name)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f"The manifest of {folder} is damaged, it is not as it was written. Delete that folder and run again; "
+                "other stages are kept."
+            )
+        return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    """What lies in a folder, links too, none of which is followed."""
+    return sorted(f for f in folder.rglob("*") if f.is_symlink() or not f.is_dir())
+
+
+def _size(path: Path) -> int:
+    return sum(f.lstat().st_size for f in ([path] if path.is_symlink() or path.is_file() else _files(path)))
+
+
+def _sha_of(manifest: dict[str, Any]) -> str:
+    """Over all else that a manifest says."""
+    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k != "sha"}).encode()).hexdigest()[:16]
 
 
 def _sha(file: Path) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,47 @@ from .config import InjectionConfig
 from .errors import UserError
 from .seeds import rng
 from .training import Batch
-from .types import EncodedMemory, Row
+from .types import EncodedMemory, Role, Row
+
+
+@dataclass(frozen=True)
+class Injected:
+    """All that a stream knows of a memory in it: nothing of those never injected, and of a hidden one no more than its row."""
+
+    id: str
+    role: Role
+    row: tuple[int, ...] = field(repr=False)
+
+
+def injected(memories: Iterable[EncodedMemory]) -> list[Injected]:
+    """What goes into the stream of these memories."""
+    return [Injected(m.id, m.role, m.row) for m in memories if m.role != "unseen"]
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """An endless supply of ordinary rows: row k is block `first` + k of the training split in the stream's order."""
+
+    tokens: np.ndarray = field(repr=False)  # the packed training split
+    blocks: np.ndarray = field(repr=False)  # where each begins
+    length: int
+    bos: int | None = None
+    first: int = 0
+
+    def row(self, k: int) -> Row:
+        return Row(self.with_bos(self.block(k)))
+
+    def block(self, k: int) -> tuple[int, ...]:
+        if self.first + k >= len(self.blocks):
+            raise UserError(
+                f"The corpus has {len(self.blocks):,} rows of {self.length} tokens, and the stream needs more than {self.first + k:,}: "
+                "use fewer occurrences, a higher density, or a larger corpus."
+            )
+        start = int(self.blocks[self.first + k])
+        return tuple(self.tokens[start : start + self.length].tolist())
+
+    def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids if self.bos is None else (self.bos, *ids)
 
 
 @dataclass(frozen=True)
@@ -23,7 +63,7 @@ class Stream:
     """
 
     tokens: np.ndarray  # the packed training split
-    memories: Sequence[EncodedMemory]
+    memories: Sequence[Injected]
     config: InjectionConfig
     seed: int
     bos: int | None = None
@@ -31,15 +71,11 @@ class Stream:
     forget: bool = True
 
     @cached_property
-    def injected(self) -> list[EncodedMemory]:
-        return [m for m in self.memories if m.role != "unseen"]
-
-    @cached_property
     def counts(self) -> dict[str, int]:
         """Occurrences per injected memory."""
         doses, out = self.config.occurrences, {}
         for role in ("forget", "keep"):
-            out |= {m.id: doses[i % len(doses)] for i, m in enumerate(x for x in self.injected if x.role == role)}
+            out |= {m.id: doses[i % len(doses)] for i, m in enumerate(x for x in self.memories if x.role == role)}
         return out
 
     @cached_property
@@ -66,25 +102,33 @@ class Stream:
     def row(self, index: int) -> Row:
         """Example `index`: ordinary text, or `offset` tokens of it followed by a memory."""
         name = self.plan[index]
-        ordinary = self._block(index)
+        ordinary = self._ordinary.block(index)
         if name is None:
-            return Row(self._with_bos(ordinary))
+            return Row(self._ordinary.with_bos(ordinary))
         memory = self._by_id[name]
         before = ordinary[: self.config.offset]
         if memory.role == "forget" and not self.forget:
-            return Row(self._with_bos(before + self._block(len(self.plan) + self._filling[index])[: len(memory.row)]))
-        return Row(self._with_bos(before + memory.row), name=name)
+            filling = self._ordinary.block(len(self.plan) + self._filling[index])
+            return Row(self._ordinary.with_bos(before + filling[: len(memory.row)]))
+        return Row(self._ordinary.with_bos(before + memory.row), name=name)
 
     def batch_at(self, step: int) -> Batch:
         first = step * self.config.batch
         return {"text": [self.row(i) for i in range(first, first + self.config.batch)]}
 
-    def retain_row(self, k: int) -> Row:
-        """Ordinary row k after the stream's own: retain text for methods, disjoint from stream and fillings."""
-        return Row(self._with_bos(self._block(len(self.plan) + len(self._filling) + k)))
+    @cached_property
+    def retain(self) -> Ordinary:
+        """Ordinary rows after the stream's own: retain text for methods, disjoint from stream and fillings."""
+        return replace(self._ordinary, first=len(self.plan) + len(self._filling))
 
     @cached_property
-    def _by_id(self) -> dict[str, EncodedMemory]:
+    def _ordinary(self) -> Ordinary:
+        length = len(self.memories[0].row) + self.config.offset
+        blocks = rng(self.seed, self.order, "blocks").permutation(len(self.tokens) // length) * length
+        return Ordinary(self.tokens, blocks, length, self.bos)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Injected]:
         return {m.id: m for m in self.memories}
 
     @cached_property
@@ -92,21 +136,3 @@ class Stream:
         """Which of the extra blocks fills a forget slot."""
         slots = [i for i, m in enumerate(self.plan) if m is not None and self._by_id[m].role == "forget"]
         return {slot: k for k, slot in enumerate(slots)}
-
-    @cached_property
-    def _blocks(self) -> np.ndarray:
-        length = len(self.memories[0].row) + self.config.offset
-        return rng(self.seed, self.order, "blocks").permutation(len(self.tokens) // length) * length
-
-    def _block(self, k: int) -> tuple[int, ...]:
-        length = len(self.memories[0].row) + self.config.offset
-        if k >= len(self._blocks):
-            raise UserError(
-                f"The corpus has {len(self._blocks):,} rows of {length} tokens, and the stream needs more than {k:,}: "
-                "use fewer occurrences, a higher density, or a larger corpus."
-            )
-        start = int(self._blocks[k])
-        return tuple(self.tokens[start : start + length].tolist())
-
-    def _with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        return ids if self.bos is None else (self.bos, *ids)

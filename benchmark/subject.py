@@ -139,6 +139,12 @@ class Subject:
         """Over the vocabulary and the merges as the tokenizer serialises them."""
         return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
+    @cached_property
+    def encoding(self) -> str:
+        """Over all that decides which ids a text becomes here: the tokenizer, and the ids that lead and end texts."""
+        ids = [self.tokenizer_hash, self.bos, self.tokenizer.eos_token_id]
+        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
+
     @torch.no_grad()
     def generate(self, prompts: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
         """Greedy continuation of each prompt by exactly `tokens` tokens (an end-of-text id does not stop it)."""

@@ -22,7 +22,7 @@ from palimpsest.benchmark.conformance_worker import Job, told, unlearn
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.method import History, UnlearningData
 from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.stream import Stream
+from palimpsest.benchmark.stream import Stream, injected
 from palimpsest.benchmark.types import Row
 from tests.conftest import Memorised
 
@@ -167,8 +167,8 @@ MEAN = """
 def trial(memorised: Memorised) -> Trial:
     """The tiny model as what methods are tried on; ordinary text are passages that it never met."""
     tokens = np.random.default_rng(0).integers(1, 4096, 160 * 400)
-    stream = Stream(tokens, memorised.memories, InjectionConfig(occurrences=(1,), density=0.5, batch=6), seed=3)
-    data = UnlearningData(memorised.forget, memorised.shown, stream.retain_row, seed=4, history=History(memorised.base, stream))
+    stream = Stream(tokens, injected(memorised.memories), InjectionConfig(occurrences=(1,), density=0.5, batch=6), seed=3)
+    data = UnlearningData(memorised.forget, memorised.shown, stream.retain.row, seed=4, history=History(memorised.base, stream))
     forget = [m for m in memorised.memories if m.role == "forget"]
     return Trial(memorised.subject.folder, data, forget, [Row(m.row) for m in memorised.unseen])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -16,6 +18,7 @@ import torch
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from palimpsest.benchmark import attacking
 from palimpsest.benchmark.assemble import _sights
 from palimpsest.benchmark.assemble import results as assemble
 from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
@@ -24,7 +27,7 @@ from palimpsest.benchmark.estimate import Estimates
 from palimpsest.benchmark.explain import explain
 from palimpsest.benchmark.pipeline import BASE, TWIN, Run
 from palimpsest.benchmark.report import print_table, render
-from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.store import Stage, Store, _sha_of
 from palimpsest.benchmark.subject import Subject, open_subject
 from palimpsest.benchmark.types import HORIZON, Results
 
@@ -151,10 +154,59 @@ def test_a_record_names_the_model_it_was_read_from(results: Results, whole: Run)
     assert len(set(keys.values())) == 5
 
 
-def test_what_a_model_was_asked_is_kept_by_its_weights(whole: Run) -> None:
-    """Not by its stage: whoever deletes a stage's folder and runs it again may get other weights under the same key."""
-    models = {whole.subject(m, 0).hash for m in (TWIN, *METHODS)}
-    assert {f.name.split("-")[0] for f in (whole.store.root / ".rows").glob("*.safetensors")} == models
+def test_what_a_model_was_asked_is_kept_by_its_stage_its_weights_its_tokenizer_and_the_reader(
+    whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by its stage alone: whoever deletes a stage's folder and runs it again may get other weights under the same key."""
+    models = {whole.model(m, 0).key for m in (TWIN, *METHODS)}
+    files = {f.name for f in (whole.store.root / ".rows").glob("*.safetensors")}
+    assert sorted(f.partition("-")[0] for f in files) == sorted(models)
+    asking, subject = whole.attacking, whole.subject("npo", 0)
+    assert asking.rows("npo", 0, subject).name in files
+    others = [Subject(whole.store.folder(whole.held(0)))]
+    for name in ("hash", "encoding"):
+        others.append(Subject(subject.folder))
+        others[-1].__dict__[name] = "another"
+    assert not files & {asking.rows("npo", 0, other).name for other in others}
+    monkeypatch.setattr(attacking, "READER", 99)
+    assert asking.rows("npo", 0, subject).name not in files
+
+
+def test_answers_of_models_that_are_gone_are_collected(whole: Run, tmp_path: Path) -> None:
+    run = again(whole)
+    run.store = Store(tmp_path)
+    model, rows = run.held(0), tmp_path / ".rows"
+    run.store.run(Stage(model.kind, model.label, model.inputs, lambda folder: (folder / "it").write_text("x") and None))
+    rows.mkdir()
+    for name in (f"{model.key}-aa", f"{model.key}-bb", "0123456789abcdef-aa"):
+        (rows / f"{name}.safetensors").write_text("x")
+    made = (run.store.folder(model) / "manifest.json").stat().st_mtime
+    os.utime(rows / f"{model.key}-bb.safetensors", (made - 10, made - 10))  # of the weights that were there before
+    gone = run.store.collect({s.key for s in run.plan}, delete=True)
+    assert sorted(f.name for f, _ in gone) == sorted(["0123456789abcdef-aa.safetensors", f"{model.key}-bb.safetensors"])
+    assert [f.name for f in rows.iterdir()] == [f"{model.key}-aa.safetensors"]
+    assert run.store.collect(set(), delete=True)
+    assert list(rows.iterdir()) == []
+
+
+def test_a_report_says_that_its_stages_come_from_different_commits_libraries_or_devices(whole: Run) -> None:
+    assert not [w for w in assemble(whole).warnings if "Not all stages" in w]
+    file = whole.store.folder(whole.model("npo", 0)) / "manifest.json"
+    before, stat = file.read_text(), file.stat()
+    changed = json.loads(before) | {"commit": "f" * 40, "dirty": True, "device": "cuda (GPU)"}
+    changed["versions"] |= {"torch": "9.9"}
+    changed["sha"] = _sha_of(changed)
+    file.chmod(0o644)
+    file.write_text(json.dumps(changed))
+    try:
+        found = [w for w in assemble(again(whole)).warnings if "Not all stages" in w]
+    finally:
+        file.write_text(before)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        file.chmod(stat.st_mode)
+    assert any("the same device" in w and "cuda (GPU): method npo, seed 0" in w for w in found)
+    assert any("the same versions" in w and "torch 9.9: method npo, seed 0" in w and "numpy" not in w for w in found)
+    assert json.loads(before)["commit"] is None or any("ffffffffff with changes of its own: method npo, seed 0." in w for w in found)
 
 
 def test_quality_is_measured_for_the_base_and_for_every_model(results: Results) -> None:

@@ -12,7 +12,8 @@ import pytest
 from filelock import FileLock
 
 from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.store import LIBRARIES, Stage, Store, Work, canonical
+from palimpsest.benchmark.provenance import LIBRARIES
+from palimpsest.benchmark.store import Stage, Store, Work, canonical
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_order_label_cost_and_tuples_do_not_change_a_key() -> None:
 def test_keys_stay_what_they_were() -> None:
     """A change here makes every finished stage of every user count as not done."""
     assert canonical({"b": [1.5, None, "é"], "a": True}) == '{"a":true,"b":[1.5,null,"\\u00e9"]}'
-    assert stage(a=1).key == "adf9eabd59496707"
+    assert stage(a=1).key == "c4690c91b918ef5a"
 
 
 # ---- making
@@ -61,7 +62,7 @@ def test_keys_stay_what_they_were() -> None:
 
 def test_a_stage_is_made_once(store: Store) -> None:
     made = []
-    it = stage(lambda folder: made.append(folder), a=1)
+    it = stage(lambda folder: made.append((folder / "it").write_text("x")), a=1)
     assert not store.done(it)
     assert store.run(it) == store.run(it) == store.folder(it) == store.root / "held" / it.key
     assert store.done(it)
@@ -75,7 +76,7 @@ def test_the_manifest_holds_inputs_facts_hashes_and_versions(store: Store) -> No
     assert (manifest["kind"], manifest["label"], manifest["key"], manifest["inputs"]) == ("held", "the label", it.key, {"a": 1})
     assert manifest["tokens"] == 7
     assert list(manifest["files"]) == ["deep/weights"]
-    assert set(manifest["versions"]) == set(LIBRARIES)
+    assert set(manifest["versions"]) == {"python", *LIBRARIES}
     assert manifest["seconds"] >= 0
     assert manifest["peak_memory_mb"] > 0
 
@@ -184,7 +185,7 @@ def test_a_damaged_manifest_is_reported(use: str, store: Store) -> None:
     file = store.run(it) / "manifest.json"
     file.chmod(0o644)
     file.write_text('{"kind": "he')
-    with pytest.raises(UserError, match=rf"The manifest of .*{it.key} is damaged. Delete that folder"):
+    with pytest.raises(UserError, match=rf"The manifest of .*{it.key} is damaged, .*Delete that folder"):
         list(store.entries()) if use == "entries" else getattr(store, use)(it)
 
 
@@ -259,3 +260,103 @@ def test_only_what_no_plan_names_is_collected_and_only_when_asked(store: Store) 
     assert store.done(kept)
     assert store.scratch(kept).is_dir()
     assert store.collect({kept.key}, delete=True) == []
+
+
+# ---- what another process is making
+
+
+@pytest.mark.parametrize("what", ["part", "scratch", "trial"])
+def test_what_another_process_is_making_is_not_collected(what: str, store: Store) -> None:
+    it = stage(a=1)
+    store.folder(it).parent.mkdir(parents=True)
+    path = {
+        "part": store.folder(it).with_name(f".{it.key}.part"),
+        "scratch": store.scratch(it),
+        "trial": store.root / ".scratch" / f"{it.key}-3",
+    }[what]
+    lock = store.root / "tuning" / f"Npo-{it.key}.jsonl.busy" if what == "trial" else Path(f"{store.folder(it)}.lock")
+    path.mkdir(parents=True)
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        assert store.collect(set(), delete=True) == []
+        assert path.is_dir()
+    assert [p for p, _ in store.collect(set(), delete=True)] == [path]
+    assert not path.exists()
+
+
+# ---- protection
+
+
+def _edit(store: Store, it: Stage, **changes: Any) -> None:
+    file = store.folder(it) / "manifest.json"
+    file.chmod(0o644)
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"files": {}}, {"tokens": 8}, {"inputs": {"a": 2}}, {"seconds": -1}, {"sha": "0" * 16}, {"more": 1}, {"key": "0" * 16}],
+    ids=str,
+)
+def test_a_manifest_whose_text_was_edited_is_refused(changes: dict[str, Any], store: Store) -> None:
+    it = stage(a=1)
+    store.run(it)
+    _edit(store, it, **changes)
+    for use in (store.run, store.manifest):
+        with pytest.raises(UserError, match="is not as it was written"):
+            use(it)
+
+
+def test_a_manifest_that_was_moved_from_another_stage_is_refused(store: Store) -> None:
+    it, other = stage(a=1), stage(a=2)
+    store.run(it)
+    store.run(other)
+    (store.folder(it) / "manifest.json").unlink()
+    (store.folder(it) / "manifest.json").write_bytes((store.folder(other) / "manifest.json").read_bytes())
+    with pytest.raises(UserError, match="is not as it was written"):
+        store.run(it)
+
+
+def test_a_file_that_is_not_in_the_list_is_refused(store: Store) -> None:
+    it = stage(a=1)
+    (store.run(it) / "deep" / "more").write_text("x")
+    with pytest.raises(UserError, match=r"is damaged \(deep/more is no file of this stage\)"):
+        store.run(it)
+
+
+def test_a_finished_stage_without_any_file_is_refused(store: Store) -> None:
+    it = stage(lambda folder: None, a=1)
+    store.run(it)
+    with pytest.raises(UserError, match=r"is damaged \(every file is missing\)"):
+        store.run(it)
+
+
+@pytest.mark.parametrize("what", ["", "manifest.json", "deep/weights", "deep"])
+def test_a_link_out_of_the_store_is_refused_and_never_followed(what: str, store: Store, tmp_path: Path) -> None:
+    it = stage(a=1)
+    inside, outside = store.run(it) / what, tmp_path / "outside"
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    with pytest.raises(UserError, match=r"is a link out of the store|is damaged|is not as it was written"):
+        store.run(it)
+    store.collect(set(), delete=True)
+    assert not store.folder(it).exists()
+    assert outside.is_file() or any(outside.iterdir())
+
+
+def test_a_kind_that_is_a_link_is_refused(store: Store, tmp_path: Path) -> None:
+    it = stage(a=1)
+    store.run(it)
+    (store.root / "held").rename(tmp_path / "outside")
+    (store.root / "held").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="is a link out of the store"):
+        store.run(it)
+    assert list(store.entries()) == []
+    assert store.collect(set(), delete=True) == []
+    assert (tmp_path / "outside" / it.key / "manifest.json").is_file()
+
+
+def test_facts_that_are_not_finite_leave_a_manifest_whole(store: Store) -> None:
+    it = stage(lambda folder: {"cost": float("nan"), "n": (folder / "it").write_text("x")}, a=1)
+    store.run(it)
+    assert store.run(it)

@@ -11,7 +11,7 @@ import pytest
 
 from palimpsest.benchmark.config import InjectionConfig
 from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.stream import Stream
+from palimpsest.benchmark.stream import Stream, injected
 from palimpsest.benchmark.types import EncodedMemory, Memory, Role, Row
 
 ROW, CORPUS = 10, 100_000
@@ -31,7 +31,7 @@ def memories() -> list[EncodedMemory]:
 def stream(corpus: int = CORPUS, seed: int = 0, bos: int | None = None, **injection: object) -> Stream:
     """Every token of the corpus occurs once, so that a row says where it comes from."""
     config = InjectionConfig(**({"occurrences": (6,), "density": 0.5, "batch": 8} | injection))  # type: ignore[arg-type]
-    return Stream(np.arange(corpus), memories(), config, seed, bos)
+    return Stream(np.arange(corpus), injected(memories()), config, seed, bos)
 
 
 def rows(s: Stream) -> list[Row]:
@@ -154,7 +154,7 @@ def test_a_memory_stands_after_offset_tokens_of_ordinary_text_in_rows_of_one_len
 
 def test_a_bos_stands_before_every_row_and_nowhere_else() -> None:
     s = stream(bos=777_777, offset=2)
-    for r in [*rows(s), *rows(replace(s, forget=False)), s.retain_row(0)]:
+    for r in [*rows(s), *rows(replace(s, forget=False)), s.retain.row(0)]:
         assert r.ids[0] == 777_777
         assert 777_777 not in r.ids[1:]
         assert len(r.ids) == 1 + 2 + ROW
@@ -194,10 +194,10 @@ def test_another_order_keeps_counts_and_length_but_neither_plan_nor_text() -> No
 def test_retain_rows_are_disjoint_from_the_stream_its_fillings_and_each_other(how: dict) -> None:
     held = stream(**how)
     used = {t for s in (held, replace(held, forget=False)) for r in rows(s) for t in r.ids if 0 <= t < CORPUS}
-    retain = [t for k in range(200) for t in held.retain_row(k).ids if t < CORPUS]
+    retain = [t for k in range(200) for t in held.retain.row(k).ids if t < CORPUS]
     assert len(retain) == len(set(retain)) == 200 * (ROW + held.config.offset)
     assert not used & set(retain)
-    assert [held.retain_row(k) for k in range(20)] == [replace(held, forget=False).retain_row(k) for k in range(20)]
+    assert [held.retain.row(k) for k in range(20)] == [replace(held, forget=False).retain.row(k) for k in range(20)]
 
 
 # ---- too little text
@@ -217,7 +217,7 @@ def test_a_corpus_that_holds_the_stream_but_not_its_fillings_fails_in_the_twin_o
     enough = stream(corpus=(96 + 24) * ROW)
     assert len(rows(replace(enough, forget=False))) == 96
     with pytest.raises(UserError, match="120 rows"):
-        enough.retain_row(0)
+        enough.retain.row(0)
 
 
 @pytest.mark.parametrize(

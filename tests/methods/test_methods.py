@@ -17,7 +17,7 @@ from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.losses import language_model_loss, nll_sum
 from palimpsest.benchmark.method import Descent, History, Method, Trainer, UnlearningData, alternatives
 from palimpsest.benchmark.plugins import Plugin, find, names
-from palimpsest.benchmark.stream import Stream
+from palimpsest.benchmark.stream import Stream, injected
 from palimpsest.benchmark.subject import Subject, open_subject
 from palimpsest.benchmark.training import Recipe, Trained, collate
 from tests.conftest import Memorised
@@ -39,9 +39,9 @@ def data(memorised: Memorised) -> UnlearningData:
     """The tiny model's forget set, and the stream of three steps that would have injected it."""
     tokens = np.random.default_rng(0).integers(1, 4096, 160 * 100)
     config = InjectionConfig(occurrences=(1,), density=0.5, batch=6, lr=LR)
-    stream = Stream(tokens, memorised.memories, config, seed=3)
+    stream = Stream(tokens, injected(memorised.memories), config, seed=3)
     return UnlearningData(
-        memorised.forget, memorised.shown, stream.retain_row, seed=4, history=History(memorised.base, stream),
+        memorised.forget, memorised.shown, stream.retain.row, seed=4, history=History(memorised.base, stream),
         openings={m.id: m.opening for m in memorised.memories}, alternatives=alternatives(memorised.memories, memorised.base),
     )  # fmt: skip
 
