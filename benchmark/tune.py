@@ -36,6 +36,7 @@ from .store import Store, canonical
 from .strangers import stranger
 from .subject import Subject
 from .types import HORIZON, Probe
+from .versions import READER, VERSIONS
 
 TRIALS = 12  # of every method
 STARTUP = 3  # of these are the method's own defaults and random draws, before the sampler learns from them
@@ -162,7 +163,8 @@ class Tuning:
         inputs = {
             "held": held.key, "twin": twin.key, "method": self.plugin.name, "source": self.plugin.source, "given": self.given,
             "search": {k: plain(v) for k, v in space.items()}, "quality": plain(run.suite.quality), "tokens": self.tokens, "budget": BUDGET,
-        }  # fmt: skip
+            "versions": [VERSIONS["method"], VERSIONS["quality"], READER],
+        } | self.plugin.read_by(self.plugin.make(self.given))  # fmt: skip
         self.key = sha256(canonical(inputs).encode()).hexdigest()[:16]
         self.held, yardstick = (Subject(run.store.run(stage)) for stage in (held, twin))
         self.standard = _bits(run.bench, yardstick)
