@@ -39,7 +39,7 @@ def run(folder: Path) -> tuple[dict[str, Any], str]:
     for name in ("texts", "model"):
         (folder / name).mkdir()
     save_tiny(folder / "model", AutoTokenizer.from_pretrained(CONFIGS / "models" / "tokenizer"))
-    bound = Run(micro_suite(folder / "model", write_corpus(folder / "texts"), occurrences=100), Store(folder / "store"))
+    bound = Run(micro_suite(folder / "model", write_corpus(folder / "texts", 500), occurrences=100), Store(folder / "store"))
     bound.execute()
     found = results(bound)
     asked = sorted([r.method, r.memory, r.role, r.attack, r.variant, r.access, r.tier, r.offset, r.horizon] for r in found.records)
