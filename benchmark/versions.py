@@ -36,7 +36,20 @@ MADE_BY: dict[str, tuple[str, ...]] = {
 }
 
 # What says nothing about a result (messages, places, measurements of time), or only hands on what keys hold already.
-NOTHING = ("errors", "paths", "config", "plugins", "strangers", "guard", "precision", "metering", "progress", "sources", "versions")
+NOTHING = (
+    "errors",
+    "lines",
+    "paths",
+    "config",
+    "plugins",
+    "strangers",
+    "guard",
+    "precision",
+    "metering",
+    "progress",
+    "sources",
+    "versions",
+)
 _TRAINING = ("trainer", "training", "attention", "engine", "resume", "lora")
 APART: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MADE_BY, NOTHING),
