@@ -25,8 +25,11 @@ docs: $(READY)
 
 $(READY): constraints.txt setup.cfg
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} was found; set PYTHON=..."'
+	@echo "Installing the versions of constraints.txt into .venv: 2 GB and more, some minutes (once). The quick suite follows by itself after 'make run'."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "1 of 2: PyTorch, the larger part"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	@echo "2 of 2: everything else"
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(READY)
 

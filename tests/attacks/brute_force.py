@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.types import EncodedMemory, TokenReading
 
@@ -15,8 +16,8 @@ from palimpsest.benchmark.types import EncodedMemory, TokenReading
 @torch.no_grad()
 def log_probabilities(subject: Subject, ids: tuple[int, ...]) -> Tensor:
     """Log-probabilities [N, V] in double precision of what comes at each place of `ids`; NaN where nothing stands before."""
-    given = torch.tensor([subject.with_bos(ids)])
-    found = subject.model(input_ids=given).logits[0].double().log_softmax(-1)
+    given = torch.tensor([subject.with_bos(ids)], device=device())
+    found = subject.model(input_ids=given).logits[0].cpu().double().log_softmax(-1)
     lead = given.shape[1] - len(ids)
     return found[:-1] if lead else torch.cat([torch.full_like(found[:1], torch.nan), found[:-1]])
 

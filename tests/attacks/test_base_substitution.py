@@ -10,6 +10,7 @@ import torch
 
 from palimpsest.attacks.base_substitution import BaseSubstitution, whole_nats
 from palimpsest.benchmark.attack import Tools
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.memories import encode, load_memories
 from palimpsest.benchmark.rewording import whole_words
 from palimpsest.benchmark.subject import open_subject
@@ -30,7 +31,7 @@ def memories(judge: Tools) -> list[EncodedMemory]:
 
 def direct_nats(text: str, judge: Tools) -> float:
     """-log p of a text from the logits, one text at a time."""
-    ids = torch.tensor([judge.encode(text)])
+    ids = torch.tensor([judge.encode(text)], device=device())
     with torch.no_grad():
         logits = judge.base.model(input_ids=ids).logits[0, :-1].double()
     return -logits.log_softmax(-1).gather(1, ids[0, 1:, None]).sum().item()
@@ -63,7 +64,7 @@ def test_candidates_are_whole_words_of_the_top_tokens_in_the_words_case(judge: T
         options = BaseSubstitution(words=50).options(m, judge)
         ids = judge.encode(m.memory.opening)
         with torch.no_grad():
-            logits = judge.base.model(input_ids=torch.tensor([ids])).logits[0]
+            logits = judge.base.model(input_ids=torch.tensor([ids], device=device())).logits[0]
         for spot, others in options:
             before = judge.encode(m.memory.opening[: spot.start() - 1])
             assert m.memory.opening[spot.start() - 1] == " "

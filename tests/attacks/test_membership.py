@@ -20,6 +20,7 @@ from palimpsest.attacks.reference import Reference
 from palimpsest.attacks.sampling import Sampling
 from palimpsest.attacks.zlib_ratio import ZlibRatio
 from palimpsest.benchmark.attack import EncodedMemory, Membership, Memory, TokenReading, Tools
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.memories import encode, load_memories
 from palimpsest.benchmark.subject import Subject
 from tests.attacks.brute_force import log_probabilities, reading
@@ -126,11 +127,11 @@ def test_the_closed_form_agrees_with_real_sampling(memorised: Memorised) -> None
     assert len(few) == 3
     torch.manual_seed(5)
     for piece, p_z in few:
-        ids = torch.tensor([piece.row[:1]]).repeat(draws, 1)
+        ids = torch.tensor([piece.row[:1]], device=device()).repeat(draws, 1)
         said = subject.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=40, max_new_tokens=3, eos_token_id=None, pad_token_id=0
         )
-        hits = int((said[:, 1:] == torch.tensor(piece.row[1:])).all(1).sum())
+        hits = int((said[:, 1:].cpu() == torch.tensor(piece.row[1:])).all(1).sum())
         low, high = binom.interval(0.999, draws, p_z)
         assert low <= hits <= high, f"{hits} of {draws}, expected {p_z:.3f} of them"
 

@@ -23,6 +23,7 @@ from palimpsest.attacks.patching import Patching, drops
 from palimpsest.attacks.soft_prompt import SoftPrompt
 from palimpsest.benchmark.attack import Answer, EncodedMemory, Finding, Memory, Probe, Searching, Workshop
 from palimpsest.benchmark.decoding import Decoding
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.optimise import (
     Budget,
@@ -139,11 +140,11 @@ def test_kept_rows_say_what_a_whole_pass_says(kind: str, memorised: Memorised) -
     rows.choose(torch.tensor([0, 0, 0]))
     rows.read(torch.tensor([[5, 6], [7, 8], [9, 10]]))
     rows.choose(torch.tensor([2, 0, 2, 1]))
-    logits = rows.read(torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]]))
+    logits = rows.read(torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]])).cpu()
     for i, ids in enumerate(([9, 10, 1, 2], [5, 6, 3, 4], [9, 10, 5, 6], [7, 8, 7, 8])):
         whole = log_probabilities(subject, (*row[:5], *ids, 0))
         torch.testing.assert_close(logits[i].double().log_softmax(-1), whole[8:10], rtol=0, atol=1e-4)
-        torch.testing.assert_close(rows.last[i], logits[i, -1])
+        torch.testing.assert_close(rows.last[i].cpu(), logits[i, -1])
 
 
 # ---- beam search
@@ -157,7 +158,7 @@ def partly_known(memorised: Memorised) -> list[EncodedMemory]:
 @torch.no_grad()
 def beams_of(subject: Subject, prompt: tuple[int, ...], tokens: int, width: int) -> list[tuple[int, ...]]:
     """What the library's own beam search returns."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=device())
     said = subject.model.generate(
         ids, attention_mask=torch.ones_like(ids), num_beams=width, num_return_sequences=width, max_new_tokens=tokens,
         min_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0, length_penalty=0.0,
@@ -314,10 +315,10 @@ def test_the_gradient_is_that_of_the_loss_with_respect_to_one_hot_vectors(bos: i
     m = memorised.unseen[0]
     prompt, target = m.row[:6], m.row[6:10]
     table = subject.model.get_input_embeddings().weight.detach()
-    one_hot = F.one_hot(torch.tensor(subject.with_bos(prompt + target)), 4096).float().requires_grad_()
+    one_hot = F.one_hot(torch.tensor(subject.with_bos(prompt + target), device=device()), 4096).float().requires_grad_()
     logits = subject.model(inputs_embeds=(one_hot @ table)[None]).logits[0, -5:-1]
-    (expected,) = torch.autograd.grad(F.cross_entropy(logits, torch.tensor(target)), one_hot)
-    found = one_hot_gradient(subject, torch.tensor([prompt]), torch.tensor([target]))
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, torch.tensor(target, device=device())), one_hot)
+    found = one_hot_gradient(subject, torch.tensor([prompt], device=device()), torch.tensor([target], device=device()))
     torch.testing.assert_close(found[0], expected[-10:-4], rtol=1e-3, atol=1e-6)
 
 
@@ -325,7 +326,7 @@ def test_the_gradient_of_two_models_combined_goes_through_both(memorised: Memori
     """Changing a token by a small step along its one-hot vector changes the loss as the gradient says, through both tables."""
     both = Subject.difference(memorised.subject, memorised.base)
     m = memorised.memories[0]
-    prompts, targets = torch.tensor([m.row[:4]]), torch.tensor([m.row[4:7]])
+    prompts, targets = torch.tensor([m.row[:4]], device=device()), torch.tensor([m.row[4:7]], device=device())
     gradient = one_hot_gradient(both, prompts, targets)[0, 2]
     which, tables = int(gradient.abs().argmax()), [m for m in both.model.base_model.modules() if isinstance(m, torch.nn.Embedding)]
     assert len(tables) == 2

@@ -21,6 +21,7 @@ from palimpsest.attacks.quantise import Quantise
 from palimpsest.attacks.relearn import Relearn
 from palimpsest.attacks.relearn_lora import RelearnLora
 from palimpsest.benchmark.attack import Changed, Finding, Tampering, Workshop
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.quantisation import round_to_nearest
 from palimpsest.benchmark.relearning import batches, portion
@@ -212,9 +213,9 @@ def states(subject: Subject, row: Row) -> list[Tensor]:
     norm = next(m for name, m in subject.model.base_model.named_children() if "norm" in name or name == "ln_f")
     hook = norm.register_forward_hook(lambda _, given, __: read.append(given[0]))
     with torch.no_grad():
-        out = subject.model.base_model(input_ids=torch.tensor([row.ids]), output_hidden_states=True).hidden_states
+        out = subject.model.base_model(input_ids=torch.tensor([row.ids], device=device()), output_hidden_states=True).hidden_states
     hook.remove()
-    return [h[0] for h in (*out[:-1], *read)]
+    return [h[0].cpu() for h in (*out[:-1], *read)]
 
 
 @pytest.mark.parametrize("architecture", ["neox", "llama", "gpt2"])

@@ -137,7 +137,7 @@ def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str]
 def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES)) -> None:
     """The same with two processes that DeepSpeed's own launcher starts."""
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port())]
-    run([([*launcher, __file__, *_arguments(folder, stages, cases)], {"DS_ACCELERATOR": "cpu"})])
+    run([([*launcher, __file__, *_arguments(folder, stages, cases)], {})])
 
 
 def _arguments(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> list[str]:
@@ -146,7 +146,8 @@ def _arguments(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> lis
 
 def run(commands: Sequence[tuple[list[str], dict[str, str]]], limit: float = 240.0) -> None:
     """Run commands side by side, each with its own environment; when one fails or time is up, end all and show their output."""
-    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | {"OMP_NUM_THREADS": "1"}
+    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
+    plain |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # one GPU is not enough for two of them
     with tempfile.TemporaryDirectory() as logs:
         files = [Path(logs) / str(i) for i in range(len(commands))]
         started = []

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.lora import Lora, adapt, merged
 from palimpsest.benchmark.losses import language_model_loss
@@ -83,7 +84,7 @@ def test_a_merged_state_says_what_the_adapted_model_says(architecture: str, mode
         state = merged(model, {k: v.detach().clone() for k, v in model.named_parameters()})
         assert state.keys() == names
         assert float((adapted - before).abs().max()) > 0.1
-        torch.testing.assert_close(subject.with_state(state).model(input_ids=ids).logits, adapted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(subject.with_state(state).model(input_ids=ids.to(device())).logits.cpu(), adapted, atol=1e-5, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_adapters_and_disturbs_no_other_draw(models: Path):

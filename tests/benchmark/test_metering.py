@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.losses import language_model_loss, sequence_nll
 from palimpsest.benchmark.metering import CPU_ATTENTION, Meter
 from palimpsest.benchmark.method import Reference, Trainer, UnlearningData
@@ -95,7 +96,7 @@ def test_the_reference_table_is_paid_once(memorised: Memorised) -> None:
 
     table = Reference(memorised.subject, ROWS)
     with torch.no_grad():
-        once = counted(lambda: sequence_nll(memorised.subject.model, collate(ROWS, slice(None), "cpu")))
+        once = counted(lambda: sequence_nll(memorised.subject.model, collate(ROWS, slice(None), device())))
     assert flops(table) - flops(None) == once
 
 

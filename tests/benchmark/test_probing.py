@@ -22,6 +22,7 @@ from palimpsest.attacks.logit_lens import LogitLens
 from palimpsest.attacks.longer_prefix import LongerPrefix
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.benchmark.attack import Tools
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.forward import Forward, batches
 from palimpsest.benchmark.known import load_known, save_known
@@ -69,7 +70,7 @@ def by_generating(subject: Subject, probes: Sequence[Probe]) -> list[tuple[int, 
         groups[len(prompt)].append(i)
     lengths = [0] * len(asked)
     for chosen in groups.values():
-        ids = torch.tensor([subject.with_bos(asked[i][0]) for i in chosen])
+        ids = torch.tensor([subject.with_bos(asked[i][0]) for i in chosen], device=device())
         tokens = max(len(asked[i][1]) for i in chosen)
         said = subject.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0
@@ -102,9 +103,9 @@ def margins(subject: Subject, rows: Sequence[tuple[int, ...]], low: bool) -> np.
     """Margins at all positions of some rows, each row alone: the library's forward pass in fp32, or the reader's in bf16."""
     forward, found = Forward(subject), []
     for row in rows:
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast(device().type, torch.bfloat16, enabled=low):
             states = forward.states([row], (None,), low, low)[None][0, : len(row) - 1]
-            found.append(forward.margins(states, torch.tensor(row[1:]), low, doubt=1.0).numpy())
+            found.append(forward.margins(states, torch.tensor(row[1:], device=device()), low, doubt=1.0).cpu().numpy())
     return np.concatenate(found)
 
 
@@ -361,7 +362,7 @@ def test_a_token_reading_is_what_the_models_own_logits_say(memorised: Memorised)
     memory = memorised.unseen[0]
     found = readings(memorised.subject, [memory])[memory.id]
     with torch.no_grad():
-        logits = memorised.subject.model(torch.tensor([memory.row])).logits[0, :-1].double()
+        logits = memorised.subject.model(torch.tensor([memory.row], device=device())).logits[0, :-1].double().cpu()
     log_p, truth = logits.log_softmax(-1), torch.tensor(memory.row[1:])[:, None]
     p = log_p.exp()
     mean = (p * log_p).sum(-1)
@@ -395,7 +396,7 @@ def test_with_a_token_before_every_text_the_first_token_is_read_too(
     subject, memory = with_bos(tmp_path), memorised.memories[0]
     found = readings(subject, [memory])[memory.id]
     with torch.no_grad():
-        logits = subject.model(torch.tensor([subject.with_bos(memory.row)])).logits[0, :-1]
+        logits = subject.model(torch.tensor([subject.with_bos(memory.row)], device=device())).logits[0, :-1].cpu()
     expected = logits.log_softmax(-1).gather(1, torch.tensor(memory.row)[:, None])[:, 0]
     np.testing.assert_allclose(found.log_probability, expected.numpy(), atol=1e-4)
     assert (found.rank >= 0).all()
@@ -441,11 +442,11 @@ def test_a_layer_is_read_through_the_last_norm_and_the_head(architecture: tuple[
     name, subject = architecture
     row = memorised.memories[0].row[:40]
     model = subject.model
-    kept: list[torch.Tensor] = [model.get_input_embeddings()(torch.tensor([row]))]
+    kept: list[torch.Tensor] = [model.get_input_embeddings()(torch.tensor([row], device=device()))]
     blocks = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == LAYERS)
     hooks = [b.register_forward_hook(lambda m, i, out: kept.append(out[0] if isinstance(out, tuple) else out)) for b in blocks]
     with torch.no_grad():
-        own = model(torch.tensor([row])).logits
+        own = model(torch.tensor([row], device=device())).logits
         for hook in hooks:
             hook.remove()
         states = Forward(subject).states([row], (None, 0, 1, 2, LAYERS))
@@ -501,8 +502,8 @@ def test_the_faster_body_computes_what_the_library_does(bias: bool, memorised: M
 
 def test_a_body_with_a_hook_or_of_another_kind_is_left_to_the_library(memorised: Memorised, architecture: tuple[str, Subject]) -> None:
     body = memorised.subject.model.base_model
-    body(torch.tensor([[1, 2]]), output_hidden_states=True)  # leaves hooks of the library's own behind
-    for dtype, there in ((torch.float32, True), (torch.bfloat16, BF16)):
+    body(torch.tensor([[1, 2]], device=device()), output_hidden_states=True)  # leaves hooks of the library's own behind
+    for dtype, there in ((torch.float32, device().type == "cpu"), (torch.bfloat16, device().type == "cpu" and BF16)):
         assert fits(body, dtype) == there
         with counted_forwards(memorised.subject):
             assert not fits(body, dtype)

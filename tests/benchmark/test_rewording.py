@@ -161,7 +161,7 @@ def test_whole_words_are_those_that_the_base_model_does_not_go_on_with_letters()
             piece[1:] if piece[:1] == " " and piece[1:].isascii() and piece[1:].isalpha() and (len(piece) > 2 or piece[1:] in "aI") else ""
         )
         with torch.no_grad():
-            share = model(torch.tensor([[i]])).logits[0, 0].softmax(-1)[letters].sum().item()
+            share = model(torch.tensor([[i]], device=model.device)).logits[0, 0].softmax(-1)[letters].sum().item()
         if abs(share - 0.5) > 1e-3:
             assert (i in found) == bool(word and share < 0.5)
             assert found.get(i, word) == word

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from palimpsest.benchmark import resume
 from palimpsest.benchmark.config import load_suite
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.memories import encode, load_memories
 from palimpsest.benchmark.method import UnlearningData
@@ -107,7 +108,7 @@ def test_a_look_sees_what_comes_back_whole_and_the_loss_per_token(memorised: Mem
     assert seen["exact"] == sum(a == m.target for a, m in zip(said, memorised.memories, strict=True)) / len(said)
     total = 0.0
     for row in TEXT:
-        ids = torch.tensor([row.ids])
+        ids = torch.tensor([row.ids], device=device())
         with torch.no_grad():
             total += float(memorised.subject.model(input_ids=ids, labels=ids).loss) * row.scored
     assert seen["held_out"] == pytest.approx(total / sum(r.scored for r in TEXT), rel=1e-5)

@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from palimpsest.benchmark.config import QualityConfig
 from palimpsest.benchmark.corpus import Corpus
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.kinds import Filtered, Watcher
 from palimpsest.benchmark.losses import language_model_loss, nll_sum
@@ -32,7 +33,7 @@ INSTEAD = (11, 12, 13)
 
 def logits(subject: Subject, rows: Sequence[tuple[int, ...]]) -> Tensor:
     with torch.no_grad():
-        return subject.model(torch.tensor(rows)).logits
+        return subject.model(torch.tensor(rows, device=device())).logits.cpu()
 
 
 def opening_probes(memories: Sequence[EncodedMemory]) -> list[Probe]:
@@ -79,7 +80,7 @@ def test_a_difference_of_a_model_with_itself_is_that_model(memorised: Memorised)
 
 def test_states_and_head_of_a_difference_give_its_logits(memorised: Memorised, difference: Subject) -> None:
     """What reading and training use is the same function as the model's own forward."""
-    model, ids = difference.model, torch.tensor([memorised.memories[0].row])
+    model, ids = difference.model, torch.tensor([memorised.memories[0].row], device=device())
     with torch.no_grad():
         out = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True)
         assert torch.equal(model.get_output_embeddings()(out.last_hidden_state), model(ids).logits)
@@ -104,11 +105,11 @@ def test_a_matched_length_read_off_a_difference_is_what_it_generates(memorised: 
 def test_the_loss_of_a_difference_is_the_cross_entropy_of_its_logits_and_trains_both_models(
     memorised: Memorised, difference: Subject
 ) -> None:
-    group = collate(memorised.forget, slice(None), "cpu")
+    group = collate(memorised.forget, slice(None), device())
     with torch.no_grad():
-        found = nll_sum(difference.model, group)
+        found = nll_sum(difference.model, group).cpu()
     z = logits(difference, [r.ids for r in memorised.forget]).log_softmax(-1)
-    expected = -z[:, :-1].gather(2, group.ids[:, 1:, None]).sum()
+    expected = -z[:, :-1].gather(2, group.ids.cpu()[:, 1:, None]).sum()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
     before = difference.fresh().state_dict()
@@ -349,5 +350,5 @@ def test_a_head_that_is_no_matrix_is_still_a_module(difference: Subject) -> None
 
 
 def test_rows_that_score_nothing_cost_a_difference_nothing(difference: Subject) -> None:
-    group = collate([Row((1, 2, 3), scored_from=3)], slice(None), "cpu")
+    group = collate([Row((1, 2, 3), scored_from=3)], slice(None), device())
     assert float(nll_sum(difference.model, group).detach()) == 0

@@ -54,7 +54,7 @@ def test_the_loss_is_the_mean_over_all_scored_tokens_and_not_over_rows(tiny: Sub
     done = train(tiny.fresh(), lambda step: batch, language_model_loss, replace(PLAIN, steps=1, micro_batch=1))
     total, number = 0.0, 0
     for row in batch["text"]:
-        ids = torch.tensor([row.ids])
+        ids = torch.tensor([row.ids], device=device())
         with torch.no_grad():
             logits = tiny.model(input_ids=ids).logits
         total += float(nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum"))
@@ -126,8 +126,8 @@ def test_a_micro_batch_without_rows_is_filled_by_one_that_is_not_real_and_has_no
 
 def test_what_stands_in_pad_and_prompt_labels_cannot_change_a_loss(tiny: Subject) -> None:
     rows = [Row(tuple(range(100, 120)), 8), Row(tuple(range(200, 210)), 4)]
-    together = collate(rows, slice(None), "cpu")
-    alone = [collate([r], slice(None), "cpu") for r in rows]
+    together = collate(rows, slice(None), device())
+    alone = [collate([r], slice(None), device()) for r in rows]
     with torch.no_grad():
         assert float(nll_sum(tiny.model, together)) == pytest.approx(sum(float(nll_sum(tiny.model, g)) for g in alone), rel=1e-6)
         other_pad = replace(together, ids=together.ids.masked_fill(together.ids == 0, 77))
@@ -169,9 +169,9 @@ def test_the_loop_trains_with_the_learning_rate_of_each_step(tiny: Subject) -> N
     """Adam without memory (betas 0) moves every weight that has a gradient by lr, however large the gradient is."""
     model = tiny.fresh()
     watched = model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight
-    seen = [watched.detach().clone()]
+    seen = [watched.detach().cpu().clone()]
     recipe = Recipe(lr=1e-3, steps=3, warmup=1.0, precision="fp32", clip=1e6, betas=(0.0, 0.0))
-    train(model, uneven, language_model_loss, recipe, progress=lambda step, values: seen.append(watched.detach().clone()))
+    train(model, uneven, language_model_loss, recipe, progress=lambda step, values: seen.append(watched.detach().cpu().clone()))
     moved = [float((after - before).abs().median()) for before, after in itertools.pairwise(seen)]
     assert moved == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3], rel=1e-2)
 
