@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .training import IGNORED, Group, Term, Terms, collate
 from .types import Row
 
-LOGITS = 2**21  # so many are held at a time: they stay in the cache of a CPU
+LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are held at a time: they stay in a CPU's cache, and a GPU wants large products
 
 
 def hidden_states(model: Any, ids: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class _HeadNLL(torch.autograd.Function):
         wide = torch.promote_types(low, torch.float32)
         wanted, total = any(ctx.needs_input_grad), states.new_zeros((), dtype=wide)
         grads = torch.empty_like(states), torch.zeros_like(weight, dtype=wide), torch.zeros_like(weight[:, 0], dtype=wide)
-        chunk = max(1, LOGITS // len(weight))
+        chunk = max(1, LOGITS.get(kind, 2**21) // len(weight))
         with torch.autocast(kind, enabled=False):
             small = weight.to(low)
             for i in range(0, len(states), chunk):

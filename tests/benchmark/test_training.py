@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from palimpsest.benchmark import resume
+from palimpsest.benchmark import resume, training
 from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.losses import language_model_loss, nll_sum, token_nll
@@ -320,3 +323,24 @@ def test_nothing_is_compiled_so_no_compiler_is_needed(tiny: Subject, monkeypatch
     monkeypatch.setattr("deepspeed.comm.comm.cdb", None)  # as in a new process
     train(tiny.fresh(), uneven, language_model_loss, replace(PLAIN, steps=1))
     assert deepspeed.comm.comm.cdb.shm_comm_op is None
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)  # fmt: skip
+def test_threads_spin_for_a_short_time_only_unless_the_user_says_how_they_wait(given: dict[str, str], spins: str) -> None:
+    """Else two runs on one machine keep each other's cores; it must be set before torch is loaded, hence a new process."""
+    ours = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = "import os, sys, palimpsest.benchmark; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], env=ours | given, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [spins, "False"]
+
+
+def test_in_fp32_on_a_cpu_few_rows_are_in_one_pass_and_the_weights_are_the_same(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palimpsest.benchmark.training.device", lambda: torch.device("cpu"))
+    batch = {"text": text([12] * 40)}
+    assert [training._micros(batch, replace(PLAIN, precision=p), 1) for p in ("fp32", "bf16")] == [3, 2]
+    few = train(tiny.fresh(), lambda step: batch, language_model_loss, PLAIN)
+    monkeypatch.setattr(training, "NEAR", 40)
+    many = train(tiny.fresh(), lambda step: batch, language_model_loss, replace(PLAIN, micro_batch=40))
+    assert furthest(few.state, many.state) < 1e-5

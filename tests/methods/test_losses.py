@@ -174,7 +174,7 @@ def test_fused_and_separate_losses_agree() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("held", [1, 4 * 11, 2**21])
 def test_the_fused_loss_and_its_gradient_are_those_of_pytorchs_own(bias: bool, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "LOGITS", held)
+    monkeypatch.setitem(losses.LOGITS, "cpu", held)
     draw = torch.Generator().manual_seed(0)
     states, weight, offset = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in ((6, 5), (11, 5), (11,)))
     labels = torch.tensor([3, 0, 10, 3, 7, 7])
