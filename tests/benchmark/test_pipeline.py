@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -438,3 +441,31 @@ def test_a_method_that_goes_wrong_ends_the_run_with_its_name_and_stage(body: str
     )
     with pytest.raises(UserError, match=message):
         again(whole, methods={"none": {}, str(file): {}}).execute()
+
+
+# ---- a processor without bf16 instructions
+
+FIRST = """
+import sys
+from pathlib import Path
+import torch
+from palimpsest.benchmark.config import load_suite
+from palimpsest.benchmark.pipeline import Run
+from palimpsest.benchmark.store import Store
+
+run = Run(load_suite("smoke", sys.argv[2:]), Store(Path(sys.argv[1])))
+for stage in run.plan[:3]:
+    run.store.run_together(stage)
+print("ran on", torch.backends.cpu.get_cpu_capability())
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or platform.machine() != "x86_64", reason="imitates an x86 processor")
+def test_where_bf16_is_slow_the_smoke_suites_first_stages_are_in_fp32_and_manifests_say_so(corpus: CorpusConfig, tmp_path: Path) -> None:
+    slow = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    little = ["corpus.source=text", f"corpus.path={corpus.path}", "injection.occurrences=[2]", "quality.documents=8"]
+    done = subprocess.run([sys.executable, "-c", FIRST, str(tmp_path), *little], env=slow, capture_output=True, text=True)
+    assert "ran on AVX2" in done.stdout, done.stderr[-2000:]
+    found = {m.parent.parent.name: json.loads(m.read_text()) for m in tmp_path.glob("*/*/manifest.json")}
+    assert sorted(found) == ["held", "quality", "twin"]
+    assert {found[kind]["inputs"]["precision"] for kind in ("held", "twin")} == {"fp32"}
