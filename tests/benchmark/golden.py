@@ -4,7 +4,8 @@
 
 Processors differ in the last bits of a sum, and training makes that more. So golden.json holds what is the same on all of them: which
 memory was asked what, with which prompt; per model and attack the mean matched length, compared within 2 tokens where everything or
-nothing comes back and loosely elsewhere; and bits per byte within 10%. The printed digest is over every bit: it is the same before and after a change on one machine if nothing at all has changed.
+nothing comes back and loosely elsewhere; and bits per byte within 10%. The printed digest is over every bit: on one machine it is the
+same before and after a change if nothing at all has changed.
 """
 
 from __future__ import annotations
