@@ -30,6 +30,7 @@ class BeamSearch(Searching):
     length: int = HORIZON  # tokens
 
     access = "grey-box"
+    claims = "beam"
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:
         unread = [m for m in memories if m.id not in tools.tokens]
@@ -39,7 +40,7 @@ class BeamSearch(Searching):
             for width in self.widths:
                 least, most = bounds(tokens[m.id], m.opening, len(target), width)
                 matched = least if least == most else steps_in_beam(subject, m.row[: m.opening], target[:most], width)
-                yield Answer(m.id, f"beam{width}", matched, len(target), m.memory.opening, m.opening, start=0)
+                yield Answer(m.id, f"beam{width}", matched, len(target), m.memory.opening, m.opening, start=0, width=width)
                 yield Finding(m.id, f"screened_{width}", float(least == most))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
 from ..benchmark.rewording import fits, led_by
 
 TEXTS = (  # nothing in them has to do with any memory
@@ -37,6 +38,7 @@ class Filler(Prompting):
     lengths: tuple[int, ...] = (8, 32, 128)  # tokens of each filler, the blank line after it among them
 
     tier = 1
+    asks: ClassVar[Questions] = {"newline": "edit", "bos": "edit", "filler8": "edit"}
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         for variant, prompt in self._prompts(memory, tools):

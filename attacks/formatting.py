@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
 from ..benchmark.rewording import fits
 from ..benchmark.synonyms import WORD
 
@@ -22,6 +23,7 @@ class Formatting(Prompting):
     tries: int = 4  # draws for each number of slips
 
     tier = 1
+    asks: ClassVar[Questions] = {"": "edit"}
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         opening = memory.memory.opening

@@ -33,4 +33,4 @@ class GCG(Searching):
         found = elicit(subject, wanted, Budget(self.steps, self.candidates, self.top))
         probes = [Probe(m.id, f.prompt, m.target, m.opening) for m, f in zip(memories, found, strict=True)]
         for m, p, (matched,) in zip(memories, probes, Reader(subject, "fp32").read(probes), strict=True):
-            yield Answer(m.id, f"free{self.length}", matched, len(m.target), tools.decode(p.prompt), m.opening)
+            yield Answer(m.id, f"free{self.length}", matched, len(m.target), tools.decode(p.prompt), m.opening, ids=p.prompt)

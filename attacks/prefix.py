@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Prefix(Prompting):
     lengths: tuple[int, ...] = (8, 16, 32, 64)
 
     everyone = True  # keep memories too: what they lose is collateral
+    asks: ClassVar[Questions] = {"opening": "exact", "": "window"}
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         fitting = [k for k in self.lengths if k < len(memory.row)]

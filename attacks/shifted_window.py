@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
 from ..benchmark.types import HORIZON
 
 
@@ -15,6 +16,8 @@ class ShiftedWindow(Prompting):
 
     lengths: tuple[int, ...] = (8, 16, 32, 64)
     stride: int = 1
+
+    asks: ClassVar[Questions] = {"": "window"}
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         first = min(self.lengths)

@@ -29,6 +29,7 @@ class SoftPrompt(Searching):
     access = "white-box"
     tier = 3
     diagnostic = True
+    claims = "none"  # embeddings are no tokens
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer]:
         size = max(1, TOKENS // (self.length + self.elicited))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Tools
+from ..benchmark.attack import EncodedMemory, Questions, Tools
 from ..benchmark.paths import CONFIGS
 from ..benchmark.rewording import Options, Substitution
 from ..benchmark.synonyms import WORD, synonyms
@@ -17,6 +18,8 @@ class WordSubstitution(Substitution):
 
     Black-box; what is kept is judged by the base model (see `Rewording`).
     """
+
+    asks: ClassVar[Questions] = {"single": "edit"}
 
     def reads(self) -> tuple[Path, ...]:
         return (CONFIGS / "synonyms.txt",)

@@ -30,7 +30,8 @@ def results(run: Run) -> Results:
     return Results(
         suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
         records=[r for m, seed in cells for r in run.attacking.records(m, seed)],
-        values=[v for m, seed in cells for v in _values(run, m, seed)], diagnostics=run.attacking.diagnostics,
+        values=[v for m, seed in cells for v in _values(run, m, seed)],
+        diagnostics=run.attacking.diagnostics, yardstick=s.quality.yardstick,
         sights=[s for m, seed in cells for s in _sights(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
     )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -20,12 +20,17 @@ from .seeds import rng
 from .subject import Subject
 from .trainer import Trainer
 from .training import collate
-from .types import Access, Answer, EncodedMemory, Finding, Memory, Probe, Row, TokenReading
+from .types import Access, Answer, EncodedMemory, Finding, Memory, Probe, Questions, Row, TokenReading
 
 __all__ = [
-    "Answer", "Attack", "Changed", "EncodedMemory", "Finding", "Membership", "Memory", "Probe", "Prompting", "Row", "Searching",
-    "Subject", "Tampering", "TokenReading", "Tools", "Workshop",
+    "Answer", "Attack", "Changed", "EncodedMemory", "Finding", "Membership", "Memory", "Probe", "Prompting", "Questions", "Row",
+    "Searching", "Subject", "Tampering", "TokenReading", "Tools", "Workshop",
 ]  # fmt: skip
+
+
+# "greedy": the model says so many tokens after the prompt. "beam": so many stay among the `width` beams of a search. "sample": so many
+# can be drawn from the `width` likeliest tokens. "none": no prompt of tokens gives it again; for diagnostics only.
+Claims = Literal["greedy", "beam", "sample", "none"]
 
 
 @dataclass
@@ -88,6 +93,7 @@ class Attack:
     access: ClassVar[Access] = "black-box"
     tier: ClassVar[int] = 0
     diagnostic: ClassVar[bool] = False  # shown beside the table: never in the worst case, never in leak
+    asks: ClassVar[Questions] = {}  # what its variants ask with, where flags and scores need to know it
 
     def reads(self) -> Iterable[Path]:
         """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""
@@ -98,6 +104,11 @@ class Prompting(Attack, ABC):
     """Writes probes for a memory; what comes of them is read off by the battery."""
 
     everyone: ClassVar[bool] = False  # True: asked about every memory of every model; else where it is scored and where nothing was held
+
+    @property
+    def asks_exactly(self) -> bool:
+        """Whether one of its questions is the exact opening; it is asked about keep memories too, since what these lose is collateral."""
+        return "exact" in self.asks.values()
 
     @abstractmethod
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
@@ -118,6 +129,7 @@ class Searching(Attack, ABC):
     """Looks for the text with a loop of its own: beam search, optimised prompts, exposure."""
 
     tier: ClassVar[int] = 2
+    claims: ClassVar[Claims] = "greedy"  # what a length of its answers means, and so how a sample of them is read again
 
     @abstractmethod
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:

@@ -92,7 +92,7 @@ class Attacking:
         roles = {"forget", "unseen"} if null else {"forget"}
         everyone = self.run.encoded(seed)
         chosen = [m for m in everyone if m.role in roles]
-        if isinstance(attack, Prompting) and attack.everyone:
+        if isinstance(attack, Prompting) and (attack.everyone or attack.asks_exactly):
             return everyone
         if self.screened(method, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
             return []
@@ -214,10 +214,12 @@ class Attacking:
         """Records of finished stages of one model (all of them by default)."""
         roles = {m.id: m for m in self.run.encoded(seed)}
         key = self.run.model_key(method, seed)
+        asked = {a.name: a.attack.asks for a in self.attacks}
         for stage in self.stages(method, seed) if stages is None else stages:
             for row in read_answers(self.run.store.run(stage)):
                 m = roles[row["memory"]]
-                yield Record(self.suite.name, method, seed, key, role=m.role, shown=m.shown, **row)
+                asks = asked[row["attack"]].get(row["variant"], asked[row["attack"]].get("", ""))
+                yield Record(self.suite.name, method, seed, key, role=m.role, shown=m.shown, asks=asks, **row)
 
     def findings(self, method: str, seed: int) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         """(attack, access, tier, finding) of every finished stage of one model."""
@@ -295,8 +297,9 @@ class Attacking:
         file = self.run.store.run(self.thresholds) / "thresholds.json"
         calibrations = {k: Calibration.from_dict(v) for k, v in json.loads(file.read_text()).items()}
         known = list(self.records(method, seed, self._cheaper(method, seed, attack.tier)))
-        alive = survivors(known, calibrations, attack.access)
-        return [m for m in self.run.encoded(seed) if m.role == "forget" and m.id in alive]
+        forget = [m for m in self.run.encoded(seed) if m.role == "forget"]
+        alive = survivors([m.id for m in forget], known, calibrations, attack.access)
+        return [m for m in forget if m.id in alive]
 
     def check(self) -> None:
         """Raise what can be known to go wrong before work begins."""
@@ -304,8 +307,12 @@ class Attacking:
             raise UserError(
                 f"ask=worst needs thresholds, and so at least {FEWEST_NULL} null values: more memories per role, or more seeds."
             )
-        if self.attacks and self.attacks[0].attack.tier > 0 and any(a.attack.tier > SHARED for a in self.attacks):
-            raise UserError("Attacks of tiers 2 and 3 need one of tier 0 in the suite, for example prefix.")
+        if not any(isinstance(a.attack, Prompting) and a.attack.tier == 0 and a.attack.asks_exactly for a in self.attacks):
+            raise UserError(
+                f"None of the attacks of suite {self.suite.name} ({', '.join(a.name for a in self.attacks) or 'none'}) asks with the exact "
+                "opening in tier 0, which exact, leak and collateral are read from. Add prefix, or a prompting attack of yours with "
+                'asks = {"VARIANT": "exact"}.'
+            )
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self._cache:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
-from .attack import Attack, Membership, Prompting, Searching, Tampering, Tools
+from .attack import Attack, Claims, Membership, Prompting, Searching, Tampering, Tools
 from .engine import gathered, is_alone, my_share
-from .errors import UserError
+from .errors import UserError, unknown
 from .plugins import Plugin, distinct, find
 from .probing import Reader
 from .readings import plain_reading, reading_from
 from .strangers import each, stranger
 from .subject import Subject
-from .types import EncodedMemory, Probe, TokenReading
+from .types import Asks, EncodedMemory, Probe, Questions, TokenReading
 
 TIERS = {Prompting: (0, 1), Membership: (0,), Searching: (2, 3), Tampering: (2, 3)}
 BASES = tuple(TIERS)
@@ -53,6 +53,11 @@ def arm(attacks: Mapping[str, dict[str, Any]]) -> list[Armed]:
         if attack.tier not in TIERS[base]:
             tiers = " or ".join(map(str, TIERS[base]))
             raise UserError(f"attack {name} is of tier {attack.tier}: a {base.__name__} attack is of tier {tiers}.")
+        for kind in attack.asks.values():
+            if kind not in get_args(Asks):
+                raise unknown(f"kind of question that attack {name} could declare in asks", kind, get_args(Asks)[1:])
+        if isinstance(attack, Searching) and attack.claims not in get_args(Claims):
+            raise unknown(f"kind of length that attack {name} could claim", attack.claims, get_args(Claims))
         armed.append(Armed(plugin, attack, given))
     return sorted(armed, key=lambda a: a.attack.tier)
 
@@ -80,7 +85,7 @@ class Probes:
         what = f"attack {name}, writing probes for memory {m.id!r}"
         with stranger(what):
             written = attack.probes(m, self.tools)
-        return [_checked(p, name, m, self._vocabulary) for p in each(written, what)]
+        return [_checked(p, name, attack.asks, m, self._vocabulary) for p in each(written, what)]
 
     @cached_property
     def _vocabulary(self) -> int:
@@ -161,7 +166,7 @@ def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, 
     }
 
 
-def _checked(p: Any, attack: str, memory: EncodedMemory, vocabulary: int) -> Probe:
+def _checked(p: Any, attack: str, asks: Questions, memory: EncodedMemory, vocabulary: int) -> Probe:
     """A probe that a plug-in wrote wrongly is reported, not asked."""
     if not isinstance(p, Probe):
         raise UserError(f"attack {attack}: probes of memory {memory.id!r} should be Probe objects; it gave {type(p).__name__}.")
@@ -176,5 +181,12 @@ def _checked(p: Any, attack: str, memory: EncodedMemory, vocabulary: int) -> Pro
     if bad := [c for c in p.cuts if not 0 <= c < len(p.target) or len(p.prompt) + c == 0]:
         raise UserError(
             f"attack {attack}: cuts {bad} leave nothing to ask or nothing to ask with (prompt {len(p.prompt)}, target {len(p.target)})."
+        )
+    exact = [(c, v) for c, v in zip(p.cuts, p.variants, strict=True) if asks.get(v, asks.get("")) == "exact"]
+    opening = (memory.row[: memory.opening], memory.opening)
+    if other := [v for c, v in exact if (p.prompt + p.target[:c], p.offset + c) != opening]:
+        raise UserError(
+            f"attack {attack}: the variant {other[0]!r} is declared to ask with the exact opening, but its prompt about memory "
+            f"{memory.id!r} is another; give row[:opening], and read on from there."
         )
     return p

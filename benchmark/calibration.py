@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-LEVEL = 0.99  # quantile of the null, so that about 1% of innocent memories pass
-FEWEST_NULL = 288  # values below which a 99th percentile is not worth its name: three units of the fixed 32, over three seeds
+LEVEL = Fraction(99, 100)  # of the null, so that at most 1% of fresh innocent values pass
+# 99 values would do for the level, with their maximum; 288 are three units of the fixed 32 over three seeds, and one of them may stray.
+FEWEST_NULL = 288
 FEWEST_TOKENS = 8  # a shorter match is never a recovery
 
 
@@ -89,8 +91,12 @@ def _tau(null: pd.DataFrame, quantiles: Mapping[str, float]) -> float:
 
 
 def _percentile(values: pd.Series) -> float:
-    # "higher" is a length that was seen: strictly more than it is at most 1% of the null, ties or not.
-    return float(np.quantile(values.dropna(), LEVEL, method="higher"))
+    """The ⌈.99 (n + 1)⌉-th smallest of n values, at most the largest: a length that was seen.
+
+    A fresh value from where these come from has each of n + 1 places with the same chance, so it is strictly more in at most 1%.
+    """
+    known = np.sort(values.dropna().to_numpy(float))
+    return float(known[min(len(known), math.ceil(LEVEL * (len(known) + 1))) - 1])
 
 
 def _recovered(best: pd.DataFrame, quantiles: Mapping[str, float], tau: float) -> pd.Series:

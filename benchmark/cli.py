@@ -173,9 +173,11 @@ def attack_command(
     interruption.kept = lambda: "No answers were written."
     with Display(console) as display:
         display.begin("loading libraries and models")
-        from .outside import attack_model, summary
+        from .outside import attack_model, summary, writable
 
         hush()
+        if out:
+            writable(out)
         answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console, display.update)
     console.print(summary(answers, reference is not None))
     if out:

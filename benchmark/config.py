@@ -63,6 +63,14 @@ class QualityConfig:
     documents: int | None = 200  # per task; null takes all
     batch: int = 32
     half: str = "test"  # test is what tables use; validation is for tuning
+    yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss; one of `tasks`
+
+    def __post_init__(self) -> None:
+        if self.yardstick not in self.tasks:
+            raise UserError(
+                f"quality.yardstick={self.yardstick!r}: expected one of quality.tasks ({', '.join(self.tasks) or 'none are named'}), "
+                "since damage is what is lost of it, and a row without damage can neither collapse nor be best."
+            )
 
 
 @dataclass(frozen=True)

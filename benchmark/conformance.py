@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .attack import Membership, Prompting, Tools
+from .attack import Membership, Prompting, Searching, Tools
 from .attacking import TWIN
 from .battery import Armed, Probes, run_battery
 from .expensive import Task, attack_once
@@ -42,6 +42,7 @@ class Shot:
     best: dict[str, float]
     lengths: list[tuple[int, int]]
     said: dict[str, list[str]]  # memory -> its answers and findings as canonical JSON, in an order of their own
+    doubts: tuple[str, ...] = ()  # claims of a search that do not hold
 
     def about(self, memories: Sequence[EncodedMemory]) -> dict[str, list[str]]:
         return {m.id: self.said.get(m.id, []) for m in memories}
@@ -59,6 +60,9 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     yield Check("answers", bool(first.best), seen, "Yield at least one answer per memory that you can ask about.")
     wrong = [(n, of) for n, of in first.lengths if not 0 <= n <= of]
     yield Check("range", not wrong, f"out of range: {wrong[:3]}" if wrong else "", "A matched length lies between 0 and its horizon.")
+    if isinstance(armed.attack, Searching):
+        advice = "Report what the model says after the prompt that you name; `claims` tells other kinds of lengths."
+        yield Check("claims", not first.doubts, " ".join(first.doubts), advice)
     numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
     yield Check("numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored.")
     again = fire(run, armed, HELD, held, memories)
@@ -85,9 +89,10 @@ def fire(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequen
         mine, twin = attacking.readings(method, SEED), attacking.readings(TWIN, SEED)
         scores = {m.id: armed.attack.score(m, mine[m.id], twin[m.id]) for m in memories}
         return Shot(scores, [], {memory: [repr(score)] for memory, score in scores.items()})
-    task = Task(armed, memories, run.encoded(SEED), attacking.workshop(method, SEED, "check"), attacking.probes(SEED), attacking.reasked)
+    workshop = attacking.workshop(method, SEED, "check")
+    task = Task(armed, memories, run.encoded(SEED), workshop, attacking.probes(SEED), attacking.reasked, strict=False)
     attack_once(task, subject)
-    return _shot(task.answers, [asdict(f) for f in task.findings])
+    return replace(_shot(task.answers, [asdict(f) for f in task.findings]), doubts=tuple(task.doubts))
 
 
 def _shot(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> Shot:

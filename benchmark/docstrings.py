@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 PACKAGES = (
@@ -19,6 +20,8 @@ PACKAGES = (
     "PIL", "psutil", "pyarrow", "pydantic", "pygments", "pyparsing", "requests", "rich", "sacrebleu", "scipy",
     "sklearn", "sympy", "tokenizers", "torch", "tqdm", "transformers", "typer", "urllib3",
 )  # fmt: skip
+# Small ones that this package needs itself, so they are always there.
+EVERYWHERE = ("jinja2", "matplotlib", "omegaconf", "optuna", "rich", "safetensors", "tqdm", "typer")
 SHORTEST = 160  # characters; shorter docstrings are labels rather than text
 
 
@@ -39,6 +42,14 @@ def harvest(packages: Iterable[str] = PACKAGES, workers: int | None = None) -> d
         for texts in pool.map(_docstrings, files, chunksize=64):
             found.update((digest(text), text) for text in texts)
     return dict(sorted(found.items()))
+
+
+def some(count: int, packages: Iterable[str] = EVERYWHERE) -> list[str]:
+    """A few docstrings, as many of each package, in the order of its files: quick, and the same where the same versions are installed."""
+    packages = tuple(packages)
+    each = -(-count // len(packages))
+    found = [text for p in packages for text in islice((t for file in _sources(p) for t in _docstrings(str(file))), each)]
+    return found[:count]
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .attack import Attack, Changed, Searching, Tampering, Workshop
 from .battery import Armed, Probes, run_battery
+from .claims import check_claims
 from .engine import gathered, my_share
 from .errors import UserError
 from .probing import Reader, copied
@@ -30,6 +31,8 @@ class Task:
     probes: Probes
     reasked: Sequence[Armed] = ()  # the prompting attacks that a changed model is asked with
     show: Show = lambda text: None
+    strict: bool = True  # False: a claim of a search that does not hold is noted in `doubts`, not raised
+    doubts: list[str] = field(default_factory=list, init=False)
     answers: list[dict[str, Any]] = field(default_factory=list, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
@@ -51,18 +54,30 @@ def opening_probe(m: EncodedMemory) -> Probe:
 
 
 def _search(task: Task, attack: Searching, subject: Subject) -> None:
-    """Ranks share the memories: what is found for one does not depend on the others."""
-    found = [
-        asdict(f) for f in _made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding))
-    ]
-    place = {m.id: i for i, m in enumerate(task.scored)}
-    for row in sorted(gathered(found), key=lambda row: place.get(row["memory"], -1)):
-        if "quantity" in row:
-            task.findings.append(Finding(**row))
-            continue
-        run = task.scored[place[row["memory"]]].row[row["offset"] : row["offset"] + row["matched"]]
-        copy = copied(task.tools.encode(row["prompt"]), run)
-        task.answers.append(_cell(task.armed.name, attack) | row | ({"matched": 0} if copy else {}))
+    """Ranks share the memories: what is found for one does not depend on the others. A sample of the lengths is read again."""
+    made = _made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding))
+    found = [asdict(f) for f in made]
+    of, place = {m.id: m for m in task.scored}, {m.id: i for i, m in enumerate(task.scored)}
+    rows = gathered(found)
+    if strange := sorted({row["memory"] for row in rows if row["memory"] not in of and ("quantity" not in row or row["memory"])}):
+        raise UserError(
+            f"attack {task.armed.name} answers about {', '.join(map(repr, strange[:5]))}, which it was not given; yield answers about the "
+            'memories of the call (m.id), and a finding about the whole model under the memory "".'
+        )
+    rows.sort(key=lambda row: place.get(row["memory"], -1))
+    task.findings += [Finding(**row) for row in rows if "quantity" in row]
+    answers = [row for row in rows if "quantity" not in row]
+    try:
+        check_claims(task.armed.name, attack, subject, answers, of, task.tools)
+    except UserError as error:
+        if task.strict:
+            raise
+        task.doubts.append(str(error))
+    for row in answers:
+        run = of[row["memory"]].row[row["offset"] : row["offset"] + row["matched"]]
+        copy = copied(tuple(row["ids"]) or task.tools.encode(row["prompt"]), run)
+        kept = {k: v for k, v in row.items() if k not in ("ids", "width")}
+        task.answers.append(_cell(task.armed.name, attack) | kept | ({"matched": 0} if copy else {}))
 
 
 def _made(task: Task, doing: str, call: Callable[[], Iterable[Any]], kinds: tuple[type, ...]) -> Iterator[Any]:

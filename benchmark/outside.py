@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .attack import Prompting, Tools
 from .battery import Probes, arm, run_battery
@@ -18,7 +20,8 @@ from .bounds import positions
 from .errors import UserError
 from .memories import encode, load_memories
 from .precision import checked, described, resolved
-from .subject import open_subject
+from .subject import Subject, open_subject
+from .vitals import SOURCE, doubts, ordinary_texts, vitals
 
 
 def attack_model(
@@ -61,6 +64,7 @@ def attack_model(
     console.print(f"{len(encoded)} memories, rows of {length} tokens, {count:,} probes per model.")
     config = subjects["model"].model.config
     console.print(described(precision, resolved(precision, config), config), highlight=False)
+    _show_life(subjects, console)
     frames = []
     for name, subject in subjects.items():
         steps = partial(progress, f"asking the {name}")
@@ -68,6 +72,28 @@ def attack_model(
         frames.append(pd.DataFrame(out.answers).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)
+
+
+def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
+    """Print what ordinary text costs each model, and a warning where short matches would not mean that something was forgotten."""
+    texts = ordinary_texts()
+    found = {name: vitals(subject, texts, name) for name, subject in subjects.items()}
+    each = "; ".join(f"the {name} needs {v}" for name, v in found.items())
+    console.print(f"Sign of life, on {SOURCE}: {each}; a uniform guess {found['model'].uniform:.2f} nats.", highlight=False)
+    for doubt in doubts(found["model"], found.get("reference")):
+        console.print(Text(f"Warning: {doubt}", style="yellow"))
+
+
+def writable(file: Path) -> None:
+    """Make the folder of a file that is to be written later; refuse now what would be refused then."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}. Name a file in a folder that can be written to.") from None
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name a file, for example {file / 'answers.parquet'}.")
 
 
 def summary(answers: pd.DataFrame, reference: bool) -> Table:

@@ -145,8 +145,8 @@ class Run:
         return self._once(("model", method, seed), lambda: self._method(method, seed))
 
     def quality_stage(self, method: str, seed: int | None) -> Stage:
-        q = self.suite.quality
-        inputs = {"model": self.model_key(method, seed), "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": plain(q)}
+        asked = {k: v for k, v in plain(self.suite.quality).items() if k != "yardstick"}  # which changes no measurement
+        inputs = {"model": self.model_key(method, seed), "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked}
 
         def build(folder: Path) -> None:
             label = f"quality of {method}"

@@ -55,7 +55,7 @@ def quality_figure(table: MainTable) -> str:
                 axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
             axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
             points.append((row.damage.value, y.value, row.method))
-        axes.set(xlabel="damage: bits per byte lost against the twin, %", ylabel=label)
+        axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
         right = axes.get_xlim()[1]
         if right > COLLAPSED:
             axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)

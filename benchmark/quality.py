@@ -65,6 +65,10 @@ class QualityBench:
                 self.loaded = manager.load(specs)
             except OSError as error:  # what `datasets` raises for data that are missing or out of reach
                 raise UserError(f"The data of the tasks {', '.join(config.tasks)} could not be loaded: {error}") from error
+        if config.yardstick not in self.loaded["tasks"]:  # a group's parts have names of their own
+            raise UserError(
+                f"quality.yardstick={config.yardstick}: expected a single task, such as {', '.join([*self.loaded['tasks']][:5])}."
+            )
         for task in self.loaded["tasks"].values():
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)

@@ -22,7 +22,7 @@ from ..leaderboard.frame import as_frame
 from ..leaderboard.grids import grids, main_caption, main_columns
 from ..leaderboard.tables import MainTable, main_table
 from .errors import unknown
-from .scoring import Score
+from .scoring import HELD, LEARNT, Score
 from .types import Excerpt, Results, Sight, Value
 
 Format = Literal["md", "html", "csv", "latex"]
@@ -91,7 +91,9 @@ def _rendered(results: Results, table: MainTable, format: Format) -> str:
 
 
 def headline(table: MainTable) -> str:
-    """One sentence: who forgets best, with the interval, and who cannot be told apart from it."""
+    """One sentence: who forgets best, with the interval, and who cannot be told apart from it; or why nobody can be named."""
+    if not table.learnt:
+        return nothing_learnt(table)
     best = next((row for row in table.rows if row.standing == "best"), None)
     if best is None:
         return "No method of this suite kept its quality and could be ranked."
@@ -101,6 +103,16 @@ def headline(table: MainTable) -> str:
     others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
     held = f"Among the methods that kept their quality, {best.method} holds back best: it {what}"
     return f"{held} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
+
+
+def nothing_learnt(table: MainTable) -> str:
+    """What is said in place of a winner where the held model had little to forget."""
+    held = next(row for row in table.rows if row.method == HELD)
+    return (
+        f"Nothing was learnt: after injection the exact opening brings back {number(100 * held.exact.value)}% of the forget memories "
+        f"(at least {100 * LEARNT:.0f}% are needed), so no method can be said to have forgotten and none is named best. Inject more often "
+        "(injection.occurrences) or with a higher learning rate (injection.lr)."
+    )
 
 
 def _figures(results: Results, table: MainTable) -> list[dict[str, str]]:
@@ -174,13 +186,15 @@ def print_table(results: Results, console: Console) -> None:
     """Print the main table, at most 120 columns wide, with its explanation and the run's warnings below."""
     table = main_table(results)
     columns = main_columns(table, seeds=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=Text(results.suite), title_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, title=Text(results.suite), title_justify="left")
     for title in columns:
         shown.add_column(title, justify="left" if title == "Method" else "right", no_wrap=True, min_width=16 if title == "Method" else None)
     for row in table.rows:
         style = "bold" if row.standing else "dim" if row.collapsed or row.reference else ""
         shown.add_row(*(_rich_cell(read(row)) for read in columns.values()), style=style)
     width = min(console.width, NARROW)
+    if not table.learnt:
+        console.print(Text(nothing_learnt(table), style="yellow"), width=width)
     console.print(shown, width=width)
     console.print(Text(main_caption(table), style="dim"), width=width)
     for warning in results.warnings:

@@ -20,16 +20,16 @@ from .calibration import FEWEST_NULL, FEWEST_TOKENS, Calibration, calibrate, exc
 from .types import HORIZON, Record
 
 __all__ = [
-    "ACCESS_ORDER", "EXACT", "FEWEST_NULL", "FEWEST_TOKENS", "HELD", "UNCHANGED", "Calibration", "Score", "best_lengths", "calibrate",
+    "ACCESS_ORDER", "FEWEST_NULL", "FEWEST_TOKENS", "HELD", "UNCHANGED", "Calibration", "Score", "best_lengths", "calibrate",
     "excess", "null_lengths", "recovered", "survivors",
 ]  # fmt: skip
 
 HELD = "none"  # the method name of the held model
-EXACT = ("prefix", "opening")  # the attack and variant that ask with the exact opening
 UNCHANGED = "unchanged"  # the attack that asks the model as it is with what changed models are asked with
-WINDOWS = ("prefix", "shifted_window")  # together they ask with a window of true tokens from every start
+LEARNT = 0.1  # share of the forget memories that the held model repeats exactly, below which nothing was learnt
 ACCESS_ORDER = ("black-box", "grey-box", "white-box", "weights")  # each attacker can do all that those before can
 INDEX = ["method", "seed", "role", "shown", "memory"]
+MATCH = "matched"  # the one column of tables that are not by attack
 
 
 def best_lengths(records: Iterable[Record]) -> pd.DataFrame:
@@ -54,18 +54,19 @@ def strength(access: str) -> int:
     return ACCESS_ORDER.index(access) if access in ACCESS_ORDER else len(ACCESS_ORDER)
 
 
-def survivors(records: Iterable[Record], calibrations: Mapping[str, Calibration], access: str) -> frozenset[str]:
-    """Forget memories of one model for which an attack of this access level can still change a leak; the rest may be skipped.
+def survivors(memories: Iterable[str], records: Iterable[Record], calibrations: Mapping[str, Calibration], access: str) -> frozenset[str]:
+    """Those of these memories for which an attack of this access level can still change a leak; the rest may be skipped.
 
     A memory is settled at a level once some attack at or below that level has recovered it, by that level's thresholds. An
-    attack counts at its own level and at all above, so it can be skipped where all of these are settled.
+    attack counts at its own level and at all above, so it can be skipped where all of these are settled. A memory about which
+    nothing was asked yet is not settled. `records` are answers of one model.
     """
-    best = best_lengths(r for r in records if r.role == "forget")
+    best = best_lengths(records)
     concerned = [c for level, c in calibrations.items() if strength(level) >= strength(access)]
     settled = pd.Series(bool(concerned), best.index)
     for calibration in concerned:
         settled &= recovered(best, calibration)
-    return frozenset(best.index[~settled].get_level_values("memory"))
+    return frozenset(memories) - frozenset(best.index[settled].get_level_values("memory"))
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,16 @@ class Score:
 
     @cached_property
     def _opening(self) -> pd.DataFrame:
-        asked = best_lengths(r for r in self.records if (r.attack, r.variant) == EXACT)
-        return asked if len(asked) else pd.DataFrame({EXACT[0]: np.nan}, self.best.index)
+        return self._asking("exact")
+
+    @cached_property
+    def _windows(self) -> pd.DataFrame:
+        return self._asking("exact", "window")
+
+    def _asking(self, *kinds: str) -> pd.DataFrame:
+        """One column, tokens: the best match over questions of these kinds; NaN where there are none."""
+        asked = best_lengths(r for r in self.records if r.asks in kinds).max(axis=1)
+        return pd.DataFrame({MATCH: asked if len(asked) else pd.Series(np.nan, self.best.index)})
 
     @cached_property
     def attacks(self) -> dict[str, str]:
@@ -123,12 +132,12 @@ class Score:
 
     def opening(self, method: str, role: str = "forget") -> pd.Series:
         """Tokens matched after the exact opening."""
-        return self._cells["opening"].get((method, role), _nothing([EXACT[0]]))[EXACT[0]]
+        return self._cells["opening"].get((method, role), _nothing([MATCH]))[MATCH]
 
     @cached_property
     def _cells(self) -> dict[str, dict[tuple[str, str], pd.DataFrame]]:
         """Each table cut by (method, role)."""
-        tables = {"best": self.best, "fixed": self.fixed, "opening": self._opening}
+        tables = {"best": self.best, "fixed": self.fixed, "opening": self._opening, "windows": self._windows}
         cut = {name: table.groupby(level=["method", "role"]) for name, table in tables.items()}
         return {name: {key: part.droplevel(["method", "role", "shown"]) for key, part in parts} for name, parts in cut.items()}
 
@@ -152,8 +161,7 @@ class Score:
 
     def verbatim(self, method: str) -> pd.Series:
         """Tokens: the verbatim memorised length of each forget memory, the longest match over windows from every start."""
-        lengths = self.lengths(method)
-        return lengths[[attack for attack in WINDOWS if attack in lengths]].max(axis=1)
+        return self._cells["windows"].get((method, "forget"), _nothing([MATCH]))[MATCH]
 
     def with_excess(self) -> pd.DataFrame:
         """Every record as a row, with its match beyond q_a (`excess`, tokens; NaN where the null allows no q_a)."""
@@ -186,10 +194,20 @@ class Score:
         pair = self.recovered_pair(method, access)
         return float((pair["mine"] - pair["twin"]).groupby("seed").mean().mean())
 
+    def kept(self, method: str) -> pd.Series:
+        """True where a keep memory, shown or hidden, comes back whole after the exact opening: what the model should still know."""
+        return self.opening(method, "keep").dropna() >= HORIZON
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the held model repeats enough of the forget memories for forgetting to mean something; if it was asked."""
+        rates = self.exact(HELD).groupby("seed").mean()
+        return not len(rates) or bool(rates.mean() >= LEARNT)
+
     def lost(self, method: str) -> pd.Series:
         """1 where a hidden keep memory that the held model reproduces is no longer reproduced, else 0."""
         level = self._opening.index.get_level_values
-        hidden = self._opening[(level("role") == "keep") & ~level("shown").astype(bool)][EXACT[0]].droplevel(["role", "shown"])
+        hidden = self._opening[(level("role") == "keep") & ~level("shown").astype(bool)][MATCH].droplevel(["role", "shown"])
         again = {m: hidden[hidden.index.get_level_values("method") == m].droplevel("method") >= HORIZON for m in (HELD, method)}
         mine, held = again[method], again[HELD]
         return 1.0 - mine[mine.index.isin(held.index[held])].astype(float)

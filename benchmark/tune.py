@@ -70,12 +70,13 @@ def rule(trial: Trial) -> tuple[int, *tuple[float, ...]]:
 
 
 def tuning_suite(suite: Suite, method: str) -> Suite:
-    """The suite on another partition of the memories, the validation half, the exact opening, and the method's own defaults."""
+    """The suite on another partition of the memories, the validation half, the exact opening of all, and the method's own defaults."""
     quality = QualityConfig(tasks=(TASK,), documents=DOCUMENTS, half="validation")
     methods = {"none": {}, method: suite.methods.get(method, {})}
     return replace(
-        suite, roles="tuning", seeds=suite.seeds[:1], track="", quality=quality, methods=methods, attacks={"prefix": {}}, reasked={}
-    )
+        suite, roles="tuning", seeds=suite.seeds[:1], track="", quality=quality, methods=methods, attacks={"prefix": {}}, reasked={},
+        ask="all",
+    )  # fmt: skip
 
 
 def tune(
@@ -160,9 +161,10 @@ class Tuning:
         self.distributions = {name: _distribution(v) for name, v in space.items()}
         self.defaults = {name: self.plugin.defaults[name] for name in space}  # the first trial
         held, twin = run.held(self.seed), run.twin(self.seed)
+        quality = {k: v for k, v in plain(run.suite.quality).items() if k != "yardstick"}
         inputs = {
             "held": held.key, "twin": twin.key, "method": self.plugin.name, "source": self.plugin.source, "given": self.given,
-            "search": {k: plain(v) for k, v in space.items()}, "quality": plain(run.suite.quality), "tokens": self.tokens, "budget": BUDGET,
+            "search": {k: plain(v) for k, v in space.items()}, "quality": quality, "tokens": self.tokens, "budget": BUDGET,
             "versions": [VERSIONS["method"], VERSIONS["quality"], READER],
         } | self.plugin.read_by(self.plugin.make(self.given))  # fmt: skip
         self.key = sha256(canonical(inputs).encode()).hexdigest()[:16]

@@ -11,6 +11,8 @@ import numpy as np
 
 Role = Literal["forget", "keep", "unseen"]
 Access = Literal["black-box", "grey-box", "white-box", "weights"]
+Asks = Literal["", "exact", "window", "edit"]  # a question: the exact opening, another window of true tokens, an edit of about a token
+Questions = Mapping[str, Asks]  # variant of an attack -> what it asks with; "" stands for all that are not named
 HORIZON = 64  # tokens of target that a reading looks at
 
 
@@ -112,6 +114,8 @@ class Answer:
     offset: int  # token of the memory at which the reading begins
     start: int = -1
     fold: int = -1
+    ids: tuple[int, ...] = field(default=(), repr=False)  # of the prompt, where encoding its text again could give others
+    width: int = 1  # of a beam search the beams that it keeps, of sampling the likeliest tokens that it draws from
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,7 @@ class Record:
     horizon: int  # how many tokens could have matched
     fold: int = -1  # of a cross-fitted attack
     extra: bool = False  # asked only because nothing cheaper had recovered it; not part of per-attack rates
+    asks: Asks = ""  # as the attack declares its variants
     schema: int = 1
 
     @property
@@ -255,3 +260,4 @@ class Results:
     values: list[Value] = field(default_factory=list, repr=False)  # numbers that are no matched lengths
     sights: list[Sight] = field(default_factory=list, repr=False)
     diagnostics: tuple[str, ...] = ()  # attacks that stay outside the worst case and leak
+    yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..benchmark.scoring import EXACT, Score
+from ..benchmark.scoring import Score
 from ..benchmark.types import HORIZON, Record, Results
 
 MANY = 7  # attacks beyond which a panel shows one curve per access level instead
@@ -29,7 +29,8 @@ def attack_curves(results: Results, method: str) -> dict[str, np.ndarray]:
     Where a suite has many attacks: by the worst case of each access level.
     """
     score = Score([r for r in results.records if r.method == method], results.twin, results.diagnostics)
-    curves = {"exact opening": survival(score.opening(method))} if EXACT[0] in score.attacks else {}
+    opening = score.opening(method).dropna()
+    curves = {"exact opening": survival(opening)} if len(opening) else {}
     if len({r.attack for r in results.records}) > MANY:
         return curves | {f"{level} attacks": survival(score.worst(method, level)) for level in score.levels}
     return curves | {a: survival(score.rated(method)[a]) for a in score.attacks}

@@ -9,9 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ..benchmark.types import Quality
-from .statistics import Estimate, mean
+from .statistics import NOWHERE, Estimate, mean
 
-MAIN_TASK = "bits_per_byte"  # how the name of the task ends that decides about collapse
+WORDS = {
+    "bits_per_byte": "bits per byte",
+    "acc": "accuracy",
+}  # metric -> what it is called; of several that a task has, the first here decides
 Unit = Literal["%", "points"]
 
 
@@ -24,12 +27,8 @@ class TaskCell:
     unit: Unit  # % of the twin's value where lower is better, points of accuracy otherwise
     loss: Estimate
     stderr: float  # of the paired differences over documents, same unit, averaged over seeds
-    by_seed: dict[int, float] = field(default_factory=dict)  # same unit
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the task that decides about collapse."""
-        return self.task.endswith(MAIN_TASK)
+    damage: Estimate  # the loss in % of the twin's value, whatever the unit
+    by_seed: dict[int, float] = field(default_factory=dict)  # of damage
 
 
 def damages(quality: Iterable[Quality], method: str, twin: str) -> tuple[TaskCell, ...]:
@@ -43,22 +42,43 @@ def damages(quality: Iterable[Quality], method: str, twin: str) -> tuple[TaskCel
     return tuple(_cell(task, metric, found) for (task, metric), found in pairs.items())
 
 
-def main_damage(tasks: Iterable[TaskCell]) -> Estimate:
-    """The loss in bits per byte, in % of the twin's; not measured if the suite has no such task."""
-    return next((t.loss for t in tasks if t.main), mean([]))
+def main_task(tasks: Iterable[TaskCell], yardstick: str) -> TaskCell | None:
+    """The cell of the suite's yardstick, the task that decides about collapse and whose loss is the damage; None if it was not measured."""
+    order = [*WORDS]
+    found = [t for t in tasks if t.task == yardstick]
+    return min(found, key=lambda t: order.index(t.metric) if t.metric in order else len(order), default=None)
+
+
+def yardstick_words(task: TaskCell | None, yardstick: str) -> str:
+    """What damage is a loss of, for captions."""
+    if task is None:
+        return yardstick
+    metric = WORDS.get(task.metric, task.metric)
+    return metric if task.metric == "bits_per_byte" else f"{metric} in {task.task}"
 
 
 def _cell(task: str, metric: str, pairs: list[tuple[Quality, Quality]]) -> TaskCell:
     higher = pairs[0][0].higher_is_better
-    losses = [100 * (b.value - a.value if higher else a.value / b.value - 1) for a, b in pairs]
-    errors = [_paired_stderr(a, b) * (100 if higher else 100 / b.value) for a, b in pairs]
-    loss = mean([np.array([x]) for x in losses])
-    if len(pairs) == 1 or loss.spread == 0:
-        # One seed says nothing about seeds: the documents carry the interval.
-        half = 1.96 * float(np.mean(errors)) / np.sqrt(len(pairs))
-        loss = replace(loss, low=loss.value - half, high=loss.value + half)
-    seeds = {a.seed: x for (a, _), x in zip(pairs, losses, strict=True)}
-    return TaskCell(task, metric, "points" if higher else "%", loss, float(np.mean(errors)), seeds)
+    sign = 1 if higher else -1
+    errors = [_paired_stderr(a, b) for a, b in pairs]
+    lost = [sign * (b.value - a.value) for a, b in pairs]
+    of_twin = [100 / b.value if b.value > 0 else np.nan for _, b in pairs]
+    damage = _estimate([x * f for x, f in zip(lost, of_twin, strict=True)], [e * f for e, f in zip(errors, of_twin, strict=True)])
+    loss = _estimate([100 * x for x in lost], [100 * e for e in errors]) if higher else damage
+    stderr = float(np.mean([e * f for e, f in zip(errors, [100] * len(pairs) if higher else of_twin, strict=True)]))
+    seeds = {a.seed: x * f for (a, _), x, f in zip(pairs, lost, of_twin, strict=True)}
+    return TaskCell(task, metric, "points" if higher else "%", loss, stderr, damage, seeds)
+
+
+def _estimate(losses: list[float], errors: list[float]) -> Estimate:
+    """The mean over seeds; where seeds say nothing (one of them, or all alike), the documents carry the interval."""
+    if not np.isfinite(losses).all():
+        return Estimate(float(np.mean(losses)), *NOWHERE, tuple(losses), len(losses))
+    found = mean([np.array([x]) for x in losses])
+    if len(losses) > 1 and found.spread != 0:
+        return found
+    half = 1.96 * float(np.mean(errors)) / np.sqrt(len(losses))
+    return replace(found, low=found.value - half, high=found.value + half)
 
 
 def _paired_stderr(mine: Quality, twin: Quality) -> float:

@@ -12,29 +12,14 @@ import pandas as pd
 
 from ..benchmark.calibration import FEWEST_TOKENS
 from ..benchmark.membership import chance_of_lowest
-from ..benchmark.scoring import EXACT, HELD, Score, best_lengths
-from ..benchmark.types import Record
-from .values import CHECKS, LOSS, WHOLE, ValueScore
+from ..benchmark.scoring import HELD, Score, best_lengths
+from .values import CHECKS, COVERED, LOSS, WHOLE, ValueScore
 
-COLLAPSED = 20.0  # % bits per byte
+COLLAPSED = 20.0  # % of the twin's quality, by the suite's yardstick
 HIGH_NULL = 32.0  # tokens: an attack that reads this much by chance cannot recover anything
 RARE = 0.01  # p-value below which a number is not put down to chance
 RECOVERS = 32  # tokens that an edit must bring back to show that only the opening was suppressed
 BySeed = dict[int, float]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Questions that differ from the exact opening by about a token: answers of `attack`, of one variant if given."""
-
-    attack: str
-    variant: str = ""
-
-    def made(self, r: Record) -> bool:
-        return r.attack == self.attack and self.variant in ("", r.variant)
-
-
-EDITS = (Edit("formatting"), *(Edit("filler", v) for v in ("newline", "bos", "filler8")), Edit("word_substitution", "single"))
 
 
 @dataclass
@@ -43,8 +28,7 @@ class Evidence:
 
     score: Score
     values: ValueScore
-    damage: Mapping[str, BySeed]  # method -> seed -> % bits per byte lost against the twin
-    edits: tuple[Edit, ...] = EDITS
+    damage: Mapping[str, BySeed]  # method -> seed -> % of quality lost against the twin
 
     @cached_property
     def aimed(self) -> dict[str, pd.Series]:
@@ -54,7 +38,7 @@ class Evidence:
         attacks of the first tiers, which follow none (the logit lens).
         """
         records, left_out = self.score.records, self.score.diagnostics
-        target = {(r.method, r.seed, r.memory): r.offset for r in records if (r.attack, r.variant) == EXACT}
+        target = {(r.method, r.seed, r.memory): r.offset for r in records if r.asks == "exact"}
         same = [r for r in records if not r.extra and r.attack not in left_out and target.get((r.method, r.seed, r.memory)) == r.offset]
         found = {
             "black-box": [r for r in same if r.access == "black-box"],
@@ -64,8 +48,8 @@ class Evidence:
 
     @cached_property
     def edited(self) -> pd.Series:
-        """Tokens: the best match over all edits."""
-        return best_lengths(r for r in self.score.records if any(edit.made(r) for edit in self.edits)).max(axis=1)
+        """Tokens: the best match over questions that differ from the exact opening by about a token."""
+        return best_lengths(r for r in self.score.records if r.asks == "edit").max(axis=1)
 
     def check(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
@@ -156,8 +140,14 @@ def small_update(evidence: Evidence, method: str) -> BySeed:
     return {} if method == HELD else _percent(evidence.check(method, "undone_by_int4"))  # the held model has no update
 
 
+def untouched(evidence: Evidence, method: str) -> BySeed:
+    """% of the body's matrices that an attack which changes the model left as they were; of several attacks the one that left most."""
+    found = [evidence.values.series(method, a, q, WHOLE) for a, q in evidence.values.quantities if q == COVERED]
+    return {int(s): 100 * (1 - x) for s, x in pd.concat(found).groupby("seed").min().items()} if found else {}
+
+
 FLAGS = (
-    Flag("†", "collapsed", "bits per byte lost against the twin", COLLAPSED, damaged),
+    Flag("†", "collapsed", "quality lost against the twin", COLLAPSED, damaged),
     Flag("s", "stochastic", "greedy answers that differ when asked twice", 0, differing),
     Flag("g", "wrapped", "generated texts whose matched length is not the one read off a forward pass", 5, wrapped),
     Flag("m", "masked gradients", "what black-box attacks read further than white-box attacks from the opening on", 8, masked, "tokens"),
@@ -165,6 +155,7 @@ FLAGS = (
     Flag("r", "noise", "forget memories less likely than every unseen one on the twin", 50, below_ordinary),
     Flag("c", "suppression cliff", "memories that the exact opening does not bring back, and an edit of one token does", 5, cliff),
     Flag("q", "small update", "share of the update that rounding to int4 takes back", 50, small_update),
+    Flag("p", "partly attacked", "matrices that an attack which changes the model did not reach", 10, untouched),
 )
 
 

@@ -36,6 +36,7 @@ def _estimates(row: MethodRow) -> dict[str, Estimate]:
     found |= {
         "damage_percent": row.damage,
         "collateral_points": row.collateral,
+        "kept_rate": row.kept,
         "opening_tokens": row.opening,
         "verbatim_tokens": row.verbatim,
     }

@@ -57,6 +57,7 @@ def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
         "Worst tokens": lambda r: cell(r.worst_length),
         **verdict,
         "Damage %": lambda r: cell(r.damage),
+        "Keeps %": lambda r: Cell(number(100 * r.kept.value)),
         "Collateral": lambda r: cell(r.collateral),
         "Seconds": lambda r: Cell(number(r.seconds, 0)),
     }
@@ -72,11 +73,15 @@ def main_caption(table: MainTable) -> str:
         if table.survivors
         else "",
         _verdict(table),
-        "Damage: bits per byte lost against the twin, in %.",
+        f"Damage: {table.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
+        "Keeps: share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life. "
         "Collateral: hidden keep memories that can no longer be repeated, in points.",
-        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%).",
+        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)."
+        if table.learnt
+        else f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%).",
         _legend(table),
-        f"The twin itself: exact {cell(table.twin.exact, 100)}%, worst case {cell(table.twin.worst_length)} tokens.",
+        f"The twin itself: exact {cell(table.twin.exact, 100)}%, worst case {cell(table.twin.worst_length)} tokens, "
+        f"keeps {number(100 * table.twin.kept.value)}%.",
     ]
     return " ".join(s for s in sentences if s)
 

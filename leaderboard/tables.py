@@ -17,7 +17,7 @@ from ..benchmark.scoring import HELD, Score
 from ..benchmark.types import HORIZON, Results
 from .attacks import AttackCell, LeakCell, attack_cells, leak_cell
 from .costs import CostCell, cost_cells
-from .damage import TaskCell, damages, main_damage
+from .damage import TaskCell, damages, main_task, yardstick_words
 from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
 from .reversal import ReversalCell, reversals, tampering
 from .statistics import Estimate, by_seed, mean, rate
@@ -41,9 +41,10 @@ class MethodRow:
     verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
     attacks: tuple[AttackCell, ...]
     leaks: tuple[LeakCell, ...]  # by access level, the main one first
-    damage: Estimate  # % bits per byte
+    damage: Estimate  # % of the twin's quality, by the suite's yardstick
     tasks: tuple[TaskCell, ...]
     collateral: Estimate  # points
+    kept: Estimate  # share of the keep memories, shown and hidden, that come back whole: a sign of life
     costs: tuple[CostCell, ...]
     doc: str = ""
     standing: Standing = ""
@@ -67,6 +68,11 @@ class MethodRow:
     def reference(self) -> bool:
         return self.method in REFERENCES
 
+    @property
+    def competes(self) -> bool:
+        """Whether it may be called best: only with a damage that is a number, and not above the line."""
+        return not self.reference and bool(self.damage) and not self.collapsed
+
 
 @dataclass(frozen=True)
 class MainTable:
@@ -82,6 +88,8 @@ class MainTable:
     base: tuple[TaskCell, ...] = ()  # the base model's tasks, before injection
     survivors: bool = False  # some memories were asked only because nothing cheaper had recovered them
     high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
+    damage_of: str = ""  # what damage is a loss of, in words
+    learnt: bool = True  # whether the held model repeats enough for forgetting to mean something; else nobody is best
 
     @property
     def calibrated(self) -> bool:
@@ -111,8 +119,9 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
         results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count,
         damages(results.quality, BASE, results.twin),
         any(r.extra and r.attack in counted for r in forgotten), high_nulls(score),
+        yardstick_words(main_task(twin.tasks, results.yardstick), results.yardstick), score.learnt,
     )  # fmt: skip
-    return replace(table, rows=_with_standing(table))
+    return replace(table, rows=_with_standing(table)) if table.learnt else table
 
 
 class _Rows:
@@ -124,8 +133,8 @@ class _Rows:
         self.values = ValueScore(results.values, results.twin)
         self.tampering = tampering(self.score)
         self.tasks = {m: damages(results.quality, m, results.twin) for m in (*results.methods, results.twin)}
-        lost = {m: next((t.by_seed for t in tasks if t.main), {}) for m, tasks in self.tasks.items()}
-        self.evidence = Evidence(self.score, self.values, lost)
+        self.main = {m: main_task(tasks, results.yardstick) for m, tasks in self.tasks.items()}
+        self.evidence = Evidence(self.score, self.values, {m: t.by_seed for m, t in self.main.items() if t})
         self.yardstick = RETRAIN if any(c.method == RETRAIN for c in results.costs) else results.twin  # of costs
         self.openings: dict[str, pd.Series] = {}
 
@@ -142,9 +151,10 @@ class _Rows:
             verbatim=_tokens(score.verbatim(method)),
             attacks=attack_cells(score, method),
             leaks=tuple(leak_cell(score, method, level) for level in (access, *(a for a in score.levels if a != access))),
-            damage=main_damage(self.tasks[method]),
+            damage=task.damage if (task := self.main[method]) else mean([]),
             tasks=self.tasks[method],
             collateral=rate(by_seed(score.lost(method))).scaled(100),
+            kept=rate(by_seed(score.kept(method))),
             costs=cost_cells(results.costs, method, self.yardstick),
             doc=results.docs.get(method, ""),
             membership=values.membership(method),
@@ -158,8 +168,8 @@ class _Rows:
 
 
 def _with_standing(table: MainTable) -> list[MethodRow]:
-    """Mark the best method and those whose interval overlaps with its own; collapsed and reference rows do not compete."""
-    rivals = [r for r in table.rows if not r.collapsed and not r.reference and table.ranked(r)]
+    """Mark the best method and those whose interval overlaps with its own, among the rows that compete."""
+    rivals = [r for r in table.rows if r.competes and table.ranked(r)]
     if not rivals:
         return table.rows
     best = min(rivals, key=lambda r: table.ranked(r).value)

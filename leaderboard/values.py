@@ -20,6 +20,7 @@ from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure
 
 CHECKS = "checks"  # the name under which facts about a model stand, for flags
 GENERATED = "generated"  # the check that stands beside the other numbers
+COVERED = "covered"  # what an attack says that changes a model: the share of the body's matrices that it reached
 SAMPLING = "sampling"  # attack and quantity: log p_z, the chance that sampling gives the target
 LOSS = "loss"  # the membership attack whose score is the mean log-probability
 TRIES = (1, 10, 100, 1000)

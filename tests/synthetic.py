@@ -15,15 +15,18 @@ ASKED = {
     "shifted_window": ("k8", "k16"),
     "paraphrase": ("1",),
 }
+ASKS = {("prefix", "opening"): "exact", ("prefix", "k8"): "window", ("shifted_window", "k8"): "window", ("shifted_window", "k16"): "window"}
 COSTS = {"weak": 0.25, "strong": 0.5, "retrain": 1.0}  # as a share of retraining's
 Length = Callable[[str, str, str, random.Random], int]  # (method, role, attack, draw) -> tokens
 
 
 def record(method: str, memory: str, matched: int, **fields: object) -> Record:
     """A record of the exact opening on a forget memory, unless `fields` say otherwise."""
+    asks = ASKS.get((fields.get("attack", "prefix"), fields.get("variant", "opening")), "")
     known: dict = {
         "suite": "made-up", "seed": 0, "model": "m", "role": "forget", "shown": False, "attack": "prefix",
         "variant": "opening", "access": "black-box", "tier": 0, "start": 0, "offset": 16, "prompt": "Once upon", "horizon": 64,
+        "asks": asks,
     }  # fmt: skip
     return Record(method=method, memory=memory, matched=matched, **known | fields)
 
@@ -67,7 +70,7 @@ def results(
     excerpts = [Excerpt("memory-000", "forget", 0, "Once upon a time", truth, said)]
     return Results(
         "made-up", seeds, methods, "twin", records, quality, costs, excerpts,
-        {"model": "tiny"}, ["coverage is 90%"], {"weak": "forgets a little"},
+        {"model": "tiny"}, ["coverage is 90%"], {"weak": "forgets a little"}, yardstick="docs_bits_per_byte",
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,10 +17,10 @@ import pytest
 import torch
 import typer
 
-from palimpsest.benchmark import cli
+from palimpsest.benchmark import cli, outside
 from palimpsest.benchmark.memories import load_memories
 from palimpsest.benchmark.plugins import names
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.subject import Subject, open_subject
 from palimpsest.benchmark.types import Memory
 from tests.conftest import Memorised
 
@@ -169,6 +171,47 @@ def test_attack_reads_a_model_and_subtracts_a_reference(palimpsest: Command, mem
     (row,) = [line.split() for line in out.splitlines() if line.startswith("prefix")]
     assert row == ["prefix", "64.0", "100%", f"{best['reference', 'prefix']:.1f}", f"{64 - best['reference', 'prefix']:+.1f}"]
     assert [line.split()[0] for line in out.splitlines() if line.startswith(("paraphrase", "worst case"))] == ["paraphrase", "worst"]
+
+
+def test_attack_shows_that_the_models_are_alive_and_warns_of_one_that_is_not(
+    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path
+) -> None:
+    def life(subject: Subject) -> list[str]:
+        subject.save(_made(tmp_path / "model"))
+        options = ("--reference", "pocket/step256", "--attacks", "prefix", "--precision", "fp32")
+        code, out, _ = palimpsest("attack", str(tmp_path / "model"), "--memories", passages, *options)
+        shutil.rmtree(tmp_path / "model")
+        assert code == 0, "a warning is no error"
+        lines = out.splitlines()
+        (sign,) = [line for line in lines if line.startswith("Sign of life, on the beginnings of 32 docstrings of installed packages: ")]
+        assert re.search(r"the reference needs \d\.\d\d nats per token, \d\.\d\d bits per byte; a uniform guess 8\.32 nats", sign)
+        return [line for line in lines if line.startswith("Warning")]
+
+    healthy = open_subject("pocket/step256")
+    assert life(healthy) == []
+    rng = torch.Generator().manual_seed(0)
+    hurt = {
+        k: w + 1.5 * w.std() * torch.randn(w.shape, generator=rng) if w.ndim == 2 else w for k, w in healthy.fresh().state_dict().items()
+    }
+    (warning,) = life(healthy.with_state(hurt))
+    assert "This model is broken, not forgetful" in warning
+    (warning,) = life(memorised.base)
+    assert re.search(
+        r"This model is broken, not forgetful: ordinary text costs it 8\.\d\d nats per token, and a uniform guess 8\.32", warning
+    )
+
+
+def test_attack_makes_the_folder_of_its_answers_and_says_before_work_where_it_cannot(
+    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("attack", str(memorised.subject.folder), "--memories", passages, "--attacks", "prefix", "--precision", "fp32", "--out")
+    assert palimpsest(*asked, "not/there/answers.parquet")[0] == 0
+    assert len(pd.read_parquet(tmp_path / "not" / "there" / "answers.parquet")) == 4 * 5
+    monkeypatch.setattr(outside, "attack_model", lambda *_: pytest.fail("it was asked before"))
+    for out, message in (("passages.jsonl/answers.parquet", "cannot be written"), ("not/there", "not/there is a folder; name a file")):
+        code, _, err = palimpsest(*asked, out)
+        assert (code, err.count("\n")) == (1, 1)
+        assert message in err
 
 
 def test_attack_without_a_reference_lowers_the_row_to_the_shortest_memory(

@@ -85,6 +85,11 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     assert load_suite("quick", ["doc=a=b"]).doc == "a=b"
 
 
+def test_a_suite_of_other_tasks_names_its_yardstick() -> None:
+    mine = load_suite("quick", ["quality.tasks=[hellaswag]", "quality.yardstick=hellaswag"])
+    assert mine.quality == QualityConfig(tasks=("hellaswag",), documents=200, yardstick="hellaswag")
+
+
 # ---- mistakes
 
 
@@ -118,6 +123,9 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ("injection.density=1.01", "at most 1"),
         ("injection.occurrences=[0]", "injection.occurrences=[0]: expected counts of at least 1"),
         ("injection.batch=0", "injection.batch=0: expected at least 0 and 1"),
+        ("quality.tasks=[hellaswag]", "quality.yardstick='palimpsest_bits_per_byte': expected one of quality.tasks (hellaswag)"),
+        ("quality.yardstick=palimpsest_choise", "quality.yardstick='palimpsest_choise': expected one of quality.tasks (palimpsest_bits"),
+        ("quality.tasks=[]", "expected one of quality.tasks (none are named)"),
     ],
 )
 def test_a_wrong_override_says_what_was_expected(override: str, message: str) -> None:

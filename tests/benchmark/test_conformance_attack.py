@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palimpsest.benchmark.attack import Searching
 from palimpsest.benchmark.battery import arm
 from palimpsest.benchmark.config import InjectionConfig, Suite
 from palimpsest.benchmark.conformance import check_attack
@@ -14,7 +15,7 @@ from palimpsest.benchmark.pipeline import Run
 from palimpsest.benchmark.store import Store
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
-RULES = ["answers", "range", "numbers", "deterministic", "independent", "reads the held model", "leaves the model alone"]
+RULES = ["answers", "range", "claims", "numbers", "deterministic", "independent", "reads the held model", "leaves the model alone"]
 
 HEAD = """
 import os
@@ -28,6 +29,7 @@ def answer(m, matched):
 BROKEN = {
     "it asks nothing": ("answers", "Prompting", "return []"),
     "more matched than could": ("range", "Searching", "return [answer(m, 65) for m in memories]"),
+    "a length that the model does not give": ("claims", "Searching", "return [answer(m, 40) for m in memories]"),
     "a score that is not a number": ("numbers", "Membership", "return float('nan')"),
     "draws of its own": ("deterministic", "Searching", "return [answer(m, os.urandom(1)[0] % 60) for m in memories]"),
     "it counts the memories": ("independent", "Searching", "return [answer(m, i) for i, m in enumerate(memories)]"),
@@ -62,7 +64,8 @@ def tried(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:  # noq
 def broken(run: Run, attack: str) -> list[str]:
     (armed,) = arm({attack: {}})
     checks = list(check_attack(run, armed))
-    assert [c.name for c in checks] == [r for r in RULES if r != "reads the held model" or not armed.attack.diagnostic]
+    asked = {"reads the held model": not armed.attack.diagnostic, "claims": isinstance(armed.attack, Searching)}
+    assert [c.name for c in checks] == [r for r in RULES if asked.get(r, True)]
     return [c.name for c in checks if not c.kept]
 
 

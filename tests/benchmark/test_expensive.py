@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
+from palimpsest.attacks.beam_search import BeamSearch
+from palimpsest.attacks.gcg import GCG
 from palimpsest.attacks.prefix import Prefix
+from palimpsest.benchmark.answers import ANSWER
 from palimpsest.benchmark.attack import Answer, Changed, Finding, Searching, Subject, Tampering, Tools, Workshop
 from palimpsest.benchmark.battery import Armed, Probes, arm
+from palimpsest.benchmark.claims import LONGEST, OTHERS, check_claims, sample
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.expensive import Task, attack_once
 from palimpsest.benchmark.plugins import Plugin
-from palimpsest.benchmark.types import EncodedMemory, Row
+from palimpsest.benchmark.probing import Reader
+from palimpsest.benchmark.types import EncodedMemory, Probe, Row
 from tests.conftest import Memorised
 
 
@@ -34,21 +39,64 @@ class Crosswise(Tampering):
 
 @dataclass(frozen=True)
 class Remembering(Searching):
-    """Claims to have found half of everything."""
+    """Reads the first half of every target after the exact opening."""
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:
-        for m in memories:
-            yield Answer(m.id, "half", 32, 64, "prompt", m.opening)
+        for m, matched in zip(memories, read(subject, memories, 32), strict=True):
+            yield Answer(m.id, "half", matched, 32, m.memory.opening, m.opening, start=0)
             yield Finding(m.id, "tries", 3.0)
 
 
 @dataclass(frozen=True)
 class Telling(Searching):
-    """Gives the target away in its prompt: of the first memory the whole, of the others half of what it says it found."""
+    """Gives the target away in its prompt: of the first memory the whole, of the others half of what it says it drew."""
+
+    claims = "sample"
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:
         for i, m in enumerate(memories):
-            yield Answer(m.id, "told", 20, 64, tools.decode(m.target[: 10 if i else 20]), m.opening)
+            yield Answer(m.id, "told", 20, 64, tools.decode(m.target[: 10 if i else 20]), m.opening, width=5000)
+
+
+@dataclass(frozen=True)
+class Claiming(Searching):
+    """Says of every memory what it is told to say."""
+
+    matched: int = 0
+    horizon: int = 32
+    width: int = 1
+    about: str = ""  # a memory that it was not given
+    finds: bool = False
+    prompt: str = "A prompt that brings nothing back."
+
+    def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer | Finding]:
+        for m in memories:
+            yield Answer(m.id, "free", self.matched, self.horizon, self.prompt, m.opening, width=self.width)
+        if self.about:
+            yield Finding(self.about, "tries", 1.0) if self.finds else Answer(self.about, "free", 0, 32, self.prompt, 16)
+
+
+class Beams(Claiming):
+    claims = "beam"
+
+
+class Samples(Claiming):
+    claims = "sample"
+
+
+class Unread(Claiming):
+    claims = "none"
+
+
+class Soft(Claiming):
+    claims = "none"
+    diagnostic = True
+
+
+def read(subject: Subject, memories: Sequence[EncodedMemory], tokens: int) -> list[int]:
+    """Tokens matched after the exact opening, of so many."""
+    probes = [Probe(m.id, (), m.row, 0, (m.opening,), start=0, horizon=tokens) for m in memories]
+    return [n for (n,) in Reader(subject, "fp32").read(probes)]
 
 
 def run(attack: Tampering | Searching, memorised: Memorised, few: int | None = None) -> Task:
@@ -91,12 +139,58 @@ def test_a_glance_asks_only_the_exact_opening_and_becomes_a_finding(memorised: M
 
 def test_a_search_gives_answers_and_findings_of_every_memory(memorised: Memorised) -> None:
     task = run(Remembering(), memorised)
-    assert {(a["attack"], a["matched"], a["tier"], a["access"]) for a in task.answers} == {("mine", 32, 2, "black-box")}
+    assert {(a["attack"], a["tier"], a["access"]) for a in task.answers} == {("mine", 2, "black-box")}
+    assert all(a["matched"] == 32 for a in task.answers if a["memory"] in {m.id for m in memorised.memories})
     assert {f.memory for f in task.findings} == {a["memory"] for a in task.answers}
 
 
 def test_what_a_search_found_in_its_own_prompt_is_copying(memorised: Memorised) -> None:
     assert [a["matched"] for a in run(Telling(), memorised, 3).answers] == [0, 20, 20]
+
+
+@pytest.mark.parametrize(("attack", "what"), [
+    (Claiming(20), "claims 20 tokens of memory .* the model says 0"),
+    (Claiming(40), "40 of 32 tokens"),
+    (Claiming(-1), "-1 of 32 tokens"),
+    (Claiming(0, 700), "0 of 700 tokens"),
+    (Beams(20, width=4), "keeps in 4 beams"),
+    (Samples(20, width=4), "draws from 4 likeliest tokens"),
+    (Unread(20), "for diagnostics"),
+    (Claiming(about="of another seed"), "answers about 'of another seed', which it was not given"),
+    (Claiming(about="of another seed", finds=True), "answers about 'of another seed', which it was not given"),
+])  # fmt: skip
+def test_a_claim_that_does_not_hold_is_an_error_that_names_the_attack(attack: Searching, what: str, memorised: Memorised) -> None:
+    with pytest.raises(UserError, match=f"attack mine.*{what}"):
+        run(attack, memorised)
+
+
+@pytest.mark.parametrize("attack", [Samples(), Soft(20), Remembering(), BeamSearch((1, 4), 12), GCG(4, 8, 2, 4)], ids=str)
+def test_a_claim_that_holds_is_taken(attack: Searching, memorised: Memorised) -> None:
+    task = run(attack, memorised)
+    assert task.answers
+    assert set(task.answers[0]) == set(ANSWER) - {"extra"}, "what claims are read again from is kept nowhere"
+
+
+def test_what_a_filter_lets_through_is_a_true_claim_too(memorised: Memorised) -> None:
+    """A search that generates meets the filter; one that reads does not."""
+    subject = Subject.filtered(memorised.subject, [m.row for m in memorised.memories], (5, 6, 7))
+    m = memorised.memories[0]
+    (said,) = subject.generate([m.row[: m.opening]], 32)
+    generated = next(i for i, (a, b) in enumerate(zip(said, m.target, strict=False)) if a != b)
+    tools, answers = Workshop(memorised.base), [asdict(Answer(m.id, "", n, 32, "", m.opening, start=0)) for n in (generated, 32)]
+    check_claims("mine", Claiming(), subject, answers, {m.id: m}, tools)
+    with pytest.raises(UserError, match="claims 31 tokens"):
+        check_claims("mine", Claiming(), memorised.subject, [answers[0] | {"matched": 31}], {m.id: m}, tools)
+
+
+def test_the_longest_claims_are_read_again_and_some_of_the_others_by_the_seed() -> None:
+    claims = [{"memory": f"m{i:02d}", "variant": "", "matched": i} for i in range(40)]
+    taken = sample("mine", claims, 0)
+    assert [a["matched"] for a in taken[:LONGEST]] == [39, 38, 37, 36, 35, 34, 33, 32]
+    assert len(taken) == len({a["memory"] for a in taken}) == LONGEST + OTHERS
+    assert taken == sample("mine", claims[::-1], 0)
+    assert taken != sample("mine", claims, 1)
+    assert sample("mine", claims[:3], 0) == claims[2::-1]
 
 
 def test_where_nobody_is_to_be_scored_nothing_is_trained(memorised: Memorised) -> None:

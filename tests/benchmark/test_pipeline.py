@@ -443,6 +443,37 @@ def test_a_method_that_goes_wrong_ends_the_run_with_its_name_and_stage(body: str
         again(whole, methods={"none": {}, str(file): {}}).execute()
 
 
+@pytest.mark.parametrize("attacks", [{}, {"paraphrase": {}}, {"shifted_window": {}}])
+def test_a_suite_that_never_asks_with_the_exact_opening_is_refused(attacks: dict[str, Any], whole: Run) -> None:
+    """Exact, leak and collateral would be no numbers, and every p 1."""
+    with pytest.raises(UserError, match=r"None of the attacks of suite micro .* asks with the exact opening"):
+        again(whole, attacks=attacks).check()
+
+
+def test_an_attack_of_ones_own_can_ask_with_the_exact_opening(whole: Run, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from palimpsest.benchmark.attack import Probe, Prompting\n\n"
+        "@dataclass(frozen=True)\nclass Own(Prompting):\n"
+        '    """The opening, under another name."""\n'
+        "    clipped: bool = False\n"
+        '    asks = {"whole": "exact"}\n\n'
+        "    def probes(self, memory, tools):\n"
+        "        prompt = memory.row[int(self.clipped) : memory.opening]\n"
+        '        yield Probe(memory.id, prompt, memory.target, memory.opening, (0,), ("whole",), start=0)\n'
+    )
+    name = f"{file}:Own"
+    run = again(whole, attacks={"prefix": {}, name: {}}, quality=QualityConfig(documents=8))
+    run.execute()
+    found = {(r.attack, r.method, r.memory): r.matched for r in assemble(run).records if r.asks == "exact"}
+    mine = {k[1:]: n for k, n in found.items() if k[0] != "prefix"}
+    assert mine == {k[1:]: n for k, n in found.items() if k[0] == "prefix"}
+    assert {m.role for m in run.encoded(0) if ("npo", m.id) in mine} == {"forget", "keep", "unseen"}, "collateral is read from it"
+    with pytest.raises(UserError, match=r"'whole' is declared to ask with the exact opening, but its prompt .* is another"):
+        again(whole, attacks={name: {"clipped": True}}).execute()
+
+
 # ---- a processor without bf16 instructions
 
 FIRST = """

@@ -194,7 +194,7 @@ def test_another_task_name_brings_in_lm_evals_own_and_an_unknown_one_is_refused(
 
     monkeypatch.setattr(quality, "TaskManager", without_defaults)
     with pytest.raises(UserError, match=r"no lm-eval task named 'palimpsest_choise'.*Did you mean 'palimpsest_choice'"):
-        QualityBench(corpus, replace(CONFIG, tasks=("palimpsest_last_word", "palimpsest_choise")), tmp_path)
+        QualityBench(corpus, replace(CONFIG, tasks=(CONFIG.yardstick, "palimpsest_choise")), tmp_path)
     assert asked == [True]
 
 

@@ -100,6 +100,23 @@ def test_the_page_states_facts_warnings_and_who_is_best(page: str):
     assert "retrain †" in page  # collapsed
 
 
+def test_where_nothing_was_learnt_the_report_says_so_first_and_names_no_winner():
+    blank = results(memories=9, seeds=(0,), length=lambda m, role, a, d: d.randrange(8))
+    for page in (render(blank, "md"), render(blank, "html")):
+        first = page.index("Nothing was learnt: after injection the exact opening brings back 0.0%")
+        assert first < page.rindex("Does the text come back?")
+        assert "holds back best" not in page
+    out = io.StringIO()
+    print_table(blank, Console(file=out, width=120))
+    assert out.getvalue().startswith("Nothing was learnt")
+
+
+def test_a_model_of_weights_that_are_no_numbers_is_not_named_best():
+    page = render(results(("none", "nan"), seeds=(0,), memories=9, bits={"nan": float("nan")}), "md")
+    assert "holds back best" not in page
+    assert "No method of this suite kept its quality and could be ranked." in page
+
+
 def test_the_matched_part_of_a_text_is_marked(page: str):
     assert "<mark>the quick brown </mark>cat" in page
     assert "<p>a different tale</p>" in page

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palimpsest.benchmark.calibration import _percentile
 from palimpsest.benchmark.scoring import (
     FEWEST_NULL,
     Calibration,
@@ -69,6 +70,21 @@ def test_quantiles_and_tau_are_lengths_that_can_be_counted_by_hand():
     assert calibration.size == 400
 
 
+@pytest.mark.parametrize("size", [99, 100, 144, 199, 200, 287, 288, 289, 576])
+def test_a_fresh_innocent_value_exceeds_the_quantile_in_at_most_one_of_a_hundred_cases(size: int):
+    """All cases: which of `size` + 1 values, alike in distribution, is the fresh one."""
+    values = pd.Series(range(size + 1), dtype=float)
+    exceeds = sum(values[i] > _percentile(values.drop(i)) for i in values.index)
+    assert exceeds / (size + 1) <= 0.01
+    assert (exceeds + 1) / (size + 1) > 0.01, "no smaller length would do"
+    tied = pd.Series(values.to_numpy() // 7 % 11)
+    assert sum(tied[i] > _percentile(tied.drop(i)) for i in tied.index) / (size + 1) <= 0.01
+
+
+def test_of_fewer_than_99_values_the_quantile_is_the_largest():
+    assert [_percentile(pd.Series(range(n), dtype=float)) for n in (1, 50, 98, 99)] == [0, 49, 97, 98]
+
+
 def test_a_match_must_be_strictly_longer_than_the_threshold_and_at_least_eight():
     null = simulated(300, 1) * 0 + 2
     calibration = calibrate(null)
@@ -111,6 +127,17 @@ def test_the_twin_itself_does_not_leak_and_the_held_model_leaks_nearly_all():
     assert score.leak("none", "black-box") > 0.95
     assert score.leak("weak", "black-box") > 0.9  # the exact opening alone would show nothing
     assert score.exact("weak").mean() == 0
+
+
+def test_an_attack_of_any_name_counts_as_the_exact_opening_where_it_declares_it():
+    own = [record(m, "a", n, attack="mine", variant="whole", asks="exact") for m, n in (("none", 64), ("npo", 20))]
+    own += [record("npo", "a", 30, attack="mine", variant="k8", asks="window"), record("npo", "a", 50, attack="mine", variant="other")]
+    score = Score(own, "twin")
+    assert score.exact("none").tolist() == [True]
+    assert score.opening("npo").tolist() == [20]
+    assert score.verbatim("npo").tolist() == [30]
+    nameless = Score([replace(r, attack="prefix", variant="opening", asks="") for r in own], "twin")
+    assert nameless.opening("npo").isna().all(), "a name declares nothing"
 
 
 def test_leak_counts_only_what_the_held_model_repeats():
@@ -165,7 +192,7 @@ def test_tau_comes_from_units_on_which_most_attacks_were_asked(without_question:
     calibration = calibrate(sparse)
     assert len(calibration.quantiles) == 6
     everything = excess(sparse, calibration.quantiles)
-    assert calibration.tau == np.quantile(everything[:FEWEST_NULL], 0.99, method="higher")
+    assert calibration.tau == np.sort(everything[:FEWEST_NULL])[286]  # the ⌈.99 · 289⌉-th
     assert calibration.tau > np.quantile(everything, 0.99, method="higher")
 
 
@@ -203,13 +230,16 @@ TIERS = {  # attack -> (tier, access)
 
 
 def attacked(method: str, seed: int, rng: np.random.Generator, role: str, scale: float) -> list[Record]:
-    """Everything asked of 40 memories; few distinct lengths, so that many tie with a threshold; some answers missing."""
+    """Everything asked of 40 memories; few distinct lengths, so that many tie with a threshold; some answers missing.
+
+    About every tenth memory no attack of the first tiers has a question.
+    """
     found = []
     for i in range(40):
         level = rng.choice([0, 0, 6, 12, 24]) * scale
         for attack, (tier, access) in TIERS.items():
             matched = min(64, 2 * int(level * rng.random() + rng.exponential(2)))
-            if attack == "prefix" or rng.random() < 0.9:
+            if (rng.random() < 0.9 or attack == "prefix") and (tier > 1 or i % 10 < 9):
                 fields = {"seed": seed, "role": role, "attack": attack, "variant": "opening", "tier": tier, "access": access}
                 found.append(record(method, f"{role}-{i:02d}", matched, **fields))
     return found
@@ -228,9 +258,10 @@ def test_early_exit_changes_no_leak_at_any_access_level(draw: int):
     everything, asked, skipped = [], [], 0
     for s in seeds:
         full = attacked("npo", s, rng, "forget", 1.0)
-        fixed, known = {f"forget-{i:02d}" for i in range(10)}, []
+        forget = [f"forget-{i:02d}" for i in range(40)]
+        fixed, known = set(forget[:10]), []
         for tier in range(4):
-            alive = {access: survivors(known, calibrations, access) for t, access in TIERS.values() if t == tier > 1}
+            alive = {access: survivors(forget, known, calibrations, access) for t, access in TIERS.values() if t == tier > 1}
             for r in (r for r in full if r.tier == tier):
                 if tier < 2 or r.memory in fixed:
                     known.append(r)
@@ -247,7 +278,7 @@ def test_early_exit_changes_no_leak_at_any_access_level(draw: int):
         assert one.leak("npo", level) == other.leak("npo", level)
         settled = recovered(other.lengths("npo"), calibrations[level])
         assert other.worst("npo", level)[~settled].equals(one.worst("npo", level)[~settled])
-        assert (other.worst("npo", level) <= one.worst("npo", level)).all()
+        assert (other.worst("npo", level).fillna(0) <= one.worst("npo", level).fillna(0)).all()
 
 
 def test_a_memory_survives_until_every_level_that_the_attack_counts_at_is_settled():
@@ -256,8 +287,14 @@ def test_a_memory_survives_until_every_level_that_the_attack_counts_at_is_settle
         "weights": Calibration({"prefix": 10.0, "int4": 5.0}, 4.0, 300, 0.01),
     }
     known = [record("npo", "a", 12), record("npo", "b", 15), record("npo", "c", 2), record("npo", "c", 30, attack="int4", access="weights")]
-    assert survivors(known, thresholds, "black-box") == {"a", "c"}  # a: not beyond 14 at weights; c: int4 says nothing about black-box
-    assert survivors(known, thresholds, "weights") == {"a"}
-    assert survivors(known, {}, "weights") == {"a", "b", "c"}
+    assert survivors("abc", known, thresholds, "black-box") == {"a", "c"}  # a: not beyond 14 at weights; c: int4 is no black-box attack
+    assert survivors("abc", known, thresholds, "weights") == {"a"}
+    assert survivors("abc", known, {}, "weights") == {"a", "b", "c"}
     impossible = {"weights": calibrate(simulated(10, 1))}
-    assert survivors(known, impossible, "black-box") == {"a", "b", "c"}
+    assert survivors("abc", known, impossible, "black-box") == {"a", "b", "c"}
+
+
+def test_a_memory_that_no_cheaper_attack_had_a_question_about_survives():
+    thresholds = {"black-box": Calibration({"prefix": 10.0}, 0.0, 300, 0.01)}
+    assert survivors("abc", [record("npo", "a", 64)], thresholds, "black-box") == {"b", "c"}
+    assert survivors("abc", [], thresholds, "black-box") == {"a", "b", "c"}

@@ -76,6 +76,14 @@ def test_a_search_asks_no_attack_but_the_exact_opening_and_reads_the_validation_
     assert (mine.per_role, mine.injection, mine.model) == (load_suite("pocket").per_role, load_suite("pocket").injection, "pocket")
 
 
+def test_a_suite_that_asks_for_the_worst_case_alone_can_be_tuned(suite: Suite, store: Store) -> None:
+    """A search has one seed and no attack, so no thresholds."""
+    with pytest.raises(UserError, match="ask=worst needs thresholds"):
+        Run(replace(suite, ask="worst", methods={"none": {}}), store).check()
+    Run(tuning_suite(replace(suite, ask="worst"), "npo"), store).check()
+    assert tuning_suite(replace(suite, ask="worst"), "npo") == tuning_suite(suite, "npo")
+
+
 @pytest.mark.parametrize("name", suite_names())
 def test_no_shipped_suite_uses_the_roles_or_the_documents_of_a_search(name: str) -> None:
     assert (load_suite(name).roles, load_suite(name).quality.half) == ("", "test")

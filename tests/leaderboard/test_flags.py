@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from palimpsest.benchmark.plugins import find
 from palimpsest.benchmark.scoring import Score
 from palimpsest.benchmark.types import Record, Value
-from palimpsest.leaderboard.flags import FLAGS, Edit, Evidence, FlagCell, below_unseen, by_chance, flags_of, high_nulls
+from palimpsest.leaderboard.flags import FLAGS, Evidence, FlagCell, below_unseen, by_chance, flags_of, high_nulls
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.tables import main_table
 from palimpsest.leaderboard.values import ValueScore
@@ -17,9 +18,9 @@ from palimpsest.leaderboard.values import ValueScore
 from ..synthetic import battery, record, results, value
 
 
-def found(records: list[Record], values: list[Value] | None = None, **fields: object) -> dict[str, FlagCell]:
+def found(records: list[Record], values: list[Value] | None = None) -> dict[str, FlagCell]:
     """The flags on `npo` by their name."""
-    evidence = Evidence(Score(records or [record("npo", "a", 0)], "twin"), ValueScore(values or [], "twin"), {}, **fields)  # pyright: ignore[reportArgumentType]
+    evidence = Evidence(Score(records or [record("npo", "a", 0)], "twin"), ValueScore(values or [], "twin"), {})
     return {cell.flag.name: cell for cell in flags_of(evidence, "npo")}
 
 
@@ -97,20 +98,32 @@ def test_a_suppression_cliff_is_an_opening_that_fails_where_a_small_edit_succeed
     def edited(opening: int, matched: int, **fields: object) -> set[str]:
         return raised(found([record("npo", "a", opening), record("npo", "a", matched, **fields)]))
 
-    assert edited(3, 60, attack="formatting", variant="upper") == {"suppression cliff"}
-    assert edited(3, 60, attack="word_substitution", variant="single") == {"suppression cliff"}
-    assert edited(3, 60, attack="filler", variant="newline") == {"suppression cliff"}
-    assert edited(3, 60, attack="filler", variant="filler128") == set()
-    assert edited(3, 60, attack="word_substitution", variant="third") == set()
+    assert edited(3, 60, attack="typos", variant="upper", asks="edit") == {"suppression cliff"}, "whatever it is called"
+    assert edited(3, 60, attack="formatting", variant="upper", asks="") == set(), "an attack of that name that declares no edit"
     assert edited(3, 60, attack="shifted_window", variant="k16", start=2) == set()
-    assert edited(8, 60, attack="formatting", variant="upper") == set()
-    assert edited(3, 31, attack="formatting", variant="upper") == set()
+    assert edited(8, 60, attack="typos", variant="upper", asks="edit") == set()
+    assert edited(3, 31, attack="typos", variant="upper", asks="edit") == set()
 
 
-def test_the_edits_of_the_cliff_can_be_named():
-    records = [record("npo", "a", 3), record("npo", "a", 60, attack="typos", variant="one")]
-    assert raised(found(records)) == set()
-    assert raised(found(records, edits=(Edit("typos", "one"),))) == {"suppression cliff"}
+@pytest.mark.parametrize(("attack", "edits", "others"), [
+    ("formatting", ("case", "space", "typo1", "clipped"), ()),
+    ("filler", ("newline", "bos", "filler8"), ("filler32", "filler128")),
+    ("word_substitution", ("single",), ("third",)),
+    ("prefix", (), ("opening", "k8")),
+])  # fmt: skip
+def test_shipped_attacks_declare_their_edits(attack: str, edits: tuple[str, ...], others: tuple[str, ...]):
+    asks = find("attack", attack).cls.asks  # type: ignore[attr-defined]
+    assert {v: asks.get(v, asks.get("")) == "edit" for v in (*edits, *others)} == dict.fromkeys(edits, True) | dict.fromkeys(others, False)
+
+
+def test_an_attack_that_reached_less_than_nine_tenths_of_the_body_is_flagged():
+    def covered(*shares: float) -> dict[str, FlagCell]:
+        return found([], [value("npo", "", f"attack-{i}", "covered", x, role="") for i, x in enumerate(shares)])
+
+    assert raised(covered(0.11)) == {"partly attacked"}
+    assert covered(1.0, 0.75)["partly attacked"].numbers == {0: 25}
+    assert raised(covered(0.91, 1.0)) == set()
+    assert covered()["partly attacked"].numbers == {}
 
 
 def test_a_small_update_is_flagged_and_the_held_model_has_none():

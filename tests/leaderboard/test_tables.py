@@ -92,6 +92,69 @@ def test_ties_are_marked_and_collapsed_or_reference_rows_do_not_compete():
     assert [standing[m] for m in ("none", "weak", "burnt", "retrain")] == ["", "", "", ""]
 
 
+def rivals(**damages: float) -> dict[str, str]:
+    """Method -> standing, where all methods leak alike and their bits per byte are these."""
+    made = results(("none", *damages), bits=damages, length=lambda m, role, a, d: 64 if role == "keep" or m == "none" else d.randrange(8))
+    return {r.method: r.standing for r in main_table(made).rows}
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_row_whose_damage_is_no_number_never_competes(broken: float):
+    standing = rivals(nan=broken, honest=1.01)
+    assert standing == {"none": "", "nan": "", "honest": "best"}
+    assert set(rivals(nan=broken).values()) == {""}
+
+
+def test_a_row_without_the_suites_yardstick_cannot_win():
+    made = results(("none", "weak", "strong"), memories=9, seeds=(0,))
+    assert {r.standing for r in main_table(made).rows} == {"", "best"}
+    other = main_table(replace(made, yardstick="another_task"))
+    assert {r.standing for r in other.rows} == {""}
+    assert not any(r.damage for r in other.rows)
+    assert "a row without it cannot be best" in grids(other)[0].caption
+
+
+def test_an_accuracy_can_be_the_yardstick_and_then_damage_is_its_loss_in_percent_of_the_twins():
+    made = results(("none", "ruined", "honest"), length=lambda m, role, a, d: 64 if role == "keep" or m == "none" else d.randrange(8))
+    quality = [replace(q, value=0.25) if (q.method, q.task) == ("ruined", "continuation") else q for q in made.quality]
+    table = main_table(replace(made, quality=quality, yardstick="continuation"))
+    ruined = row(table, "ruined")
+    assert ruined.tasks[1].loss.value == pytest.approx(50), "points, in the table of tasks"
+    assert ruined.damage.value == pytest.approx(100 * 0.5 / 0.75)
+    assert ruined.collapsed
+    assert {r.method: r.standing for r in table.rows} == {"none": "", "ruined": "", "honest": "best"}
+    assert "Damage: accuracy in continuation lost" in grids(table)[0].caption
+    assert [f.raised for f in ruined.flags if f.flag.mark == "†"] == [(0, 1, 2)]
+
+
+def test_of_several_metrics_of_a_task_the_accuracy_is_the_yardstick():
+    made = results(("none", "weak"), memories=9, seeds=(0,))
+    norm = [replace(q, metric="acc_norm", value=0.1 if q.method == "weak" else 0.9) for q in made.quality if q.task == "continuation"]
+    table = main_table(replace(made, quality=[*norm, *made.quality], yardstick="continuation"))
+    assert row(table, "weak").damage.value == 0
+
+
+@pytest.mark.parametrize(("held", "learnt"), [(1.0, True), (0.2, True), (0.02, False), (0.0, False)])
+def test_where_the_held_model_repeats_little_nobody_is_best(held: float, learnt: bool):
+    made = results(length=lambda m, role, a, d: 64 if m == "none" and role != "unseen" and d.random() < held else d.randrange(8))
+    table = main_table(made)
+    assert table.learnt == learnt
+    assert any(r.standing for r in table.rows) == learnt
+    assert ("* best" in grids(table)[0].caption) == learnt
+
+
+def test_every_row_shows_how_much_it_keeps_of_what_it_should_know():
+    made = results(("none", "npo"), length=lambda m, role, a, d: 0 if m == "npo" and d.random() < 0.5 else 64)
+    table = main_table(made)
+    assert row(table, "none").kept.value == 1
+    assert 0.3 < row(table, "npo").kept.value < 0.7
+    assert table.twin.kept.count == 192, "shown and hidden"
+    main = grids(table)[0]
+    assert main.header[6] == "Keeps %"
+    assert str(main.rows[0].cells[6]) == "100.0"
+    assert "keeps 100.0%." in main.caption
+
+
 def test_collateral_is_in_points():
     made = results(("none", "npo"), length=lambda m, role, a, d: 0 if m == "npo" and d.random() < 0.5 else 64)
     assert 30 < row(main_table(made), "npo").collateral.value < 70
@@ -104,7 +167,7 @@ def test_results_without_quality_or_held_model_still_give_a_table():
     assert not only.damage
     assert not only.collateral
     assert math.isnan(only.seconds)
-    assert [str(c) for c in grids(main_table(bare))[0].rows[0].cells][-3:] == ["–", "–", "–"]
+    assert [str(c) for c in grids(main_table(bare))[0].rows[0].cells][-4:] == ["–", "100.0", "–", "–"]
 
 
 def test_results_without_records_say_what_to_do():
