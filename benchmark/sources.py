@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def closure(name: str, file: Path, places: Places, without: Collection[str] = ()
         name, file = todo.pop()
         if name not in found and name not in without:
             found[name] = file
-            todo += [(n, f) for n in _imports(name, file) if (f := _file_of(n, places))]
+            todo += [(n, f) for n in _imports(name, file, file.stat().st_mtime_ns) if (f := _file_of(n, places))]
     return found
 
 
@@ -77,21 +77,21 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def _imports(name: str, file: Path) -> Iterator[str]:
+@cache
+def _imports(name: str, file: Path, changed: int) -> tuple[str, ...]:
     """Absolute names of what a module imports; of `from a import b` both a and a.b, as b may be a module."""
     package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
     tree = ast.parse(file.read_text("utf-8"))
     for_types = {n for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for n in ast.walk(i)}
+    found: list[str] = []
     for node in ast.walk(tree):
-        if node in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.Import) and node not in for_types:
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node not in for_types:
             start = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*start, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def _file_of(name: str, places: Places) -> Path | None:
