@@ -1,6 +1,6 @@
 """Asks a model about rows until every position that a reading depends on is decided well enough.
 
-First comes a pass in bf16, then fp32 where a decision was close, then single rows where even that was a near-tie.
+First comes a pass in bf16 or fp32, then fp32 where a decision in bf16 was close, then single rows where even that was a near-tie.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .forward import Forward, Layer, batches, padded
 from .types import EncodedMemory, TokenReading
-from .verdicts import ALONE, FULL, LOW, PAIRS, Gate, Verdicts
+from .verdicts import ALONE, FULL, LOW, PAIRS, START, Gate, Verdicts
 
 BLOCK = 8  # positions behind the beginning of a span that are decided first,
+SAMPLE = 8  # rows that are decided both ways before bf16 is trusted
 ON = 0.95  # unless in the batch before more than this share were hits: then all at once
 PILOT = 8  # every so many rows of a memory tell whether its runs go on
 
@@ -83,15 +84,17 @@ class Asking:
         self.again: set[int] = set()  # jobs in which a decision was made again
         self.tokens = self.tokens_again = 0  # in first passes, and in those after them
         self.decisions = 0  # for which the head was needed
+        self.low = False  # whether first passes are in bf16
         self.ahead = BLOCK  # positions of a span that are decided first
 
     def run(self, precision: str) -> None:
         """Ask until nothing is open."""
-        careful = [j for j, job in enumerate(self.jobs) if job.careful or precision == "fp32"]
+        careful = [j for j, job in enumerate(self.jobs) if job.careful]
         plain = sorted(set(range(len(self.jobs))) - set(careful))
         self.expected = sum(job.last for job in self.jobs)
-        self._sweep(careful, [self.jobs[j].last for j in careful], FULL)
-        self._screen(plain)
+        self._sweep(careful, [self.jobs[j].last for j in careful], FULL, quick=False)
+        self.low = precision == "bf16" and self._trusted(plain)
+        self._screen(plain, LOW if self.low else FULL)
         while self._ask_again():
             pass
 
@@ -100,8 +103,24 @@ class Asking:
         asked = (digest for j, layer in self.tracks for digest in self.jobs[j].spans[layer].values())
         return dict(zip(asked, self.verdicts.matched().tolist(), strict=True))
 
-    def _screen(self, jobs: Sequence[int]) -> None:
-        """The pass in bf16. Rows of a memory most of whose runs end early are first given only a few tokens behind the last cut."""
+    @torch.no_grad()
+    def _trusted(self, jobs: Sequence[int]) -> bool:
+        """Whether the gate holds on this model: no decision of a few rows turns in fp32 that was clear in bf16. Asked once."""
+        if self.gate.holds is None and jobs:
+            device, lead = self.forward.device.type, self.forward.lead
+            rows = [self.jobs[j].ids[: self.jobs[j].last + 1] for j in jobs[:: -(-len(jobs) // SAMPLE)]]
+            truth = torch.cat([torch.tensor(row[1:], device=self.forward.device) for row in rows])
+            margins = []
+            for low in (True, False):
+                with torch.autocast(device, torch.bfloat16, enabled=low):
+                    states = self.forward.states(rows, (None,), low, quick=True)[None]
+                    read = torch.cat([s[lead : lead + len(row) - 1] for s, row in zip(states, rows, strict=True)])
+                    margins.append(self.forward.margins(read, truth, low, START).cpu().numpy())
+            self.gate.try_out(*margins)
+        return self.gate.holds is not False
+
+    def _screen(self, jobs: Sequence[int], level: int) -> None:
+        """The first pass. Rows of a memory most of whose runs end early are at first given only a few tokens behind the last cut."""
         last, short = np.array([job.last for job in self.jobs]), np.array([job.short for job in self.jobs])
         groups: dict[str, list[int]] = defaultdict(list)
         for j in jobs:
@@ -109,16 +128,16 @@ class Asking:
                 groups[self.jobs[j].about].append(j)
         rest = [j for group in groups.values() for i, j in enumerate(group) if i % PILOT]
         first = sorted(set(jobs) - set(rest))
-        self._sweep(first, last[first].tolist(), LOW)
+        self._sweep(first, last[first].tolist(), level)
         given, reach = last.copy(), self._reach()
         for group in groups.values():
             some = group[::PILOT]
             if (reach[some] > short[some]).mean() * last[group].mean() < (last[group] - short[group]).mean():
                 given[group] = short[group]
-        self._sweep(rest, given[rest].tolist(), LOW)
+        self._sweep(rest, given[rest].tolist(), level)
         reach = self._reach()
         on = [j for j in rest if given[j] < min(last[j], reach[j])]
-        self._sweep(on, last[on].tolist(), LOW)
+        self._sweep(on, last[on].tolist(), level)
 
     def _reach(self) -> np.ndarray:
         """For each job the furthest position that some run of hits came to."""
@@ -142,19 +161,18 @@ class Asking:
                 jobs, given = jobs[some], given[some]
             self.again.update(jobs.tolist())
             for part in [slice(None)] if level == FULL else [slice(i, i + 1) for i in range(len(jobs))]:
-                self._sweep(jobs[part].tolist(), given[part].tolist(), level, again=True)
+                self._sweep(jobs[part].tolist(), given[part].tolist(), level, again=True, quick=level == FULL)
             return True
         return False
 
     @torch.no_grad()  # not inference_mode: autocast would cast the weights anew in every layer
-    def _sweep(self, jobs: Sequence[int], given: Sequence[int], level: int, again: bool = False) -> None:
-        """Forward passes over the first `given` tokens of these jobs."""
+    def _sweep(self, jobs: Sequence[int], given: Sequence[int], level: int, again: bool = False, quick: bool = True) -> None:
+        """Forward passes over the first `given` tokens of these jobs. `quick`: a faster body will do; not where a decision is final."""
         with torch.autocast(self.forward.device.type, torch.bfloat16, enabled=level == LOW):
             for batch in batches([padded(n + self.forward.lead) for n in given] if level == LOW else given, self.tokens_per_batch):
                 part, lengths = [jobs[b] for b in batch], [given[b] for b in batch]
                 rows = [self.jobs[j].ids[:n] for j, n in zip(part, lengths, strict=True)]
                 layers = {None}.union(*(self.jobs[j].spans for j in part))
-                quick = level == LOW or (level == FULL and again)  # the library's own where a decision is final
                 states = self.forward.states(rows, layers, level == LOW, quick)
                 self._settle(states, part, np.array(lengths), level)
                 for b, j in enumerate(part):

@@ -78,13 +78,14 @@ def _sights(run: Run, method: str, seed: int) -> Iterator[Sight]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    s = run.suite
+    s, cells = run.suite, (TWIN, *run.methods)
     return {
         "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})",
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
         "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
+        "training precision": " and ".join(sorted({run.store.manifest(run.model(m, x))["precision"] for m in cells for x in s.seeds})),
         "attacks": ", ".join(a.name for a in run.attacking.attacks),
         "hyper-parameters": _hyper_parameters(s),
         "seeds": ", ".join(map(str, s.seeds)),

@@ -136,7 +136,7 @@ def _ask(
                 best[key] = (length, armed, probe, cut)
     answers = [_answer(*key, *value, probes.tools) for key, value in best.items()]
     facts = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
-    facts["precision"] = reader.used
+    facts["read_in"] = reader.used  # not `precision`: answers do not depend on it
     return Outcome(answers, facts, reader.readings, reader.learnt)
 
 
@@ -145,7 +145,7 @@ def _together(out: Outcome, asked: Asked) -> Outcome:
     place = {(armed.name, m.id): (i, j) for i, (armed, memories) in enumerate(asked) for j, m in enumerate(memories)}
     answers = sorted(gathered(out.answers), key=lambda a: place[a["attack"], a["memory"]])
     every = gathered([out.facts])
-    facts = {k: max(f[k] for f in every) if k == "precision" else sum(f[k] for f in every) for k in out.facts}
+    facts = {k: max(f[k] for f in every) if k == "read_in" else sum(f[k] for f in every) for k in out.facts}
     readings = {r.memory: r for r in map(reading_from, gathered([plain_reading(r) for r in out.readings.values()]))}
     learnt = {bytes.fromhex(k): m for k, m in gathered([[k.hex(), m] for k, m in out.learnt.items()])}
     return Outcome(answers, facts, readings, learnt)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,27 +16,31 @@ from rich.table import Table
 
 from .attacking import TWIN
 from .bench_battery import screening, tiers
-from .bench_reading import matmul_peak, reading, shapes, timed
+from .bench_reading import Peaks, matmul_peak, reading, shapes, timed
 from .config import load_suite
 from .engine import device, keep_memory, start_distributed
 from .losses import language_model_loss
 from .pipeline import Run
+from .precision import config_of, speeds_of
 from .progress import hush
 from .scoring import HELD
 from .store import Store
 from .subject import Subject
 from .training import Recipe, train
 
+IMITATION = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # makes any x86 processor one without bf16
+SMALL = 256  # size of a product in a precision that is hopeless here
 
-def training(run: Run, table: Table, steps: int = 24) -> None:
-    """A step of our loop against a plain PyTorch loop over the same model with its own loss, bf16 autocast, same batch, in turn."""
+
+def training(run: Run, table: Table, precision: str, peaks: Peaks, steps: int = 24) -> None:
+    """A step of our loop against a plain PyTorch loop over the same model with its own loss, same precision and batch, in turn."""
     stream = run.stream(run.suite.seeds[0])
     model = run.base.fresh().to(device()).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95))
     ours, theirs = [], []
 
     def plain(ids: torch.Tensor) -> None:
-        with torch.autocast(device().type, torch.bfloat16):
+        with torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16"):
             loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -47,15 +54,42 @@ def training(run: Run, table: Table, steps: int = 24) -> None:
         began[0] = time.perf_counter()
 
     began = [time.perf_counter()]
-    train(run.base.fresh(), stream.batch_at, language_model_loss, Recipe(steps=steps, lr=1e-4), progress=after)
+    train(run.base.fresh(), stream.batch_at, language_model_loss, Recipe(steps=steps, lr=1e-4, precision=precision), progress=after)
     warm = steps // 4
     step, other = statistics.median(ours[warm:]), statistics.median(theirs[warm:])
     ratio = statistics.median(a / b for a, b in zip(ours[warm:], theirs[warm:], strict=True))
     tokens = sum(len(r.ids) for r in stream.batch_at(0)["text"])
+    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2) - model.get_input_embeddings().weight.numel()
+    share = 6.0 * weights * tokens / step / peaks[precision]  # a product forward, two backward; attention is left out
     table.add_row(
-        "training step", f"{tokens / step:,.0f} tokens/s", f"{ratio:.2f} of its time",
+        f"training step, {precision}", f"{tokens / step:,.0f} tokens/s, {share:.0%} of peak", f"{ratio:.2f} of its time",
         f"plain PyTorch loop, model's own loss: {tokens / other:,.0f} tokens/s; median of {steps - warm} steps in turn",
     )  # fmt: skip
+
+
+def machine(run: Run, table: Table) -> tuple[str, Peaks]:
+    """What this machine's products reach and which precision `auto` takes; the peaks of those precisions that are worth measuring."""
+    config, peaks = config_of(run.base), {"fp32": matmul_peak("fp32")}
+    table.add_row("fp32 product", f"{peaks['fp32'] / 1e9:,.0f} GFLOP/s", "", "the peak of this machine in fp32")
+    speeds = speeds_of(config, run.suite.injection.batch * run.suite.row)
+    low = matmul_peak("bf16", n=SMALL if speeds.hopeless else None)
+    table.add_row("bf16 product", f"{low / 1e9:,.3g} GFLOP/s", f"{low / peaks['fp32']:.2g}x", "the same in fp32")
+    if speeds.hopeless:
+        table.add_row("bf16", "left out", "", f"{speeds}, in the model's shapes")
+    else:
+        peaks["bf16"] = low
+    table.add_row("precision=auto", speeds.faster, "", f"{speeds}, in the model's shapes")
+    if device().type == "cpu":
+        table.add_row("bf16, imitating AVX2", imitated(run.base.folder), "", " ".join(f"{k}={v}" for k, v in IMITATION.items()))
+    return speeds.faster, peaks
+
+
+def imitated(folder: Path) -> str:
+    """The speeds of the model's products in a process that is told to use AVX2 only."""
+    code = f"import pathlib; from {config_of.__module__} import *; print(speeds_of(config_of(Subject(pathlib.Path({str(folder)!r})))))"
+    code = f"from {Subject.__module__} import Subject; {code}"
+    said = subprocess.run([sys.executable, "-c", code], env=os.environ | IMITATION, capture_output=True, text=True, check=True)
+    return said.stdout.strip()
 
 
 def main() -> None:
@@ -67,20 +101,19 @@ def main() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("what", "figure", "ratio", "against"):
         table.add_column(column)
-    training(run, table)
-    peak = matmul_peak()
-    table.add_row("bf16 product", f"{peak / 1e9:,.0f} GFLOP/s", "", "the peak of this machine")
+    precision, peaks = machine(run, table)
+    training(run, table, precision, peaks)
     rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
     few = dict(list(rows.items())[:16])
     for what in (HELD, "npo", TWIN):
         stage = run.model(what, 0)
         if run.store.done(stage):
-            reading(what, Subject(run.store.folder(stage)), few, peak, table)
+            reading(what, Subject(run.store.folder(stage)), few, peaks, table)
     if not run.store.done(run.held(0)):
-        reading("base", run.base, few, peak, table)
+        reading("base", run.base, few, peaks, table)
     if torch.cuda.is_available():
         with tempfile.TemporaryDirectory() as folder:
-            shapes(Path(folder), run.base, peak, table)
+            shapes(Path(folder), run.base, peaks, table)
     for suite in (run, Run(load_suite("pocket"), run.store)):
         tiers(suite, table)
         screening(suite, table)

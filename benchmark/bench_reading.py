@@ -13,10 +13,12 @@ from rich.table import Table
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from .engine import device
+from .precision import DTYPES
 from .probing import Reader, spans_of, without_copying
 from .subject import Subject
 from .types import HORIZON, Probe
 
+Peaks = dict[str, float]  # FLOP/s of a large product, by precision: those that are worth measuring here
 WINDOWS = (8, 16, 32, 64)
 SHAPES = {  # width, layers, heads of the Pythia models
     "Pythia-160M": (768, 12, 12),
@@ -61,14 +63,14 @@ def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) ->
     return out
 
 
-def reading(what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peak: float, table: Table) -> None:
-    """Rows of the table: the reader in fp32 and bf16 (median of three) against generate(), how many answers differ, tokens/s, share of
-    the peak.
+def reading(what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peaks: Peaks, table: Table) -> None:
+    """Rows of the table: the reader in each precision (median of three) against generate(), how many answers differ, tokens/s, share of
+    that precision's peak.
     """
     probes = windows(rows)
     generated_lengths(subject, probes)  # both sides first compile their kernels: a suite has many more rows than these
     slow, reference = timed(lambda: generated_lengths(subject, probes))
-    for precision in ("fp32", "bf16"):
+    for precision, peak in peaks.items():
         Reader(subject, precision).read(probes)
         times = []
         for _ in range(3):
@@ -92,10 +94,10 @@ def flops(reader: Reader) -> float:
     return 2.0 * body * (reader.tokens + reader.tokens_again) + 2.0 * head.numel() * reader.decisions
 
 
-def matmul_peak(seconds: float = 1.0) -> float:
-    """FLOP/s of one large product in bf16, the best of as many as fit into this time."""
-    n = 8192 if device().type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device(), dtype=torch.bfloat16) for _ in range(2))
+def matmul_peak(precision: str, seconds: float = 1.0, n: int | None = None) -> float:
+    """FLOP/s of one large product, the best of as many as fit into this time."""
+    n = n or (8192 if device().type == "cuda" else 2048)
+    a, b = (torch.randn(n, n, device=device(), dtype=DTYPES[precision]) for _ in range(2))
     best, left = float("inf"), seconds
     timed(lambda: a @ b)
     while left > 0:
@@ -105,7 +107,7 @@ def matmul_peak(seconds: float = 1.0) -> float:
 
 
 def shapes(
-    folder: Path, base: Subject, peak: float, table: Table, sizes: dict[str, tuple[int, int, int]] = SHAPES, length: int = 160
+    folder: Path, base: Subject, peaks: Peaks, table: Table, sizes: dict[str, tuple[int, int, int]] = SHAPES, length: int = 160
 ) -> None:
     """The same for models of the Pythia models' shapes. Their weights are random, and the rows are what each says itself."""
     for name, (width, layers, heads) in sizes.items():
@@ -113,7 +115,7 @@ def shapes(
         begin = torch.arange(4 * 8, device=device()).reshape(4, 8) + 100
         said = subject.generate([tuple(ids) for ids in begin.tolist()], length - 8)
         rows = {str(i): (*ids, *more) for i, (ids, more) in enumerate(zip(begin.tolist(), said, strict=True))}
-        reading(f"{name} (random weights)", subject, rows, peak, table)
+        reading(f"{name} (random weights)", subject, rows, peaks, table)
         subject.release()
 
 

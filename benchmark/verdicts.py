@@ -15,6 +15,7 @@ import numpy as np
 UNASKED, LOW, FULL, ALONE = range(4)  # by which computation a position was decided: none, bf16, fp32, fp32 with the row alone
 START = 0.2  # logits: the gate until enough bf16 margins were seen beside those in fp32
 SAFETY = 6.0  # the gate in root mean squares of their differences: among 110,000 decisions none turned beyond 2.7 of them
+NEAR = 1.0  # logits: margins whose errors are those of close decisions
 PAIRS = 64  # so many differences make a gate
 TIE = 1e-3  # logits: fp32 decisions closer than this are made again with the row alone, so that batch mates cannot matter
 
@@ -26,6 +27,7 @@ class Gate:
     fixed: float | None = None
     pairs: int = 0
     squares: float = 0.0
+    holds: bool | None = None  # what `try_out` found; None: not tried, as a fixed gate never is
 
     @property
     def width(self) -> float:
@@ -43,6 +45,17 @@ class Gate:
     def doubt(self) -> np.ndarray:
         """For each kind of computation, how close its decisions may be."""
         return np.array([0.0, self.width, TIE, 0.0])
+
+    def try_out(self, low: np.ndarray, full: np.ndarray) -> None:
+        """Margins of the same positions, near and far: a turn beyond the gate that the near ones ask for shows that it does not hold.
+
+        So it is where small errors grow on the way, as behind a router that turns.
+        """
+        if self.fixed is None:
+            near = np.abs(low) < NEAR
+            width = max(self.width, SAFETY * math.sqrt(np.square(full[near] - low[near]).mean())) if near.any() else self.width
+            turned = (low > 0) != (full > 0)
+            self.holds = not (turned & (np.abs(low) > width)).any()
 
     def learn(self, low: np.ndarray, full: np.ndarray) -> None:
         """Margins of the same positions in bf16 and in fp32. Chosen by the former, so their differences are a fair sample."""

@@ -30,7 +30,7 @@ from palimpsest.benchmark.neox import NeoX, fits
 from palimpsest.benchmark.probing import Reader
 from palimpsest.benchmark.subject import Subject
 from palimpsest.benchmark.types import HORIZON, EncodedMemory, Probe, TokenReading
-from palimpsest.benchmark.verdicts import SAFETY
+from palimpsest.benchmark.verdicts import SAFETY, Gate
 from tests.conftest import Memorised
 
 LENGTHS = (8, 16, 32, 64)
@@ -291,6 +291,40 @@ def test_a_run_that_only_fp32_goes_on_with_is_followed_to_its_end(memorised: Mem
     assert learnt.measured.width == pytest.approx(SAFETY / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
 
 
+def test_where_bf16_turns_clear_decisions_fp32_serves_for_everything(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
+    """As behind a router: most errors are small, and a few turn what was never close."""
+    probes = every_window(memorised.memories[0])[::4]
+    reference = fp32(blurred).read(probes)
+    true, random = Forward.margins, torch.Generator().manual_seed(0)
+
+    def turning(self: Forward, states: torch.Tensor, truth: torch.Tensor, low: bool, doubt: float = 0.0) -> torch.Tensor:
+        exact = true(self, states, truth, low, doubt)
+        return torch.where((torch.rand(exact.shape, generator=random) < 0.03) & low, -exact, exact)
+
+    plain = Reader(blurred, "bf16")
+    assert (plain.read(probes), plain.used) == (reference, "bf16")
+    monkeypatch.setattr(Forward, "margins", turning)
+    careful = Reader(blurred, "bf16")
+    assert (careful.read(probes), careful.used) == (reference, "fp32")
+    assert Reader(blurred, "bf16", gate=0.5).read(probes) != reference, "a fixed gate is taken as it is"
+
+
+@pytest.mark.parametrize(
+    ("low", "full", "holds"),
+    [
+        ([0.1, -0.1, 5.0, -7.0], [0.15, -0.1, 5.2, -7.0], True),
+        ([0.1, -0.1, 5.0, -7.0], [-0.02, -0.1, 5.2, -7.0], True),
+        ([0.1, -0.1, 5.0, -7.0], [0.15, -0.1, -5.0, -7.0], False),
+        ([], [], True),
+    ],
+    ids=["nothing turns", "what was close turns", "what was clear turns", "nothing to try"],
+)
+def test_a_gate_holds_where_only_close_decisions_turn(low: list[float], full: list[float], holds: bool) -> None:
+    gate = Gate()
+    gate.try_out(np.array(low), np.array(full))
+    assert gate.holds == holds
+
+
 def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
     probes = every_window(memorised.memories[0])[::12]
     reference = fp32(blurred).read(probes)
@@ -303,15 +337,15 @@ def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, 
     assert set(rows[rows.index(1) :]) == {1}, "at first in batches, then near-ties one by one"
 
 
-def test_where_runs_end_early_rows_are_not_given_to_their_end(memorised: Memorised) -> None:
-    probes = [p for m in memorised.unseen[:2] for p in every_window(m)]
-    early, late = Reader(memorised.subject, "bf16"), fp32(memorised.subject)
-    assert early.read(probes) == late.read(probes)
-    assert early.tokens < 0.85 * late.tokens
-    held = [p for p in every_window(memorised.memories[0])]
-    readers = Reader(memorised.subject, "bf16"), fp32(memorised.subject)
-    assert readers[0].read(held) == readers[1].read(held)
-    assert readers[0].tokens <= 1.1 * readers[1].tokens, "nor are rows given twice where runs go on"
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_where_runs_end_early_rows_are_not_given_to_their_end(precision: str, memorised: Memorised) -> None:
+    unseen, held = ([p for m in some for p in every_window(m)] for some in (memorised.unseen[:2], memorised.memories[:1]))
+    whole = lambda probes: sum(len(p.prompt) + len(p.target) - 1 for p in probes)  # noqa: E731
+    early, late = Reader(memorised.subject, precision), Reader(memorised.subject, precision)
+    early.read(unseen)
+    assert early.tokens < 0.85 * whole(unseen)
+    assert sum(late.read(held), ()) == sum((fp32(memorised.subject).read([p])[0] for p in held), ())
+    assert late.tokens <= 1.1 * whole(held), "nor are rows given twice where runs go on"
 
 
 def test_a_cut_that_gives_the_model_nothing_is_the_users_error(constant: Subject) -> None:
