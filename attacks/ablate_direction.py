@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from ..benchmark.attack import Changed, Finding, Row, Subject, Tampering, Workshop
 from ..benchmark.blocks import blocks
 from ..benchmark.errors import UserError
-from ..benchmark.losses import hidden_states
+from ..benchmark.logits import hidden_states
 from ..benchmark.training import IGNORED, collate
 from ..benchmark.weights import replaced
 

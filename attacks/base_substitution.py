@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..benchmark.attack import EncodedMemory, Tools
-from ..benchmark.losses import hidden_states
+from ..benchmark.logits import hidden_states, logits_of
 from ..benchmark.rewording import Options, Substitution, fitting, whole_words
 from ..benchmark.synonyms import WORD, substitute
 
@@ -45,7 +45,7 @@ class BaseSubstitution(Substitution):
         at = [len(tools.base.with_bos(b)) - 1 if b == ids[: len(b)] else -1 for b in before]  # where the word is predicted from
         model = tools.base.model
         states = hidden_states(model, torch.tensor([tools.base.with_bos(ids)], device=model.device))[0]
-        logits = model.get_output_embeddings()(states)
+        logits = logits_of(model, states)
         found = []
         for spot, place in zip(spots, at, strict=True):
             tops = logits[place].topk(self.top).indices.tolist() if place >= 0 else []

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.blocks import blocks
 
 
 @dataclass(frozen=True)
@@ -15,5 +16,5 @@ class LogitLens(Prompting):
     access = "white-box"
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
-        for layer in range(1, tools.base.model.config.num_hidden_layers):
+        for layer in range(1, len(blocks(tools.base.model))):
             yield Probe(memory.id, (), memory.row, 0, (memory.opening,), (f"layer{layer}",), start=0, layer=layer)

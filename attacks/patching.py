@@ -15,6 +15,7 @@ from torch import Tensor
 from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Workshop
 from ..benchmark.blocks import blocks
 from ..benchmark.errors import UserError
+from ..benchmark.logits import hidden_states, logits_of
 
 ROWS = 64  # in one forward pass
 
@@ -61,12 +62,12 @@ def drops(held: Subject, source: Subject, memories: Sequence[EncodedMemory]) -> 
         predicts[i, first : first + len(m.target)] = True
     states: list[Tensor] = []
     with each_block(source.model, lambda _, out: states.append(out[predicts.to(out.device)].to(where)) or out):
-        source.model.base_model(input_ids=ids.to(next(source.model.parameters()).device), use_cache=False)
+        hidden_states(source.model, ids.to(next(source.model.parameters()).device))
 
     def target_log_probability() -> Tensor:
-        found = held.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[predicts]
+        found = hidden_states(held.model, ids)[predicts]
         truth = ids.roll(-1, 1)[predicts]
-        nll = F.cross_entropy(held.model.get_output_embeddings()(found).float(), truth, reduction="none")
+        nll = F.cross_entropy(logits_of(held.model, found).float(), truth, reduction="none")
         total = torch.zeros(len(rows), device=where).index_add(0, predicts.nonzero()[:, 0], -nll)
         return total / predicts.sum(1)
 

@@ -9,18 +9,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
-from .losses import hidden_states
+from .logits import hidden_states
 
 _MLP = re.compile(r"mlp|feed_forward|ffn|fc2")
 
 
 def blocks(model: Any) -> nn.ModuleList:
     """The list of transformer blocks, first to last."""
-    count = model.config.num_hidden_layers
-    for part in model.base_model.modules():
+    count = (model.config.get_text_config(decoder=True) if hasattr(model.config, "get_text_config") else model.config).num_hidden_layers
+    for part in text_body(model.base_model).modules():
         if isinstance(part, nn.ModuleList) and len(part) == count:
             return part
     raise UserError(f"{type(model).__name__} holds no list of its {count} blocks; expected an architecture of the library transformers.")
+
+
+def text_body(body: Any) -> Any:
+    """The language model's body in a multimodal one."""
+    return getattr(body, "language_model", body)
 
 
 def down_projection(model: Any, layer: int) -> str:

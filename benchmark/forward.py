@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
+from .bounds import positions
 from .errors import UserError
-from .losses import hidden_states
+from .lens import layer_states
+from .logits import hidden_states, logits_of, route
 from .neox import NeoX, fits
 from .subject import Subject
 from .types import TokenReading
 
 Layer = int | None  # states after this many layers; None: what the head reads
-NORMS = ("final_layer_norm", "final_layernorm", "norm", "ln_f", "norm_f", "ln_out")  # what architectures call the last norm
 SPARE = 256  # tokens of padding that cost less than another forward pass
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
@@ -64,8 +63,7 @@ class Forward:
     @property
     def chunk(self) -> int:
         """For how many positions logits are held at a time, a power of two."""
-        vocabulary = self.subject.model.get_output_embeddings().weight.shape[0]
-        fitting = max(1, (2**26 if self.device.type == "cuda" else 2**23) // vocabulary)
+        fitting = max(1, (2**26 if self.device.type == "cuda" else 2**23) // route(self.subject.model).vocabulary)
         return 1 << fitting.bit_length() - 1
 
     def quick(self, dtype: torch.dtype) -> NeoX | None:
@@ -86,7 +84,11 @@ class Forward:
         `low`: under autocast to bf16. `quick`: the faster body will do.
         """
         longest = max(map(len, rows)) + self.lead
-        longest = padded(longest) if low else longest
+        most = positions(self.subject.model.config)
+        if most is not None and longest > most:
+            raise UserError(f"A row of {longest} tokens is to be read, and {type(self.subject.model).__name__} reads at most {most}.")
+        if low and (most is None or padded(longest) <= most):
+            longest = padded(longest)
         ids = np.zeros((len(rows), longest), np.int64)
         for b, row in enumerate(rows):
             ids[b, : len(row) + self.lead] = self.subject.with_bos(row)
@@ -97,12 +99,10 @@ class Forward:
                 return {None: body(inputs)}
         if not inner:
             return {None: hidden_states(model, inputs)}
-        out = model.base_model(input_ids=inputs, use_cache=False, output_hidden_states=True)
-        top = len(out.hidden_states) - 1
-        if not 0 <= inner[0] <= inner[-1] <= top:
-            raise UserError(f"A probe asks for layers {inner}; this model has layers 0 (the embeddings) to {top}.")
-        found: dict[Layer, Tensor] = {None: out.last_hidden_state}  # the last of the hidden states has passed the norm already
-        return found | {n: final_norm(model.base_model, out.hidden_states[n]) if n < top else out.last_hidden_state for n in inner}
+        found = layer_states(model, inputs)
+        if not 0 <= inner[0] <= inner[-1] < len(found):
+            raise UserError(f"A probe asks for layers {inner}; this model has layers 0 (the embeddings) to {len(found) - 1}.")
+        return {None: found[-1], **{n: found[n] for n in inner}}
 
     def margins(self, states: Tensor, truth: Tensor, low: bool, doubt: float = 0.0) -> Tensor:
         """The true token's logit minus the best other logit, from states [N, H]: [N], positive where greedy decoding says it.
@@ -126,9 +126,8 @@ class Forward:
         states = F.pad(states.bfloat16(), (0, 0, 0, -len(states) % min(128, step)))  # oneDNN compiles a kernel for each size
         target, best = states.new_empty(len(states)), states.new_empty(len(states)).view(torch.int16)
         truth, every = F.pad(truth, (0, len(states) - count)), torch.arange(step, device=states.device)
-        head = self.subject.model.get_output_embeddings()
         for i in range(0, len(states), step):
-            logits = head(states[i : i + step]).bfloat16()  # whatever a head of several models makes of it
+            logits = logits_of(self.subject.model, states[i : i + step]).bfloat16()
             true = every[: len(logits)], truth[i : i + step]
             target[i : i + step] = logits[true]
             logits[true] = -torch.inf
@@ -156,20 +155,7 @@ class Forward:
     def _head(self, states: Tensor) -> Tensor:
         """Logits [N, V] in fp32."""
         with torch.autocast(states.device.type, enabled=False):
-            return self.subject.model.get_output_embeddings()(states.float())
-
-
-def final_norm(body: Any, states: Tensor) -> Tensor:
-    """The body's last normalisation, which stands between its layers and the head."""
-    for place in (body, getattr(body, "decoder", None), getattr(body, "transformer", None)):
-        for name in NORMS:
-            if isinstance(norm := getattr(place, name, None), nn.Module):
-                return norm(states)
-    parts = [child for child in body.children() if isinstance(child, PreTrainedModel)]
-    if parts and sum(p.config.hidden_size for p in parts) == states.shape[-1]:  # models side by side
-        split = states.split([p.config.hidden_size for p in parts], -1)
-        return torch.cat([final_norm(p, s) for p, s in zip(parts, split, strict=True)], -1)
-    raise UserError(f"{type(body).__name__} has no final norm under any of the names {', '.join(NORMS)}; layers cannot be read from it.")
+            return logits_of(self.subject.model, states.float())
 
 
 def _margins(logits: Tensor, truth: Tensor) -> Tensor:

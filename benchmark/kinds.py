@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from .config import build
 from .errors import UserError
+from .logits import logits_of, route
 
 CAUSAL_LM = "causal-lm"  # the kind that is made of nothing else
 
@@ -51,9 +52,12 @@ class Difference(Kind):
     parts: ClassVar[tuple[str, ...]] = ("baseline", "reinforced")
 
     def combine(self, models: Mapping[str, Any]) -> DifferenceModel:
-        sizes = [models[p].get_output_embeddings().weight.shape[0] for p in self.parts]
-        if sizes[0] != sizes[1]:
-            raise UserError(f"A difference needs two models of one vocabulary; baseline has {sizes[0]} tokens and reinforced {sizes[1]}.")
+        routes = [route(models[p]) for p in self.parts]
+        if routes[0].vocabulary != routes[1].vocabulary:
+            sizes = f"baseline has {routes[0].vocabulary} tokens and reinforced {routes[1].vocabulary}"
+            raise UserError(f"A difference needs two models of one vocabulary; {sizes}.")
+        if closed := [type(models[p]).__name__ for p, r in zip(self.parts, routes, strict=True) if r.body is None]:
+            raise UserError(f"A difference reads the states behind two bodies; {closed[0]} has no body that can be asked alone.")
         return DifferenceModel(models["baseline"], models["reinforced"], self.alpha)
 
     def split(self, model: DifferenceModel) -> dict[str, Any]:
@@ -137,13 +141,14 @@ def _caches() -> EncoderDecoderCache:
 
 
 class _DifferenceHead(nn.Module):
-    """Splits the states, applies both heads and combines their logits. `weight` tells the size of the vocabulary."""
+    """Splits the states and combines the logits that both models make of them. `weight` tells the size of the vocabulary."""
 
-    def __init__(self, baseline: nn.Module, reinforced: nn.Module, width: int, alpha: float):
+    def __init__(self, models: Mapping[str, Any], alpha: float):
         super().__init__()
-        self.baseline = baseline
-        self.reinforced = reinforced
-        self.width = width  # of the baseline's states
+        self.models = models  # in a dictionary, so that no weight has two names
+        self.baseline = models["baseline"].get_output_embeddings()
+        self.reinforced = models["reinforced"].get_output_embeddings()
+        self.width = self.baseline.weight.shape[1]  # of the baseline's states
         self.alpha = alpha
 
     @property
@@ -151,8 +156,8 @@ class _DifferenceHead(nn.Module):
         return self.baseline.weight  # type: ignore[return-value]
 
     def forward(self, states: Tensor) -> Tensor:
-        baseline = self.baseline(states[..., : self.width])
-        return baseline - self.alpha * torch.relu(self.reinforced(states[..., self.width :]) - baseline)
+        baseline = logits_of(self.models["baseline"], states[..., : self.width])
+        return baseline - self.alpha * torch.relu(logits_of(self.models["reinforced"], states[..., self.width :]) - baseline)
 
 
 class DifferenceModel(PreTrainedModel, GenerationMixin):
@@ -164,9 +169,8 @@ class DifferenceModel(PreTrainedModel, GenerationMixin):
     def __init__(self, baseline: Any, reinforced: Any, alpha: float):
         super().__init__(deepcopy(baseline.config))
         self.bodies = _Bodies(baseline.base_model, reinforced.base_model)
-        width = baseline.get_output_embeddings().weight.shape[1]
-        self.head = _DifferenceHead(baseline.get_output_embeddings(), reinforced.get_output_embeddings(), width, alpha)
         self.members = {"baseline": baseline, "reinforced": reinforced}  # in a dictionary, so that no weight has two names
+        self.head = _DifferenceHead(self.members, alpha)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.members["baseline"].get_input_embeddings()

@@ -49,10 +49,10 @@ def adapt(model: Any, lora: Lora, seed: int) -> None:
         torch.manual_seed(seed)
         try:
             inject_adapter_in_model(config, model)
-        except ValueError as error:  # Mamba's kernels read a weight past the module that would hold its adapter
-            raise UserError(
-                f"{type(model).__name__} cannot be trained with LoRA: {str(error).splitlines()[0]} Train without LoRA."
-            ) from None
+        except ValueError as error:
+            passed = "Mamba" in str(error)  # peft then lists modules in an order of its own each time
+            why = "its kernels read weights past the modules that would hold adapters." if passed else str(error).splitlines()[0]
+            raise UserError(f"{type(model).__name__} cannot be trained with LoRA: {why} Train without LoRA.") from None
 
 
 def merged(model: Any, state: State) -> State:

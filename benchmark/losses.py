@@ -9,21 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .logits import hidden_states, own_logits, route
 from .training import IGNORED, Group, Term, Terms, collate
 from .types import Row
 
 LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are held at a time: they stay in a CPU's cache, and a GPU wants large products
 
 
-def hidden_states(model: Any, ids: Tensor) -> Tensor:
-    """The states [B, T, H] that the language-model head reads. Right padding needs no mask under a causal model."""
-    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-
-
 def nll_sum(model: Any, group: Group) -> Tensor:
-    """Sum over scored tokens of -log p(token | tokens before), fused with the head so that no logits are kept."""
+    """Sum over scored tokens of -log p(token | tokens before), fused with the head so that no logits are kept where it alone makes them."""
     head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):  # two models combined at the logits
+    if not route(model).plain or not isinstance(head, nn.Linear):  # two models combined at the logits have no linear one
         return token_nll(model, group)[0].sum()
     scored = group.labels[:, 1:] != IGNORED
     states, labels = hidden_states(model, group.ids)[:, :-1][scored], group.labels[:, 1:][scored]
@@ -72,8 +68,11 @@ class _HeadNLL(torch.autograd.Function):
 def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [N, V] at the positions that predict a scored token, their labels [N], and the row [N] each belongs to."""
     scored = group.labels[:, 1:] != IGNORED
-    states = hidden_states(model, group.ids)[:, :-1][scored]
-    return model.get_output_embeddings()(states), group.labels[:, 1:][scored], scored.nonzero()[:, 0]
+    if route(model).plain:
+        logits = model.get_output_embeddings()(hidden_states(model, group.ids)[:, :-1][scored])
+    else:  # in training too: ZeRO-3 knows a forward pass as it is
+        logits = own_logits(model, group.ids)[:, :-1][scored]
+    return logits, group.labels[:, 1:][scored], scored.nonzero()[:, 0]
 
 
 def token_nll(model: Any, group: Group) -> tuple[Tensor, Tensor]:

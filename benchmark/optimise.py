@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses import hidden_states
+from .logits import hidden_states, logits_of
 from .subject import Subject
 from .types import EncodedMemory
 
@@ -109,7 +109,7 @@ def _runs(ids: Sequence[int], length: int) -> set[tuple[int, ...]]:
 def _replacements(subject: Subject, prompts: Tensor, targets: Tensor, top: int) -> np.ndarray:
     """For every place of every prompt the ids [n, L, top] that should lower the loss most, to first order."""
     gradients = torch.cat([one_hot_gradient(subject, p, t) for p, t in _parts(subject, prompts, targets)])
-    gradients[..., list(subject.tokenizer.all_special_ids)] = torch.inf
+    gradients[..., [i for i in subject.tokenizer.all_special_ids if i < gradients.shape[-1]]] = torch.inf
     gradients[..., len(subject.tokenizer) :] = torch.inf
     return gradients.topk(min(top, gradients.shape[-1]), largest=False).indices.cpu().numpy()
 
@@ -172,4 +172,4 @@ def continuation_logits(subject: Subject, prompts: Tensor, targets: Tensor) -> T
     if subject.bos is not None:
         ids = F.pad(ids, (1, 0), value=subject.bos)
     states = hidden_states(subject.model, ids)
-    return subject.model.get_output_embeddings()(states[:, -targets.shape[1] :]).float()
+    return logits_of(subject.model, states[:, -targets.shape[1] :]).float()

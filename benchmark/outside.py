@@ -15,6 +15,8 @@ from rich.text import Text
 
 from .attack import Prompting, Tools
 from .battery import Probes, arm, run_battery
+from .bounds import check as check_bounds
+from .bounds import positions
 from .errors import UserError
 from .memories import encode, load_memories
 from .precision import checked, described, resolved
@@ -44,8 +46,11 @@ def attack_model(
         raise UserError(f"{model} and {reference} have different tokenizers; matched lengths in tokens cannot be compared.")
     passages = load_memories(memories)
     shortest = min(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]) for m in passages)
-    limit = getattr(subjects["model"].model.config, "max_position_embeddings", row)
-    length = min(row, shortest, limit - len(subjects["model"].with_bos(())))
+    lead = len(subjects["model"].with_bos(()))
+    limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
+    length = min(row, shortest, *(most - lead for most in limits))
+    for subject in subjects.values():
+        check_bounds(subject, length + lead, f"a row of {length}")
     encoded = [encode(m, tokenizer, length, "forget") for m in passages]
     armed = arm({name.strip(): {} for name in attacks})
     if later := [a.name for a in armed if not isinstance(a.attack, Prompting)]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .attacking import TWIN, Attacking
+from .bounds import check as check_bounds
 from .config import Suite, plain
 from .corpus import Corpus, load_corpus, packed
 from .engine import agreed, deepspeed_file, device
@@ -55,6 +56,17 @@ class Run:
         return open_subject(self.suite.model, self.suite.revision)
 
     @cached_property
+    def end(self) -> int:
+        """The id that ends every document of the stream."""
+        found = self.base.tokenizer.eos_token_id
+        if found is None:
+            raise UserError(
+                f"The tokenizer of {self.suite.model} names no end-of-text token (EOS), and documents of the training stream end with one. "
+                "Name it as eos_token in tokenizer_config.json."
+            )
+        return found
+
+    @cached_property
     def corpus(self) -> Corpus:
         c = self.suite.corpus
         return load_corpus(c.source, c.path, c.text_field)
@@ -87,7 +99,9 @@ class Run:
 
     def check(self) -> None:
         """Raise every error of the user's that can be known before work begins."""
-        _ = self.methods, self.base
+        _ = self.methods, self.base, self.end
+        leads = self.suite.injection.offset + len(self.base.with_bos(()))
+        check_bounds(self.base, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream")
         if "none" not in self.suite.methods:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
@@ -195,8 +209,7 @@ class Run:
 
     def _stream(self, seed: int) -> Stream:
         base = self.base
-        end = base.tokenizer.eos_token_id
-        tokens = packed(self.corpus, "train", base.tokenizer, end, base.encoding)
+        tokens = packed(self.corpus, "train", base.tokenizer, self.end, base.encoding)
         return Stream(tokens, injected(self.encoded(seed)), self.suite.injection, derive(seed, "injection"), base.bos)
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
@@ -256,7 +269,7 @@ class Run:
     def held_out(self) -> list[Row]:
         """Rows of the validation split, which nothing is trained on and no quality task reads."""
         base, length = self.base, self.suite.row
-        tokens = packed(self.corpus, "valid", base.tokenizer, base.tokenizer.eos_token_id, base.encoding)
+        tokens = packed(self.corpus, "valid", base.tokenizer, self.end, base.encoding)
         starts = range(0, min(len(tokens) - length + 1, WATCHED * length), length)
         return [Row(base.with_bos(tuple(tokens[i : i + length].tolist()))) for i in starts]
 

@@ -98,8 +98,9 @@ def distinct(found: dict[str, Plugin]) -> dict[str, Plugin]:
 
 def _free(kind: str, word: str, place: str) -> None:
     if word in RESERVED[kind]:
+        taken = ", ".join(RESERVED[kind])
         raise UserError(
-            f"{place}: the name {word} is taken ({', '.join(RESERVED[kind])} mean something else in tables). Give the {kind} another name."
+            f"{place}: no {kind} of yours can be named {word}, which tables read as something else (as they do {taken}). Rename it."
         )
 
 

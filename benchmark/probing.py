@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from .asking import Asking, Job
+from .bounds import mixes
 from .engine import keep_memory
 from .errors import UserError
 from .forward import Forward
 from .known import digests, load_known, save_known
+from .logits import route
 from .precision import resolved
 from .subject import Subject
 from .types import EncodedMemory, Probe, TokenReading
@@ -75,7 +77,8 @@ class Reader:
         keep_memory()
         forward = Forward(self.subject, sorted({i for job in jobs for i in job.ids}))
         asking = Asking(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
-        self.used = resolved(self.precision, self.subject.model.config, self._tokens_per_batch)
+        config = self.subject.model.config
+        self.used = "fp32" if mixes(config) else resolved(self.precision, config, self._tokens_per_batch)
         asking.run(self.used)
         self.used = "bf16" if asking.low else "fp32"
         self.learnt |= asking.matched()
@@ -109,7 +112,9 @@ class Reader:
     @property
     def _tokens_per_batch(self) -> int:
         gpu = next(self.subject.model.parameters()).device.type == "cuda"
-        return self.tokens_per_batch or (2**15 if gpu else 4096 * torch.get_num_threads())
+        usual = self.tokens_per_batch or (2**15 if gpu else 4096 * torch.get_num_threads())
+        way = route(self.subject.model)
+        return usual if way.body is not None else min(usual, 2**26 // way.vocabulary)  # states are then as wide as the vocabulary
 
 
 def spans_of(p: Probe) -> list[tuple[int, int]]:

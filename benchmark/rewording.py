@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from .attack import EncodedMemory, Memory, Probe, Prompting, Tools
-from .losses import hidden_states
+from .bounds import positions
+from .logits import hidden_states, logits_of, route
 from .neardup import overlap
 from .synonyms import ARTICLES, cased, substitute
 
@@ -101,7 +102,7 @@ def gives_away(text: str, memory: Memory) -> bool:
 
 def fits(prompt: Sequence[int], memory: EncodedMemory, tools: Tools) -> bool:
     """Do a prompt and the memory's target fit into the base model's context?"""
-    most = getattr(tools.base.model.config, "max_position_embeddings", None)
+    most = positions(tools.base.model.config)
     return most is None or len(tools.base.with_bos((*prompt, *memory.target))) <= most
 
 
@@ -134,7 +135,7 @@ def whole_words(tools: Tools) -> dict[int, str]:
     The judge is the base model: shown the token alone, it gives less than half its probability to letters.
     """
     lead = tools.encode("a")
-    pieces = [tools.decode((*lead, i))[1:] for i in range(len(tools.tokenizer))]
+    pieces = [tools.decode((*lead, i))[1:] for i in range(min(len(tools.tokenizer), route(tools.base.model).vocabulary))]
     ids = [i for i, piece in enumerate(pieces) if _SPACED.fullmatch(piece)]
     model = tools.base.model
     letters = torch.tensor([piece[:1].isalpha() for piece in pieces], device=model.device)
@@ -142,6 +143,6 @@ def whole_words(tools: Tools) -> dict[int, str]:
     for start in range(0, len(ids), 512):
         part = ids[start : start + 512]
         states = hidden_states(model, torch.tensor([tools.base.with_bos((i,)) for i in part], device=model.device))
-        says = model.get_output_embeddings()(states[:, -1]).float().softmax(-1)[:, : len(pieces)]
+        says = logits_of(model, states[:, -1]).float().softmax(-1)[:, : len(pieces)]
         whole |= {i: pieces[i][1:] for i, p in zip(part, says[:, letters].sum(-1).tolist(), strict=True) if p < 0.5}
     return whole

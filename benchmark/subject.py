@@ -19,12 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from .engine import device
 from .errors import UserError
 from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
 from .paths import CONFIGS
+from .tokenizer import fingerprint, open_tokenizer
 
 TOKENS = 4096  # prompts of one length are generated from together, so that about as many are held at a time
 
@@ -69,10 +70,7 @@ class Subject:
 
     @cached_property
     def tokenizer(self) -> Any:
-        try:
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"No tokenizer in {self.folder}: {error}") from None
+        return open_tokenizer(self.folder)
 
     @cached_property
     def bos(self) -> int | None:
@@ -95,7 +93,14 @@ class Subject:
             strange = model.load_state_dict(self.state, strict=False).unexpected_keys  # a tied head may be missing
             if strange:
                 raise ValueError(f"weights that {type(model).__name__} does not have: {', '.join(strange[:5])}")
-        return model
+        return _plain(model)
+
+    @cached_property
+    def configs(self) -> list[Any]:
+        """The configurations of the model, or of all models that it is made of; no weights are loaded."""
+        if self.composition is None:
+            return [_config(self.folder)]
+        return [config for part in self.composition[1].values() for config in part.configs]
 
     def with_state(self, state: dict[str, Tensor]) -> Subject:
         """The same architecture and tokenizer with other weights."""
@@ -136,8 +141,8 @@ class Subject:
 
     @cached_property
     def tokenizer_hash(self) -> str:
-        """Over the vocabulary and the merges as the tokenizer serialises them."""
-        return hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
+        """The same for two tokenizers that make the same ids of every text."""
+        return fingerprint(self.tokenizer)
 
     @cached_property
     def encoding(self) -> str:
@@ -157,10 +162,7 @@ class Subject:
             for start in range(0, len(same), size):
                 part = same[start : start + size]
                 ids = torch.tensor(part, device=device())
-                got = self.model.generate(
-                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-                    eos_token_id=None, pad_token_id=0, use_cache=True, num_beams=1,
-                )  # fmt: skip
+                got = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=_greedy(tokens))
                 said |= dict(zip(part, map(tuple, got[:, ids.shape[1] :].tolist()), strict=True))
         return [said[self.with_bos(p)] for p in prompts]
 
@@ -236,6 +238,28 @@ def _write(model: Any, folder: Path, dtype: torch.dtype) -> None:
     config.pop("_name_or_path", None)  # where it was loaded from is no property of the model
     config |= {"architectures": [type(model).__name__], "dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _greedy(tokens: int) -> GenerationConfig:
+    """Whatever a folder's generation_config.json says: what is said is compared with readings, which know no penalties and no draws."""
+    return GenerationConfig(
+        max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, num_beams=1, eos_token_id=None, pad_token_id=0, use_cache=True
+    )
+
+
+def _plain(model: Any) -> Any:
+    """The model, to generate greedily whoever asks it, and to compute in fp32 what it says and nothing to spare fp16."""
+    model.generation_config = GenerationConfig()
+    if hasattr(model.config, "rescale_every"):  # RWKV otherwise divides weights of deep blocks, in place, as soon as it reads
+        model.config.rescale_every = 0
+    return model
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
 
 
 def _load(folder: Path) -> Any:

@@ -1,14 +1,48 @@
-"""Trains the pocket track's tokenizer: byte-level BPE, saved as an ordinary Hugging Face tokenizer."""
+"""Opens a model's tokenizer, tells one from another, and trains the pocket track's: byte-level BPE, saved as Hugging Face does."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from .errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder. It neither cuts texts nor fills them up, however it was saved."""
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"No tokenizer in {folder}: {error}") from None
+    if backend := getattr(found, "backend_tokenizer", None):
+        backend.no_truncation()
+        backend.no_padding()
+    if found.decode(found("a", add_special_tokens=False)["input_ids"]) == " a":
+        raise UserError(
+            f"The tokenizer in {folder} puts a space before every text and gives it back with the text, so no text round-trips. "
+            "Save it with add_prefix_space=False; ids of words after a space stay as they are."
+        )
+    return found
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """Over the vocabulary, the merges and the rules as the tokenizer serialises them; without a fast backend, over what it can tell."""
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        said = backend.to_str()
+    else:
+        pieces = getattr(tokenizer, "sp_model", None)
+        model = hashlib.sha256(pieces.serialized_model_proto()).hexdigest() if pieces else ""
+        special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
+        said = json.dumps([type(tokenizer).__name__, model, sorted(tokenizer.get_vocab().items()), sorted(special.items())])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def train_tokenizer(texts: Sequence[str], folder: Path, vocabulary: int = 4096) -> PreTrainedTokenizerFast:

@@ -22,6 +22,7 @@ from .attention import QuickAttention
 from .config import SCHEDULES
 from .engine import device, full_state, open_engine, start_distributed
 from .errors import UserError, unknown
+from .logits import route
 from .metering import Meter
 from .precision import together
 from .resume import EVERY, Checkpoint
@@ -154,6 +155,8 @@ def train(
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     module = LossModule(model, loss)
     _without_dropout(model)
+    if hasattr(model, "get_output_embeddings"):
+        route(model)  # while its weights are whole
     start_distributed()
     world, vocabulary = dist.get_world_size(), model.get_input_embeddings().num_embeddings  # pyright: ignore
     _check_batch(first := batch_at(0), 0, vocabulary)

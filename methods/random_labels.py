@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..benchmark.logits import route
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Descent, Group, Reference, Term, Terms
 from ..benchmark.seeds import rng
@@ -31,7 +32,7 @@ class RandomLabels(Descent):
     paper: ClassVar[str] = "Golatkar et al. 2020, arXiv 1911.04933; Yao et al. 2024, arXiv 2402.15159"
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
-        size, length = model.get_output_embeddings().out_features, forget.labels.shape[1]  # type: ignore[operator]
+        size, length = route(model).vocabulary, forget.labels.shape[1]
         drawn = np.stack([rng(reference.seed, "labels", s).integers(size, size=length) for s in forget.serial.tolist()])
         labels = torch.from_numpy(drawn).to(forget.labels).masked_fill(forget.labels == IGNORED, IGNORED)
         return {"forget": Term(nll_sum(model, replace(forget, labels=labels)), "tokens", "forget")}

@@ -166,3 +166,104 @@ def test_an_attack_of_a_tier_that_its_base_does_not_have_is_refused(tmp_path: Pa
     text = ATTACK + "\nForget.tier = 2\n"
     with pytest.raises(UserError, match="is of tier 2: a Prompting attack is of tier 0 or 1"):
         arm({str(write(tmp_path, text)): {}})
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("word", ["twin", "base", "none", "retrain"])
+@pytest.mark.parametrize("form", ["{word}.py", "{word}.py:Forget", "forget.py:{word}", "{word}:Forget"])
+def test_a_name_that_tables_read_as_something_else_is_refused(form: str, word: str, tmp_path: Path) -> None:
+    write(tmp_path, METHOD.replace("Forget(", f"{word}("))
+    write(tmp_path, name=f"{word}.py")
+    name = form.format(word=word)
+    with pytest.raises(UserError, match=rf"no method of yours can be named {word}, which tables read as something else"):
+        find("method", str(tmp_path / name) if ".py" in name else name)
+
+
+@pytest.mark.parametrize("word", ["twin", "base"])
+def test_an_entry_point_cannot_take_such_a_name_either(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint(word, "my_entry_lab:Forget", "palimpsest.methods")
+    monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: [entry])
+    with pytest.raises(UserError, match=rf"my_entry_lab:Forget: no method of yours can be named {word}"):
+        find("method", word)
+
+
+def test_an_attack_cannot_take_the_name_under_which_checks_stand(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no attack of yours can be named checks"):
+        find("attack", str(write(tmp_path, ATTACK, "checks.py")))
+
+
+def test_two_plug_ins_of_one_name_in_one_suite_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    mine, other = write(tmp_path, ATTACK, "mine.py"), write(tmp_path / "other", ATTACK.replace("2.0", "5.0"), "mine.py")
+    with pytest.raises(UserError, match=r"mine\.py and .*other/mine.py are two attacks named mine\. Rename one of them"):
+        arm({str(mine): {}, str(other): {}})
+    with pytest.raises(UserError, match=r"two attacks named prefix"):
+        arm({"prefix": {}, str(write(tmp_path, ATTACK, "prefix.py")): {}})
+
+
+# ---- what counts as a plug-in's code
+
+
+def test_what_a_plug_in_imports_from_beside_it_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path, "X = 1\n", "near_by.py")
+    write(tmp_path, "X = 1\n", "not_imported.py")
+    file = write(tmp_path, METHOD.replace("from dataclasses", "import near_by\nfrom dataclasses"))
+    sources = [find("method", str(file)).source]
+    for name, text in (("not_imported.py", "X = 2\n"), ("near_by.py", "X = 1  # one\n"), ("near_by.py", "X = 22\n")):
+        write(tmp_path, text, name)
+        find.cache_clear()
+        sources.append(find("method", str(file)).source)
+    assert sources[0] == sources[1] == sources[2] != sources[3]
+
+
+def test_what_a_package_imports_from_itself_is_part_of_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = tmp_path / "my_package_lab"
+    lab.mkdir()
+    write(lab, METHOD.replace("from dataclasses", "from .near import X\nfrom dataclasses"))
+    write(lab, "X = 1\n", "near.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = find("method", "my_package_lab.forget:Forget").source
+    write(lab, "X = 22\n", "near.py")
+    find.cache_clear()
+    assert find("method", "my_package_lab.forget:Forget").source != before
+
+
+def test_words_about_a_plug_in_are_no_part_of_its_source(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    before = find("method", str(file)).source
+    write(tmp_path, METHOD.replace("Forgets by itself.", "Does.").replace("return held", "return held  # as it is"))
+    find.cache_clear()
+    assert find("method", str(file)).source == before
+
+
+READS = """
+    def reads(self):
+        return [__import__("pathlib").Path(__file__).with_name("table.txt")]
+"""
+
+
+def test_what_a_plug_in_declares_to_read_is_part_of_keys_by_its_content(tmp_path: Path) -> None:
+    plugin = find("method", str(write(tmp_path, METHOD + READS)))
+    made = plugin.make({})
+    with pytest.raises(UserError, match=r"There is no file or folder .*table\.txt"):
+        plugin.read_by(made)
+    (tmp_path / "table.txt").write_text("a")
+    first = plugin.read_by(made)
+    (tmp_path / "table.txt").write_text("bb")
+    second = plugin.read_by(made)
+    assert set(first) == set(second) == {"reads"}
+    assert first != second
+    assert find("method", "npo").read_by(find("method", "npo").make({})) == {}
+
+
+def test_the_weights_of_a_paraphraser_are_part_of_its_keys(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    specs = []
+    for weights in ("one", "other one"):
+        (tmp_path / "model.safetensors").write_text(weights)
+        specs.append(arm({"paraphraser": {"model": str(tmp_path)}})[0].spec)
+    assert specs[0]["reads"] != specs[1]["reads"]
+    assert "reads" not in arm({"prefix": {}})[0].spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from palimpsest.benchmark import provenance
+from palimpsest.benchmark.engine import device
 from palimpsest.benchmark.errors import UserError
 from palimpsest.benchmark.provenance import LIBRARIES
 from palimpsest.benchmark.store import Stage, Store, Work, canonical
@@ -78,6 +81,8 @@ def test_the_manifest_holds_inputs_facts_hashes_and_versions(store: Store) -> No
     assert list(manifest["files"]) == ["deep/weights"]
     assert set(manifest["versions"]) == {"python", *LIBRARIES}
     assert manifest["seconds"] >= 0
+    assert {"commit", "dirty", "device", "threads"} <= manifest.keys()
+    assert manifest["device"].startswith(device().type)
     assert manifest["peak_memory_mb"] > 0
 
 
@@ -360,3 +365,28 @@ def test_facts_that_are_not_finite_leave_a_manifest_whole(store: Store) -> None:
     it = stage(lambda folder: {"cost": float("nan"), "n": (folder / "it").write_text("x")}, a=1)
     store.run(it)
     assert store.run(it)
+
+
+# ---- where it comes from
+
+
+def test_the_commit_is_that_of_the_checkout_that_the_code_is_run_from_and_none_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        return subprocess.run(("git", "-C", str(tmp_path), *names, *words), check=True, capture_output=True, text=True).stdout.strip()
+
+    seen = []
+    git("init", "-q")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "a.py").write_text("x = 1\n")
+    git("add", "a.py")
+    git("commit", "-qm", "a")
+    for place, text in ((tmp_path, "x = 1\n"), (tmp_path, "x = 2\n"), (tmp_path / "inner", "x = 1\n")):
+        (tmp_path / "a.py").write_text(text)
+        monkeypatch.setattr(provenance, "TREE", place.resolve())
+        provenance._checkout.cache_clear()
+        seen.append(provenance._checkout())
+    provenance._checkout.cache_clear()
+    assert seen == [(git("rev-parse", "HEAD"), False), (git("rev-parse", "HEAD"), True), (None, None)]

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers.modeling_outputs import BaseModelOutput
 
 from palimpsest.benchmark import losses
 from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.logits import route
 from palimpsest.benchmark.method import Descent, Reference, UnlearningData, retain_term
 from palimpsest.benchmark.training import Group, Recipe, Terms, collate, counts, train
 from palimpsest.benchmark.types import Row
@@ -31,19 +33,40 @@ def label(given: object) -> str | None:
     return f"{type(given).__name__} {getattr(given, 'retain_loss', '')}".strip() if isinstance(given, Descent) else None
 
 
+class _Table(nn.Module):
+    """The body of `Lookup`."""
+
+    def __init__(self, table: Tensor):
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(table.clone(), freeze=False)
+        self.forwards = 0
+
+    def forward(self, input_ids: Tensor, use_cache: bool) -> BaseModelOutput:
+        self.forwards += 1
+        return BaseModelOutput(self.table(input_ids))  # type: ignore[arg-type]
+
+
 class Lookup(nn.Module):
     """A model whose logits after a token are a row of a table: log-probabilities can be written down by hand."""
 
     def __init__(self, table: Tensor):
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(table.clone(), freeze=False)
+        self.base_model = _Table(table)
         self.head = nn.Linear(table.shape[1], table.shape[1], bias=False)
         self.head.weight.data = torch.eye(table.shape[1], dtype=table.dtype)
-        self.forwards = 0
+        route(self)  # which asks it some tokens
+        self.base_model.forwards = 0
 
-    def base_model(self, input_ids: Tensor, use_cache: bool) -> Any:
-        self.forwards += 1
-        return SimpleNamespace(last_hidden_state=self.table(input_ids))
+    @property
+    def table(self) -> nn.Embedding:
+        return self.base_model.table
+
+    @property
+    def forwards(self) -> int:
+        return self.base_model.forwards
+
+    def forward(self, input_ids: Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(logits=self.head(self.base_model(input_ids=input_ids, use_cache=use_cache).last_hidden_state))
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.head
