@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
     """One architecture: its folder, the library's model of it, and rows of text."""
 
@@ -147,6 +147,7 @@ class Case:
         return self.own(input_ids=torch.tensor([row]), use_cache=False).logits[0]
 
     @torch.no_grad()
+    @cache  # noqa: B019  a case lives as long as its tests
     def says(self, prompt: tuple[int, ...], tokens: int) -> tuple[int, ...]:
         ids = torch.tensor([prompt])
         said = self.own.generate(
@@ -185,12 +186,12 @@ def training_loss(case: Case) -> None:
 def lengths(case: Case, precision: str = "fp32") -> None:
     """Rows that go on as the model does, but for one token in the middle of what it says."""
     probes = []
-    for i, r in enumerate(case.rows):
-        prompt = r.ids[: 10 + 9 * i]
+    for i, r in enumerate(case.rows[:3]):
+        prompt = r.ids[: 10 + 13 * i]
         said = case.says(prompt, 16)
         wrong = (*said[:6], (said[6] + 1) % 4096, *said[7:])
         assert case.subject.generate([prompt], 16) == [said]
-        probes.append(Probe(f"m{i}", prompt, wrong + case.says(prompt + wrong, 8), 10, (0, 3, 8, 16), ("a", "b", "c", "d")))
+        probes.append(Probe(f"m{i}", prompt, wrong + case.says(prompt + wrong, 8), 10, (0, 8, 16), ("a", "b", "c")))
     read = Reader(case.subject, precision).read(probes)
     for p, found in zip(probes, read, strict=True):
         for cut, span, matched in zip(p.cuts, spans_of(p), found, strict=True):
