@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .command import DEFAULT_STORE, StorePath, bound_run, console, existing_store
 from .errors import UserError
+from .progress import Display
 
 memories_app = typer.Typer(no_args_is_help=True, help="The passages: check a file of them.")
 store_app = typer.Typer(no_args_is_help=True, help="Finished stages: list them, remove what no suite uses.")
@@ -81,10 +82,14 @@ def corpus_show(overlap: Annotated[bool, typer.Option(help="Also measure the res
     """Documents per split, coverage of the manifest, and the residual overlap of the held-out splits."""
     from .corpus import load_corpus, residual_overlap
 
-    corpus = load_corpus()
+    with Display(console) as display:
+        display.begin("reading the corpus")
+        corpus = load_corpus()
+        display.begin("measuring the overlap")
+        overlaps = residual_overlap(corpus) if overlap else {}
     sizes = ", ".join(f"{len(v):,} {k}" for k, v in corpus.splits.items())
     console.print(f"{corpus.name}: {sizes} documents, coverage {corpus.coverage:.2%}, key {corpus.key}", highlight=False)
-    for split, found in (residual_overlap(corpus) if overlap else {}).items():
+    for split, found in overlaps.items():
         console.print(
             f"{split}: {found['mean_share']:.2%} of 8-word runs also in train on average; "
             f"{found['mostly_in_train']:.2%} of the documents have most of theirs there",
@@ -97,5 +102,7 @@ def corpus_freeze(out: Annotated[Path, typer.Argument(help="The manifest to writ
     """Write a manifest of the docstrings installed here (for maintainers; published tracks use the shipped one)."""
     from .corpus import write_manifest
 
-    write_manifest(out)
+    with Display(console) as display:
+        display.begin("reading and comparing the docstrings installed here")
+        write_manifest(out)
     console.print(f"Wrote {out}.")

@@ -112,6 +112,21 @@ def test_stages_are_announced_and_the_rest_shrinks(console: Console, out: String
     assert display.left == 0
 
 
+def test_in_a_terminal_bars_say_it(out: StringIO, tmp_path: Path) -> None:
+    run, estimates = stages(Store(tmp_path), "one", "two")
+    with RunDisplay(Console(file=out, force_terminal=True, width=120), every=0.001) as display:
+        display.plan(run, estimates)
+        display.started(run.plan[0])
+        display.update("one  nll 2.000", 3, 7)
+        display.bars.refresh()
+        time.sleep(0.02)
+    assert "one  nll 2.000" in out.getvalue()
+    assert "3/7" in out.getvalue()
+    assert "stages, about 20 s left" in out.getvalue()
+    assert "stage 1 of 2" not in out.getvalue()
+    assert "so far" not in out.getvalue()
+
+
 def test_an_interruption_speaks_of_a_training_that_was_saved(console: Console, tmp_path: Path) -> None:
     run, estimates = stages(Store(tmp_path), "one")
     display = RunDisplay(console)
