@@ -13,5 +13,7 @@ from ..benchmark.attack import EncodedMemory, Membership, TokenReading
 class Loss(Membership):
     """Mean log-probability of the row's tokens, that is, the loss with its sign turned."""
 
+    quantity = "loss"
+
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         return float(np.nanmean(tokens.log_probability))

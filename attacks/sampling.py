@@ -19,6 +19,8 @@ class Sampling(Membership):
 
     length: int = HORIZON  # tokens of the target
 
+    quantity = "sampling"
+
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         target = slice(memory.opening, memory.opening + self.length)
         if (tokens.rank[target] >= TOP).any():

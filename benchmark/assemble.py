@@ -47,7 +47,7 @@ def _values(run: Run, method: str, seed: int) -> Iterator[Value]:
             m = roles[memory]
             with stranger(f"attack {name}, scoring memory {memory!r}"):
                 score = float(attack.score(m, tokens, twin[memory]))
-            yield Value(*cell, memory, m.role, m.shown, name, name, attack.access, attack.tier, score)
+            yield Value(*cell, memory, m.role, m.shown, name, attack.quantity or name, attack.access, attack.tier, score)
     for name, access, tier, row in attacking.findings(method, seed):
         m = roles.get(row["memory"])
         role, shown = (m.role, m.shown) if m else ("", False)

@@ -119,6 +119,7 @@ class Membership(Attack, ABC):
     """Says how likely it is that a model was trained on a memory: AUC only, never part of leak."""
 
     access: ClassVar[Access] = "grey-box"
+    quantity: ClassVar[str] = ""  # what the score is, if flags or tables know it: "loss" or "sampling"; else the attack's own name
 
     @abstractmethod
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:

@@ -120,7 +120,7 @@ def below_unseen(evidence: Evidence, method: str) -> BySeed:
 def by_chance(evidence: Evidence, method: str) -> BySeed:
     """p-values of `below_unseen`, were forget and unseen memories alike; few memories give high shares by chance."""
     shares = {seed: x / 100 for seed, x in below_unseen(evidence, method).items()}
-    sizes = {role: evidence.values.series(method, LOSS, LOSS, role).groupby("seed").size() for role in ("forget", "unseen")}
+    sizes = {role: evidence.values.score(method, LOSS, role).groupby("seed").size() for role in ("forget", "unseen")}
     return {s: chance_of_lowest(round(x * sizes["forget"][s]), sizes["forget"][s], sizes["unseen"][s]) for s, x in shares.items()}
 
 
@@ -171,8 +171,8 @@ def high_nulls(score: Score) -> dict[str, float]:
 
 
 def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
-    lowest = values.series(yardstick, LOSS, LOSS, "unseen").groupby("seed").min()
-    mine = values.series(method, LOSS, LOSS)
+    lowest = values.score(yardstick, LOSS, "unseen").groupby("seed").min()
+    mine = values.score(method, LOSS)
     limits = mine.index.get_level_values("seed").map(lowest)
     return _percent(_mean((mine < limits)[limits.notna()]))
 

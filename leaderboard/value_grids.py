@@ -70,7 +70,11 @@ def membership_grid(table: MainTable) -> Grid | None:
     for i, attack in enumerate(x.attack for x in table.twin.membership):
         for row in _with_twin(table):
             found = row.membership[i]
-            distance = Cell(number(row.forget_quality.distance, 2), note=p_value(row.forget_quality.p)) if attack == LOSS else Cell(MISSING)
+            distance = (
+                Cell(number(row.forget_quality.distance, 2), note=p_value(row.forget_quality.p))
+                if found.quantity == LOSS
+                else Cell(MISSING)
+            )
             cells = [Cell(attack), Cell(_name(table, row)), cell(found.auc, digits=2), *(cell(x, 100) for x in found.caught)]
             rows.append(GridRow([*cells, cell(found.privleak), distance], faint=row is table.twin))
     rates = [f"TPR at {100 * f:.0f}%" for f in FALSE_POSITIVES]

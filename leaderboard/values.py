@@ -21,8 +21,8 @@ from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure
 CHECKS = "checks"  # the name under which facts about a model stand, for flags
 GENERATED = "generated"  # the check that stands beside the other numbers
 COVERED = "covered"  # what an attack says that changes a model: the share of the body's matrices that it reached
-SAMPLING = "sampling"  # attack and quantity: log p_z, the chance that sampling gives the target
-LOSS = "loss"  # the membership attack whose score is the mean log-probability
+SAMPLING = "sampling"  # quantity: log p_z, the chance that sampling gives the target
+LOSS = "loss"  # quantity: the mean log-probability, as a membership score
 TRIES = (1, 10, 100, 1000)
 CHANCE = 0.5  # p of (n,p)-discoverable extraction
 FALSE_POSITIVES = (0.01, 0.05)
@@ -39,6 +39,7 @@ class MembershipCell:
     auc: Estimate
     caught: tuple[Estimate, ...]  # true positive rates at the false positive rates of FALSE_POSITIVES
     privleak: Estimate  # % of the retrained model's AUC
+    quantity: str  # what the score is
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,19 @@ class ValueScore:
         return list(dict.fromkeys((v.attack, v.quantity) for v in self.values))
 
     @cached_property
+    def scored(self) -> dict[str, str]:
+        """Attack -> quantity, of those that score every memory from one pass: they are of tier 0."""
+        return {v.attack: v.quantity for v in self.values if v.tier == 0 and v.attack != CHECKS}
+
+    @cached_property
     def memberships(self) -> list[str]:
-        """Attacks that score every memory from one pass: their quantity carries their own name, and they are of tier 0."""
-        return list(dict.fromkeys(v.attack for v in self.values if v.quantity == v.attack != SAMPLING and v.tier == 0))
+        """Those whose score tells members from others."""
+        return [attack for attack, quantity in self.scored.items() if quantity != SAMPLING]
+
+    def score(self, method: str, quantity: str, role: str = "forget") -> pd.Series:
+        """The scores of the first attack that declares this quantity, whatever its name; empty without one."""
+        attack = next((a for a, q in self.scored.items() if q == quantity), "")
+        return self.series(method, attack, quantity, role)
 
     # ---- cells
 
@@ -131,16 +142,21 @@ class ValueScore:
         aucs = {seed: auc(*sides) for seed, sides in mine.items()}
         leaks = [privleak(a, auc(*twin[seed])) for seed, a in aucs.items() if seed in twin]
         hits = tuple(rate([caught(*sides, f) for sides in mine.values()]) for f in FALSE_POSITIVES)
-        return MembershipCell(attack, figure(list(aucs.values()), _auc_interval(list(mine.values()))).within(0, 1), hits, figure(leaks))
+        return MembershipCell(
+            attack, figure(list(aucs.values()), _auc_interval(list(mine.values()))).within(0, 1), hits, figure(leaks), self.scored[attack]
+        )
 
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> scores of forget and of unseen memories."""
-        sides = [{s: g.to_numpy() for s, g in self.series(method, attack, attack, role).groupby("seed")} for role in ("forget", "unseen")]
+        sides = [
+            {s: g.to_numpy() for s, g in self.series(method, attack, self.scored[attack], role).groupby("seed")}
+            for role in ("forget", "unseen")
+        ]
         return {seed: (sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]}
 
     def forget_quality(self, method: str) -> QualityCell:
         """How far the forget memories' mean log-probabilities lie from those of the twin."""
-        return QualityCell(*forget_quality(*(self.series(m, LOSS, LOSS) for m in (method, self.twin))))
+        return QualityCell(*forget_quality(*(self.score(m, LOSS) for m in (method, self.twin))))
 
     def extraction(self, method: str) -> tuple[ExtractionCell, ...]:
         """Shares that sampling extracts, for a growing number of tries; empty without the sampling attack."""
@@ -154,11 +170,11 @@ class ValueScore:
 
     def needed(self, method: str) -> pd.Series:
         """Tries needed to sample each forget memory with a chance of one half."""
-        return self.series(method, SAMPLING, SAMPLING).transform(lambda x: tries_needed(x, CHANCE))
+        return self.score(method, SAMPLING).transform(lambda x: tries_needed(x, CHANCE))
 
     def numbers(self, method: str) -> tuple[NumberCell, ...]:
         """Every other quantity: exposure, compression ratio, depth, …; of the checks, what is generated."""
-        taken = {(a, a) for a in (*self.memberships, SAMPLING)}
+        taken = {*self.scored.items()}
         rest = [k for k in self.quantities if k not in taken and (k[0] != CHECKS or k[1] == GENERATED) and not GLANCE.match(k[1])]
         return tuple(self._number(method, *key) for key in rest)
 

@@ -41,6 +41,19 @@ def text(table: MainTable, key: str) -> dict[tuple[str, ...], list[str]]:
 # ---- membership
 
 
+def test_a_score_counts_as_what_it_declares_to_be_whatever_its_name(full: Results, table: MainTable):
+    names = {"loss": "mine", "sampling": "drawing"}
+    own = [replace(v, attack=names[v.attack]) if v.quantity in names else v for v in full.values]
+    renamed = main_table(replace(full, values=own))
+    for r in (*table.rows, table.twin):
+        other = renamed.twin if r is table.twin else row(renamed, r.method)
+        assert [m.attack for m in other.membership] == ["mine", "zlib"]
+        assert other.forget_quality == r.forget_quality
+        assert other.extraction == r.extraction
+        assert [(f.flag.mark, f.numbers) for f in other.flags] == [(f.flag.mark, f.numbers) for f in r.flags]
+    assert [x.name for x in row(renamed, "weak").numbers] == [x.name for x in row(table, "weak").numbers]
+
+
 def test_membership_is_forget_against_unseen_on_the_same_model_and_seed(full: Results, table: MainTable):
     loss, zlib = row(table, "weak").membership
     mine = [v for v in full.values if (v.method, v.attack, v.seed) == ("weak", "loss", 0)]
