@@ -82,8 +82,8 @@ def _estimate(losses: list[float], errors: list[float]) -> Estimate:
 
 
 def _paired_stderr(mine: Quality, twin: Quality) -> float:
-    """Standard error of the mean difference over documents, in the metric's unit; NaN if the documents are not the same."""
+    """Standard error of the mean difference of documents, in the metric's unit; NaN for other ones, or where a value is no number."""
     a, b = np.asarray(mine.documents, float), np.asarray(twin.documents, float)
-    if len(a) != len(b) or len(a) < 2 or mine.task_hash != twin.task_hash:
+    if len(a) != len(b) or len(a) < 2 or mine.task_hash != twin.task_hash or not np.isfinite([a, b]).all():
         return float("nan")
     return float((a - b).std(ddof=1) / np.sqrt(len(a)))
