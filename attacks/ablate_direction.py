@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from ..benchmark.attack import Changed, Finding, Row, Subject, Tampering, Workshop
 from ..benchmark.blocks import blocks
 from ..benchmark.errors import UserError
+from ..benchmark.limits import Count
 from ..benchmark.logits import hidden_states
 from ..benchmark.training import IGNORED, collate
 from ..benchmark.weights import replaced
@@ -32,9 +33,9 @@ class AblateDirection(Tampering):
     largest over the layers.
     """
 
-    layers: tuple[int, ...] = ()  # after which blocks, from 1; empty: `most` of them, evenly spaced
-    most: int = 4
-    ordinary: int = 64  # rows of ordinary text
+    layers: tuple[Count, ...] = ()  # after which blocks, from 1; empty: `most` of them, evenly spaced
+    most: Count = 4
+    ordinary: Count = 64  # rows of ordinary text
 
     learns = True
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..benchmark.attack import EncodedMemory, Tools
+from ..benchmark.limits import Count
 from ..benchmark.logits import hidden_states, logits_of
 from ..benchmark.rewording import Options, Substitution, fitting, whole_words
 from ..benchmark.synonyms import WORD, substitute
@@ -24,8 +25,8 @@ class BaseSubstitution(Substitution):
     went before. Black-box: all of it is asked of the *base* model, never of the one attacked.
     """
 
-    words: int = 6  # how many words of the opening get candidates
-    top: int = 20
+    words: Count = 6  # how many words of the opening get candidates
+    top: Count = 20
 
     def options(self, memory: EncodedMemory, tools: Tools) -> Options:
         opening = memory.memory.opening

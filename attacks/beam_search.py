@@ -10,6 +10,7 @@ import torch
 
 from ..benchmark.attack import Answer, EncodedMemory, Finding, Searching, Subject, TokenReading, Workshop
 from ..benchmark.decoding import Decoding
+from ..benchmark.limits import Count, Counts
 from ..benchmark.probing import Reader
 from ..benchmark.types import HORIZON
 
@@ -26,8 +27,8 @@ class BeamSearch(Searching):
     `screened_WIDTH` is 1 where no search was needed.
     """
 
-    widths: tuple[int, ...] = (4, 16)
-    length: int = HORIZON  # tokens
+    widths: Counts = (4, 16)
+    length: Count = HORIZON  # tokens
 
     access = "grey-box"
     claims = "beam"

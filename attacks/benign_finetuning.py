@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
+from ..benchmark.limits import Count, Positive
 from ..benchmark.losses import language_model_loss
 from ..benchmark.training import Batch, Recipe
 
@@ -17,9 +18,9 @@ class BenignFinetuning(Tampering):
     The text is the beginning of what methods are given to retain, so one with a retain term has trained on it already.
     """
 
-    lr: float = 1e-4
-    steps: int = 50
-    batch: int = 8  # rows per step
+    lr: Positive = 1e-4
+    steps: Count = 50
+    batch: Count = 8  # rows per step
 
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
         def batch_at(step: int) -> Batch:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..benchmark.attack import EncodedMemory, Finding, Probe, Searching, Subject, Workshop
+from ..benchmark.limits import Count
 from ..benchmark.optimise import Budget, Wanted, elicit, last_tokens
 from ..benchmark.probing import Reader
 
@@ -34,10 +35,10 @@ class CompressionRatio(Searching):
     and some hundreds of steps for each; the defaults here are for two CPU cores.
     """
 
-    elicited: int = 16  # tokens of the target
-    steps: int = 10
-    candidates: int = 12
-    top: int = 64
+    elicited: Count = 16  # tokens of the target
+    steps: Count = 10
+    candidates: Count = 12
+    top: Count = 64
 
     access = "white-box"
     tier = 3

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..benchmark.attack import EncodedMemory, Tools
+from ..benchmark.limits import Count
 from ..benchmark.rewording import Options, Substitution, fitting, once_per_model, whole_words
 from ..benchmark.synonyms import WORD
 
@@ -19,7 +20,7 @@ class EmbeddingNeighbours(Substitution):
     Only words of one token are replaced. Black-box: the embedding is the *base* model's, never that of the one attacked.
     """
 
-    near: int = 8  # neighbours of a word that are looked at
+    near: Count = 8  # neighbours of a word that are looked at
 
     def options(self, memory: EncodedMemory, tools: Tools) -> Options:
         opening, others = memory.memory.opening, neighbours(tools, self.near)

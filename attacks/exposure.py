@@ -12,6 +12,7 @@ import torch
 
 from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Tools, Workshop
 from ..benchmark.decoding import Decoding
+from ..benchmark.limits import Count
 from ..benchmark.paths import CONFIGS
 from ..benchmark.synonyms import WORD, substitute, synonyms
 
@@ -35,10 +36,10 @@ class Exposure(Searching):
     last. Siblings are drawn from (seed, memory) and the base model only, so they are the same for every model.
     """
 
-    texts: int = 1000  # |R|
-    span: int = 32  # tokens
-    each: int = 3  # choices at a place, the truth among them
-    last: int = 16  # choices at the last place
+    texts: Count = 1000  # |R|
+    span: Count = 32  # tokens
+    each: Count = 3  # choices at a place, the truth among them
+    last: Count = 16  # choices at the last place
 
     access = "grey-box"
     diagnostic = True  # a number, not a matched length

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
+from ..benchmark.limits import Counts
 from ..benchmark.rewording import fits, led_by
 
 TEXTS = (  # nothing in them has to do with any memory
@@ -35,7 +36,7 @@ TEXTS = (  # nothing in them has to do with any memory
 class Filler(Prompting):
     """The exact opening after n tokens of ordinary text, after line breaks, and after the end-of-text id; the same target follows."""
 
-    lengths: tuple[int, ...] = (8, 32, 128)  # tokens of each filler, the blank line after it among them
+    lengths: Counts = (8, 32, 128)  # tokens of each filler, the blank line after it among them
 
     tier = 1
     asks: ClassVar[Questions] = {"newline": "edit", "bos": "edit", "filler8": "edit"}

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
+from ..benchmark.limits import Count, Counts
 from ..benchmark.rewording import fits
 from ..benchmark.synonyms import WORD
 
@@ -18,9 +19,9 @@ from ..benchmark.synonyms import WORD
 class Formatting(Prompting):
     """The opening in another case, with other white space, with typing slips, or without its first token; the same target follows."""
 
-    wrap: int = 4  # words on a line, where line breaks are put in
-    slips: tuple[int, ...] = (1, 2, 4)  # words with one typing slip each
-    tries: int = 4  # draws for each number of slips
+    wrap: Count = 4  # words on a line, where line breaks are put in
+    slips: Counts = (1, 2, 4)  # words with one typing slip each
+    tries: Count = 4  # draws for each number of slips
 
     tier = 1
     asks: ClassVar[Questions] = {"": "edit"}

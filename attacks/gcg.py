@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..benchmark.attack import Answer, EncodedMemory, Probe, Searching, Subject, Workshop
+from ..benchmark.limits import Count
 from ..benchmark.optimise import Budget, Wanted, elicit, last_tokens
 from ..benchmark.probing import Reader
 
@@ -19,11 +20,11 @@ class GCG(Searching):
     512 candidates.
     """
 
-    length: int = 16  # free tokens
-    elicited: int = 24  # tokens of the target whose loss is lowered
-    steps: int = 24
-    candidates: int = 12  # prompts tried in a step
-    top: int = 64  # replacements considered at a place
+    length: Count = 16  # free tokens
+    elicited: Count = 24  # tokens of the target whose loss is lowered
+    steps: Count = 24
+    candidates: Count = 12  # prompts tried in a step
+    top: Count = 64  # replacements considered at a place
 
     access = "white-box"
     tier = 3

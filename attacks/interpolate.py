@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
 from ..benchmark.errors import UserError
+from ..benchmark.limits import Shares
 from ..benchmark.weights import replaced
 
 
@@ -17,7 +18,7 @@ class Interpolate(Tampering):
     A subject whose weights do not pair with the held model's (two models combined) has no such way and gives nothing.
     """
 
-    shares: tuple[float, ...] = (0.25, 0.5, 0.75)  # of the way to the held model
+    shares: Shares = (0.25, 0.5, 0.75)  # of the way to the held model
 
     diagnostic = True
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.limits import Counts
 
 
 @dataclass(frozen=True)
 class LongerPrefix(Prompting):
     """The opening and the first n tokens of the target; the tokens that follow are scored."""
 
-    extra: tuple[int, ...] = (4, 8, 16, 32)
+    extra: Counts = (4, 8, 16, 32)
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         fitting = [n for n in self.extra if memory.opening + n < len(memory.row)]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..benchmark.attack import EncodedMemory, Membership, TokenReading
+from ..benchmark.limits import Share
 
 
 @dataclass(frozen=True)
 class MinK(Membership):
     """Min-K%: mean log-probability of the least likely share k of the row's tokens."""
 
-    k: float = 0.2
+    k: Share = 0.2
 
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         known = tokens.log_probability[~np.isnan(tokens.log_probability)]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..benchmark.attack import EncodedMemory, Membership, TokenReading
+from ..benchmark.limits import Share
 
 
 @dataclass(frozen=True)
 class MinKPlusPlus(Membership):
     """Min-K%++: as Min-K%, of log-probabilities standardised by their mean and deviation over the vocabulary at each place."""
 
-    k: float = 0.2
+    k: Share = 0.2
 
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         known = ~np.isnan(tokens.log_probability)

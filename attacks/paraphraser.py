@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from ..benchmark.attack import EncodedMemory, Tools
 from ..benchmark.engine import device
 from ..benchmark.errors import UserError
+from ..benchmark.limits import Count, Share
 from ..benchmark.rewording import Rewording
 
 
@@ -28,8 +29,8 @@ class Paraphraser(Rewording):
 
     model: str = ""
     instruction: str = "Say the following in other words, in one sentence, without adding anything.\n\n{opening}\n\nIn other words:"
-    tries: int = 8  # rewordings drawn
-    top_p: float = 0.9
+    tries: Count = 8  # rewordings drawn
+    top_p: Share = 0.9
 
     def reads(self) -> tuple[Path, ...]:
         return (_folder(self.model),) if self.model else ()

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Workshop
 from ..benchmark.blocks import blocks
 from ..benchmark.errors import UserError
+from ..benchmark.limits import NotNegative
 from ..benchmark.logits import hidden_states, logits_of
 
 ROWS = 64  # in one forward pass
@@ -30,7 +31,7 @@ class Patching(Searching):
     A memory without such a layer is not scored. Needs the held model and the twin, so it is a diagnostic.
     """
 
-    threshold: float = 0.05  # nats per token
+    threshold: NotNegative = 0.05  # nats per token
 
     access = "white-box"
     tier = 2

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
+from ..benchmark.limits import Counts
 
 
 @dataclass(frozen=True)
 class Prefix(Prompting):
     """The exact opening, and partial prefixes of k tokens (discoverable memorisation; Carlini et al. 2022, arXiv 2202.07646)."""
 
-    lengths: tuple[int, ...] = (8, 16, 32, 64)
+    lengths: Counts = (8, 16, 32, 64)
 
     everyone = True  # keep memories too: what they lose is collateral
     asks: ClassVar[Questions] = {"opening": "exact", "": "window"}

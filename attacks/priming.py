@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
+from ..benchmark.limits import Count, Counts
 from ..benchmark.rewording import fits, gives_away, led_by
 
 
@@ -18,9 +19,9 @@ class Priming(Prompting):
     from the memory asked about, and from none that shares five words in a row with what follows its opening.
     """
 
-    pairs: tuple[int, ...] = (1, 2, 4)
-    length: int = 32  # tokens after the opening of each pair
-    tries: int = 2  # draws for each number of pairs
+    pairs: Counts = (1, 2, 4)
+    length: Count = 32  # tokens after the opening of each pair
+    tries: Count = 2  # draws for each number of pairs
 
     tier = 1
 

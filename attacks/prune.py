@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch.nn.utils.prune import L1Unstructured
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
+from ..benchmark.limits import Shares
 from ..benchmark.weights import covered, each_matrix, linear_weights, replaced
 
 
@@ -15,7 +16,7 @@ from ..benchmark.weights import covered, each_matrix, linear_weights, replaced
 class Prune(Tampering):
     """Set the smallest weights of every matrix of attention and MLPs to 0 (unstructured magnitude pruning)."""
 
-    shares: tuple[float, ...] = (0.1, 0.2, 0.3)
+    shares: Shares = (0.1, 0.2, 0.3)
 
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
         weights = linear_weights(subject.model)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
 from ..benchmark.errors import unknown
+from ..benchmark.limits import SOME, Count, one_of
 from ..benchmark.quantisation import round_by_torchao, round_to_nearest
 from ..benchmark.weights import as_kept, by_output, covered, replaced
 
@@ -23,8 +25,8 @@ class Quantise(Tampering):
     int4-rtn is plain symmetric round-to-nearest. Embeddings and head stay as they are. Activations are not rounded.
     """
 
-    variants: tuple[str, ...] = VARIANTS
-    group: int = 32  # weights that share a scale in int4
+    variants: Annotated[tuple[Annotated[str, one_of(*VARIANTS)], ...], SOME] = VARIANTS
+    group: Count = 32  # weights that share a scale in int4
     symmetric: bool = False  # of int4: levels around 0; else over each group's own range
 
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:

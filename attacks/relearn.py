@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
+from ..benchmark.limits import Count, Positive, Shares
 from ..benchmark.relearning import Relearning
 
 
@@ -17,11 +18,11 @@ class Relearn(Tampering):
     each of `points` steps.
     """
 
-    shares: tuple[float, ...] = (0.1, 0.2, 0.5)
-    lr: float = 3e-4
-    steps: int = 20
-    batch: int = 8
-    points: tuple[int, ...] = (5, 10, 20)
+    shares: Shares = (0.1, 0.2, 0.5)
+    lr: Positive = 3e-4
+    steps: Count = 20
+    batch: Count = 8
+    points: tuple[Count, ...] = (5, 10, 20)
 
     tier = 3
     learns = True

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
+from ..benchmark.limits import Count, Positive, Shares
 from ..benchmark.lora import Lora
 from ..benchmark.relearning import Relearning
 
@@ -14,13 +15,13 @@ from ..benchmark.relearning import Relearning
 class RelearnLora(Tampering):
     """Train low-rank adapters on one half of the forget memories and read the other half; then crosswise."""
 
-    shares: tuple[float, ...] = (0.1, 0.2, 0.5)
-    lr: float = 2e-3
-    steps: int = 40
-    batch: int = 8
-    points: tuple[int, ...] = (5, 10, 20, 40)
-    rank: int = 8
-    alpha: float = 16.0
+    shares: Shares = (0.1, 0.2, 0.5)
+    lr: Positive = 2e-3
+    steps: Count = 40
+    batch: Count = 8
+    points: tuple[Count, ...] = (5, 10, 20, 40)
+    rank: Count = 8
+    alpha: Positive = 16.0
 
     tier = 3
     learns = True

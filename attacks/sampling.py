@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..benchmark.attack import EncodedMemory, Membership, TokenReading
+from ..benchmark.limits import Count
 from ..benchmark.types import HORIZON
 
 TOP = 40  # the sampling scheme of the paper, at temperature 1; `TokenReading.top_mass` is of as many
@@ -17,7 +18,7 @@ TOP = 40  # the sampling scheme of the paper, at temperature 1; `TokenReading.to
 class Sampling(Membership):
     """Log-probability of drawing the target after the exact opening, by top-40 sampling at temperature 1; -inf if it is never drawn."""
 
-    length: int = HORIZON  # tokens of the target
+    length: Count = HORIZON  # tokens of the target
 
     quantity = "sampling"
 

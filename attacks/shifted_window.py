@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
+from ..benchmark.limits import Count, Counts
 from ..benchmark.types import HORIZON
 
 
@@ -14,8 +15,8 @@ from ..benchmark.types import HORIZON
 class ShiftedWindow(Prompting):
     """A window of k tokens from every start inside the memory; the tokens that follow it are scored."""
 
-    lengths: tuple[int, ...] = (8, 16, 32, 64)
-    stride: int = 1
+    lengths: Counts = (8, 16, 32, 64)
+    stride: Count = 1
 
     asks: ClassVar[Questions] = {"": "window"}
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..benchmark.attack import Answer, EncodedMemory, Searching, Subject, Workshop
+from ..benchmark.limits import Count, Positive
 from ..benchmark.optimise import TOKENS, continuation_logits, last_tokens, replaced_embeddings
 
 
@@ -21,10 +22,10 @@ class SoftPrompt(Searching):
     root mean square of the embeddings; the loss is summed over memories, so that each is optimised by itself.
     """
 
-    length: int = 8  # soft tokens
-    elicited: int = 32  # tokens of the target whose loss is lowered
-    steps: int = 40
-    lr: float = 0.1
+    length: Count = 8  # soft tokens
+    elicited: Count = 32  # tokens of the target whose loss is lowered
+    steps: Count = 40
+    lr: Positive = 0.1
 
     access = "white-box"
     tier = 3

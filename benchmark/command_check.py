@@ -29,7 +29,7 @@ def check(
     interruption.kept = lambda: "What the check was made on is kept as far as it is finished."
     with Display(console) as display:
         display.begin("loading libraries, corpus and model")
-        broken = _check(plugin, kind, name, _values(fields or []), store, display)
+        broken = _check(plugin, kind, name, _values(kind, name, fields or []), store, display)
     if broken:
         raise UserError(f"{plugin}: {broken} {'rule is' if broken == 1 else 'rules are'} broken.")
     console.print(f"{plugin} keeps the rules.")
@@ -83,10 +83,10 @@ def _make(stages: list[Any], run: Any) -> None:
         run.store.run(stage)
 
 
-def _values(fields: list[str]) -> dict[str, Any]:
-    """`field=value` as values; the plug-in checks names and types."""
-    from omegaconf import OmegaConf
+def _values(kind: str, name: str, fields: list[str]) -> dict[str, Any]:
+    """`field=value` as values of the plug-in's own types."""
+    from .config import given_fields
 
     if wrong := [item for item in fields if "=" not in item]:
         raise UserError(f"{' '.join(wrong)!r}: expected field=value, for example lr=1e-3 epochs=6.")
-    return {str(k): v for k, v in OmegaConf.to_container(OmegaConf.from_dotlist(fields)).items()}  # type: ignore[union-attr]
+    return given_fields(kind, name, fields)

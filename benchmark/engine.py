@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .errors import UserError, unknown
+from .lines import read_text
 from .paths import CONFIGS
 
 if TYPE_CHECKING:
@@ -128,7 +129,12 @@ def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dic
     file = deepspeed_file(name)
     if precision not in ("bf16", "fp32"):
         raise UserError(f"precision={precision!r}: expected bf16 (autocast over fp32 weights) or fp32.")
-    config = json.loads(file.read_text())
+    try:
+        config = json.loads(read_text(file))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} should hold a JSON object, as configs/deepspeed/zero0.json does.")
     config.setdefault("gradient_clipping", clip)
     config.setdefault("torch_autocast", {"enabled": precision == "bf16", "dtype": "bfloat16"})
     return config | {

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .config import build
 from .errors import UserError
+from .fields import build
 from .logits import logits_of, route
 
 CAUSAL_LM = "causal-lm"  # the kind that is made of nothing else

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import UserError
+from .limits import Count, Positive
 from .weights import places
 
 State = dict[str, Tensor]
@@ -21,8 +22,8 @@ NAME = "default"  # what peft calls an adapter without a name
 class Lora:
     """W + (alpha / rank) B A for every matrix W of attention and MLPs; A and B are trained, and B begins at 0."""
 
-    rank: int = 8
-    alpha: float = 16.0
+    rank: Count = 8
+    alpha: Positive = 16.0
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .blocks import states_after
 from .errors import UserError
+from .limits import Count, NotNegative, Part, Positive, Schedule
 from .lora import Lora
 from .losses import language_model_loss, nll_of_rows, nll_sum, scored_logits
 from .seeds import rng
@@ -155,13 +156,13 @@ class Descent(Method):
     `batch_at` adds, and the state, reach the loss as further keyword arguments.
     """
 
-    lr: float = 1e-4
-    epochs: int = 5  # passes over the forget set
-    batch: int = 8  # forget rows per step, and as many retain rows
-    schedule: str = "constant"
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    shown_share: float = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
+    lr: Positive = 1e-4
+    epochs: Count = 5  # passes over the forget set
+    batch: Count = 8  # forget rows per step, and as many retain rows
+    schedule: Schedule = "constant"
+    warmup: Part = 0.0
+    weight_decay: NotNegative = 0.0
+    shown_share: Part = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
     lora: Lora | None = None  # lora.rank and lora.alpha of adapters that are trained in place of the weights; None: the weights are
     stop: Stop | None = None  # stop.every, stop.exact and stop.rise: when to look at the model, and when to end early; None: never
 

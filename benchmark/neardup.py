@@ -14,12 +14,18 @@ UNSPACED = (  # scripts that part no words: Thai, Lao, Tibetan, Burmese, Khmer, 
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
+_UNSPACED = re.compile(rf"[{UNSPACED}]")
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)?")
 
 
 def words(text: str) -> list[str]:
     """The lower-cased words of a text; punctuation and layout do not count. In a script without spaces each character is one."""
     return _WORD.findall(text.lower())
+
+
+def unspaced(text: str) -> bool:
+    """Whether most of a text is in scripts that part no words by spaces."""
+    return 2 * len(_UNSPACED.findall(text)) > len("".join(text.split()))
 
 
 def run_hashes(texts: Sequence[str], n: int = RUN) -> list[np.ndarray]:

@@ -12,16 +12,17 @@ from typing import Any, TypeVar
 
 from .attacking import TWIN, Attacking
 from .bounds import check as check_bounds
-from .config import Suite, plain
+from .config import Suite
 from .corpus import Corpus, load_corpus, packed
-from .engine import agreed, deepspeed_file, device
+from .engine import agreed, deepspeed_config, deepspeed_file, device
 from .errors import UserError
+from .fields import plain
 from .guard import untouched
 from .memories import encode_all, load_memories, memories_hash
 from .method import History, Trainer, UnlearningData, alternatives
 from .plugins import Plugin, distinct, find
 from .precision import config_of, together
-from .quality import QualityBench
+from .quality import QualityBench, check_tasks
 from .seeds import derive
 from .sources import content_hash
 from .stopping import Watch
@@ -107,6 +108,8 @@ class Run:
         for seed in self.suite.seeds:
             self.encoded(seed)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
+        deepspeed_config(self.suite.deepspeed, "fp32", 1.0, 1)
+        check_tasks(self.corpus, self.suite.quality)
         self.attacking.check()
 
     # ---- the plan

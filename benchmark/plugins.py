@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .config import build
 from .errors import UserError, unknown
+from .fields import build
 from .sources import NAME as ROOT
 from .sources import TREE, closure, code_hash, content_hash
 from .strangers import each, stranger

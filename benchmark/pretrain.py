@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from .config import build
 from .corpus import Corpus, load_corpus, pack
 from .engine import full_state, is_main
 from .errors import UserError, unknown
+from .fields import build
+from .limits import Count, Counts, NotNegative, Positive
 from .losses import language_model_loss
 from .paths import CONFIGS
 from .precision import together
 from .tokenizer import train_tokenizer
 from .training import Batch, Recipe, Row, train
+from .written import read_yaml
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class PretrainConfig:
     """A file in `configs/models/`: the model's shape, how it is trained, and at which steps it is saved."""
 
     name: str
-    hidden: int
-    layers: int
-    heads: int
-    points: tuple[int, ...]  # optimizer steps at which a model is saved; the last one ends training
-    lr: float = 2e-3
-    weight_decay: float = 0.1
-    batch: int = 32  # rows per step
-    length: int = 256  # tokens per row
-    context: int = 512
+    hidden: Count
+    layers: Count
+    heads: Count
+    points: Counts  # optimizer steps at which a model is saved; the last one ends training
+    lr: Positive = 2e-3
+    weight_decay: NotNegative = 0.1
+    batch: Count = 32  # rows per step
+    length: Count = 256  # tokens per row
+    context: Count = 512
     seed: int = 0
     deepspeed: str = "zero0"
     precision: str = "auto"
@@ -85,7 +86,7 @@ def load_pretrain(name: str) -> PretrainConfig:
     file = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / "models" / f"{name}.yaml"
     if not file.is_file():
         raise unknown("model recipe", name, [f.stem for f in (CONFIGS / "models").glob("*.yaml")])
-    fields: Any = OmegaConf.to_container(OmegaConf.load(file))
+    fields: Any = read_yaml(file)
     return build(PretrainConfig, {"name": file.stem} | fields, str(file))
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from .config import QualityConfig
 from .corpus import Corpus
 from .errors import UserError, unknown
-from .quality_data import BUILDERS, write_items
+from .quality_data import BUILDERS, items, write_items
 from .subject import Subject
 
 TASKS = Path(__file__).resolve().parent / "quality_tasks"
@@ -55,11 +55,7 @@ class QualityBench:
     def __init__(self, corpus: Corpus, config: QualityConfig, folder: Path) -> None:
         self.config = config
         with _quiet():
-            # indexing lm-eval's own 14,000 tasks takes seconds; ours take none
-            manager = TaskManager(include_path=str(TASKS), include_defaults=not set(config.tasks) <= set(BUILDERS))
-            for name in config.tasks:
-                if name not in manager.task_index:
-                    raise unknown("lm-eval task", name, {*BUILDERS, *get_close_matches(name, manager.all_tasks, n=5)})
+            manager = _manager(config)
             specs = [_local(manager, n, write_items(n, corpus, config, folder)) if n in BUILDERS else n for n in config.tasks]
             try:
                 self.loaded = manager.load(specs)
@@ -81,6 +77,24 @@ class QualityBench:
             model = SubjectLM(subject, self.config.batch)
             found: Any = evaluate(model, self.loaded, limit=self.config.documents, bootstrap_iters=0, log_samples=True)
         return [measured for name, task in self.loaded["tasks"].items() for measured in _read(name, task, found)]
+
+
+def check_tasks(corpus: Corpus, config: QualityConfig) -> None:
+    """Raise what can be known before work begins: tasks that are not there, and local ones that this corpus has no documents for."""
+    with _quiet():
+        _manager(config)
+    for name in config.tasks:
+        if name in BUILDERS:
+            items(name, corpus, config)
+
+
+def _manager(config: QualityConfig) -> TaskManager:
+    # indexing lm-eval's own 14,000 tasks takes seconds; ours take none
+    manager = TaskManager(include_path=str(TASKS), include_defaults=not set(config.tasks) <= set(BUILDERS))
+    for name in config.tasks:
+        if name not in manager.task_index:
+            raise unknown("lm-eval task", name, {*BUILDERS, *get_close_matches(name, manager.all_tasks, n=5)})
+    return manager
 
 
 class SubjectLM(_HFLM):

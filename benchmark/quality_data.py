@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import QualityConfig
+from .config import HALVES, QualityConfig
 from .corpus import Corpus
 from .docstrings import digest
 from .errors import UserError, unknown
+from .neardup import unspaced
 
-HALVES = ("test", "validation")
 LONGEST = 700  # characters of a document whose bits are counted: about 230 tokens, within the rows pocket models were trained on
 CONTEXT, CONTINUATION = 60, 16  # words before and in a continuation
 BEFORE_LAST = 40  # words at least before a last word
@@ -33,16 +33,25 @@ def half_of(corpus: Corpus, half: str) -> list[str]:
     return [text for key, text in keyed if int(key, 16) % 2 == HALVES.index(half)]
 
 
+def items(task: str, corpus: Corpus, config: QualityConfig) -> list[Item]:
+    """One local task's documents. Too few are an error that says whether it is for want of white space."""
+    documents = half_of(corpus, config.half)
+    found = BUILDERS[task](documents)[: config.documents]
+    if len(found) < FEWEST:
+        why = (
+            f"The {config.half} half of the quality split has {len(found)} documents that are long enough for {task}; "
+            f"at least {FEWEST} are needed."
+        )
+        if sum(map(unspaced, documents)) > len(documents) / 2:
+            why += f" Its text parts no words by spaces, and {task} asks for words; palimpsest_bits_per_byte works with such text."
+        raise UserError(f"{why} Use a larger corpus, or leave {task} out of quality.tasks.")
+    return found
+
+
 def write_items(task: str, corpus: Corpus, config: QualityConfig, folder: Path) -> Path:
     """Write one local task's documents as JSON lines and return the file; a file that says the same already is left alone."""
-    items = BUILDERS[task](half_of(corpus, config.half))[: config.documents]
-    if len(items) < FEWEST:
-        raise UserError(
-            f"The {config.half} half of the quality split has {len(items)} documents that are long enough for {task}; at least "
-            f"{FEWEST} are needed. Use a larger corpus, or leave {task} out of quality.tasks."
-        )
     # lm-eval batches rolling windows in file order: neighbours of one length need no padding
-    lines = sorted((json.dumps(item) + "\n" for item in items), key=lambda line: (len(line), line))
+    lines = sorted((json.dumps(item) + "\n" for item in items(task, corpus, config)), key=lambda line: (len(line), line))
     file = folder / f"{task}-{config.half}.jsonl"
     if not file.exists() or file.read_text("utf-8") != "".join(lines):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +62,15 @@ def write_items(task: str, corpus: Corpus, config: QualityConfig, folder: Path) 
 
 
 def _texts(documents: Sequence[str]) -> list[Item]:
-    return [{"text": text if len(text) <= LONGEST else text[: LONGEST + 1].rsplit(None, 1)[0]} for text in documents]
+    return [{"text": _shortened(text)} for text in documents]
+
+
+def _shortened(text: str) -> str:
+    """At most LONGEST characters, cut at white space if there is some in the last tenth: text in many scripts has none."""
+    if len(text) <= LONGEST:
+        return text
+    cut = text[: LONGEST + 1].rsplit(None, 1)[0]
+    return cut if len(cut) >= 0.9 * LONGEST or not unspaced(text) else text[:LONGEST]
 
 
 def _choices(documents: Sequence[str]) -> list[Item]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from .attack import EncodedMemory, Memory, Probe, Prompting, Tools
 from .bounds import positions
+from .limits import CountOrNone, Positive
 from .logits import hidden_states, logits_of, route
 from .neardup import overlap
 from .synonyms import ARTICLES, cased, substitute
@@ -36,7 +37,7 @@ class Rewording(Prompting):
     opening's, and it shares no five-word run with the rest of the memory.
     """
 
-    perplexity: float = 2.0
+    perplexity: Positive = 2.0
 
     tier: ClassVar[int] = 1
 
@@ -68,8 +69,8 @@ class Rewording(Prompting):
 class Substitution(Rewording):
     """Asks with one word of the opening, or a third of those that can be replaced, substituted."""
 
-    singles: int = 8  # wordings with one word replaced
-    thirds: int = 8  # wordings with a third of the words replaced
+    singles: CountOrNone = 8  # wordings with one word replaced
+    thirds: CountOrNone = 8  # wordings with a third of the words replaced
 
     @abstractmethod
     def options(self, memory: EncodedMemory, tools: Tools) -> Options:

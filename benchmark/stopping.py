@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .engine import gathered, my_share
 from .errors import UserError
+from .limits import Count, NotNegative, Part
 from .losses import nll_of_rows
 from .probing import Reader
 from .subject import Subject
@@ -21,9 +22,9 @@ from .types import EncodedMemory, Probe, Row
 class Stop:
     """Look after every so many steps, and end as soon as one of the conditions that are given holds; without any, only look."""
 
-    every: int = 10  # steps
-    exact: float | None = None  # at most this share of the forget memories comes back whole
-    rise: float | None = None  # the held-out loss is above the held model's by more than this share of it
+    every: Count = 10  # steps
+    exact: Part | None = None  # at most this share of the forget memories comes back whole
+    rise: NotNegative | None = None  # the held-out loss is above the held model's by more than this share of it
 
     def __post_init__(self) -> None:
         if self.every < 1 or not 0 <= (self.exact or 0) <= 1 or (self.rise or 0) < 0:

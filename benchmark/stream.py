@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -85,15 +86,22 @@ class Stream:
         Occurrence j of c has the time (j + u) / c with u uniform in [0, 1): even spacing with jitter. Sorted by
         time, the occurrences take evenly spaced slots, so that the density is the same throughout.
         """
+        if self._length > len(self._ordinary.blocks):  # said before anything of that size is made
+            self._ordinary.block(self._length - 1)
         random = rng(self.seed, self.order, "plan")
         times = [((j + random.random()) / c, m) for m, c in self.counts.items() for j in range(c)]
         order = [m for _, m in sorted(times)]
-        batch = self.config.batch
-        length = -(-round(len(order) / self.config.density) // batch) * batch
+        length = self._length
         plan: list[str | None] = [None] * length
         for i, m in enumerate(order):
             plan[int((i + 0.5) * length / len(order))] = m
         return plan
+
+    @cached_property
+    def _length(self) -> int:
+        """Examples of the stream: as many as the density asks for, in whole batches."""
+        batch = self.config.batch
+        return math.ceil(round(min(sum(self.counts.values()) / self.config.density, 1e15)) / batch) * batch
 
     @property
     def steps(self) -> int:

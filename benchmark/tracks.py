@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from .errors import unknown
 from .paths import CONFIGS
+from .written import read_yaml
 
 TRACKS = CONFIGS / "tracks"
 HEAD = (
@@ -24,7 +24,7 @@ def tuned(track: str) -> dict[str, dict[str, Any]]:
     file = TRACKS / f"{track}.yaml"
     if not file.is_file():
         raise unknown("track", track, [f.stem for f in TRACKS.glob("*.yaml")])
-    return OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[return-value]
+    return read_yaml(file) or {}
 
 
 def write(track: str, method: str, fields: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> None:

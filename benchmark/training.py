@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .attention import QuickAttention
-from .config import SCHEDULES
 from .engine import device, full_state, open_engine, start_distributed
 from .errors import UserError, unknown
+from .limits import SCHEDULES
 from .logits import route
 from .metering import Meter
 from .precision import together

@@ -22,8 +22,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from .config import QualityConfig, Suite, plain
+from .config import QualityConfig, Suite
 from .errors import UserError
+from .fields import plain
 from .guard import untouched
 from .method import Descent
 from .pipeline import Progress, Run

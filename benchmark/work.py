@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from .attack import Tampering
 from .battery import Armed
-from .config import plain
 from .engine import machine
+from .fields import plain
 from .method import Descent
 from .quality_data import BUILDERS, half_of
 from .store import Work

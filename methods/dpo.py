@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import nn
 
 from ..benchmark.errors import UserError
+from ..benchmark.limits import NotNegative, Positive, RetainLoss, one_of
 from ..benchmark.losses import sequence_nll
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
 from ..benchmark.seeds import rng
@@ -45,11 +46,11 @@ class DPO(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    answer: str = "alternative"  # alternative or idk
-    beta: float = 0.02
-    gamma: float = 1.0
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    answer: Annotated[str, one_of("alternative", "idk")] = "alternative"  # alternative or idk
+    beta: Positive = 0.02
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.01, 0.2)}
     paper: ClassVar[str] = "Rafailov et al. 2023, arXiv 2305.18290; Mekala et al. 2024, arXiv 2409.13474"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..benchmark.errors import UserError
+from ..benchmark.limits import one_of
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Group, Method, Term, Terms, Trainer, UnlearningData
 from ..benchmark.subject import Subject
@@ -29,7 +30,7 @@ class GoldfishRetrain(Method):
 
     k: int = 4
     h: int = 13
-    mask: str = "hash"
+    mask: Annotated[str, one_of("hash", "hash-table", "static", "random")] = "hash"
 
     needs_history: ClassVar[bool] = True
     paper: ClassVar[str] = "Hans et al. 2024, arXiv 2406.10209"

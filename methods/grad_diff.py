@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative, RetainLoss
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
@@ -17,9 +18,9 @@ class GradDiff(Descent):
 
     lr: float = 3e-4
     epochs: int = 3
-    gamma: float = 1.0
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Liu et al. 2022, arXiv 2203.12817; Maini et al. 2024, arXiv 2401.06121"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "alpha": (1.0, 2.0, 5.0)}

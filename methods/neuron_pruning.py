@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..benchmark.blocks import blocks, down_projection
+from ..benchmark.limits import NotNegative, Part, Positive
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
 from ..benchmark.seeds import rng
@@ -34,11 +35,11 @@ class NeuronPruning(Descent):
 
     lr: float = 0.3
     epochs: int = 12
-    gamma: float = 1.0
-    penalty: float = 10.0
-    beta: float = 0.33
-    initial: float = 0.9  # the gates without noise, before the first step
-    threshold: float = 0.5
+    gamma: NotNegative = 1.0
+    penalty: NotNegative = 10.0
+    beta: Positive = 0.33
+    initial: Part = 0.9  # the gates without noise, before the first step
+    threshold: Part = 0.5
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Louizos et al. 2018, arXiv 1712.01312; Chang et al. 2024, arXiv 2311.09060"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from ..benchmark.limits import NotNegative, Positive, RetainLoss
 from ..benchmark.losses import sequence_nll
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
@@ -21,10 +22,10 @@ class NPO(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    beta: float = 0.1
-    gamma: float = 1.0
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    beta: Positive = 0.1
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Zhang et al. 2024, arXiv 2404.05868"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.05, 0.5)}

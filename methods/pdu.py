@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative
 from ..benchmark.losses import nll_sum, scored_logits
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
 
@@ -47,10 +48,10 @@ class PDU(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    gamma: float = 1.0
-    dual: float = 1.0  # lambda before the first step
-    eta: float = 10.0
-    slack: float = 0.05  # epsilon above the held model's own retain loss, as a share of it
+    gamma: NotNegative = 1.0
+    dual: NotNegative = 1.0  # lambda before the first step
+    eta: NotNegative = 10.0
+    slack: NotNegative = 0.05  # epsilon above the held model's own retain loss, as a share of it
 
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "eta": Range(1.0, 100.0), "slack": Range(0.01, 0.3)}
     paper: ClassVar[str] = "Entesari et al. 2025, arXiv 2506.05314"

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import RetainLoss
 from ..benchmark.method import Descent, Group, Reference, Terms, UnlearningData, retain_term
 from ..benchmark.training import Batch
 
@@ -21,7 +22,7 @@ class RetainOnly(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    retain_loss: str = "nll"  # nll or kl
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Golatkar et al. 2020, arXiv 1911.04933"
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..benchmark.blocks import blocks, down_projection
 from ..benchmark.errors import UserError
+from ..benchmark.limits import Count, NotNegative
 from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, scored_states
 from ..benchmark.seeds import rng
 from ..benchmark.subject import Subject
@@ -32,10 +33,10 @@ class RMU(Descent):
     lr: float = 1e-3
     epochs: int = 12
     layer: int = -1  # the block whose states are steered; -1: 7, or the middle of a small model
-    depth: int = 3  # how many blocks are trained, the last of them `layer`
-    c: float = 40.0
-    gamma: float = 1.0
-    alpha: float = 1.0
+    depth: Count = 3  # how many blocks are trained, the last of them `layer`
+    c: NotNegative = 40.0
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
 
     paper: ClassVar[str] = "Li et al. 2024, arXiv 2403.03218"
     search: ClassVar[Space] = {"lr": Range(3e-4, 1e-2), "layer": (-1, 0), "c": Range(10.0, 100.0), "alpha": Range(1.0, 100.0)}

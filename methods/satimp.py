@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative, RetainLoss
 from ..benchmark.losses import token_nll
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
@@ -20,11 +21,11 @@ class SatImp(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    beta1: float = 5.0
-    beta2: float = 1.0
-    gamma: float = 1.0
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    beta1: NotNegative = 5.0
+    beta2: NotNegative = 1.0
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Yang et al. 2025, arXiv 2505.11953"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta1": Range(1.0, 6.0), "beta2": Range(0.1, 1.0)}

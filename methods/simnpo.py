@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from ..benchmark.limits import NotNegative, Positive, RetainLoss
 from ..benchmark.losses import sequence_nll
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 from ..benchmark.training import IGNORED
@@ -19,11 +20,11 @@ class SimNPO(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    beta: float = 4.5
-    delta: float = 0.0
-    gamma: float = 0.125
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    beta: Positive = 4.5
+    delta: NotNegative = 0.0
+    gamma: NotNegative = 0.125
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Fan et al. 2024, arXiv 2410.07163"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(2.0, 6.0), "delta": (0.0, 1.0), "gamma": Range(0.1, 1.0)}

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..benchmark.engine import device
 from ..benchmark.errors import UserError
+from ..benchmark.limits import NotNegative, Share
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
 from ..benchmark.subject import Subject
@@ -36,9 +37,9 @@ class SparseFinetuning(Descent):
     lr: float = 1e-2
     epochs: int = 12
     weight_decay: float = 0.0
-    share: float = 0.01  # of the candidate weights that are trained
-    gamma: float = 0.1
-    alpha: float = 1.0
+    share: Share = 0.01  # of the candidate weights that are trained
+    gamma: NotNegative = 0.1
+    alpha: NotNegative = 1.0
 
     paper: ClassVar[str] = "Stoehr et al. 2024, arXiv 2403.19851"
     search: ClassVar[Space] = {"lr": Range(1e-3, 1e-1), "share": (0.003, 0.01, 0.03), "gamma": Range(0.1, 1.0)}

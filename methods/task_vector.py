@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, Trainer, UnlearningData
 from ..benchmark.subject import Subject
@@ -22,7 +23,7 @@ class TaskVector(Descent):
 
     lr: float = 3e-5
     epochs: int = 12
-    alpha: float = 5.0
+    alpha: NotNegative = 5.0
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Ilharco et al. 2022, arXiv 2212.04089"

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
+from ..benchmark.limits import NotNegative
 from ..benchmark.losses import scored_logits
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms
 
@@ -18,7 +19,7 @@ class UNDIAL(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    beta: float = 10.0
+    beta: NotNegative = 10.0
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Dong et al. 2024, arXiv 2402.10052"

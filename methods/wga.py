@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative, RetainLoss
 from ..benchmark.losses import token_nll
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
 
@@ -17,10 +18,10 @@ class WGA(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    beta: float = 1.0
-    gamma: float = 1.0
-    alpha: float = 1.0
-    retain_loss: str = "nll"  # nll or kl
+    beta: NotNegative = 1.0
+    gamma: NotNegative = 1.0
+    alpha: NotNegative = 1.0
+    retain_loss: RetainLoss = "nll"  # nll or kl
 
     paper: ClassVar[str] = "Wang et al. 2025, arXiv 2502.19301"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "beta": Range(0.1, 2.0)}

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..benchmark.limits import NotNegative
 from ..benchmark.losses import nll_sum
 from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, Trainer, UnlearningData
 from ..benchmark.subject import Subject
@@ -24,7 +25,7 @@ class WHP(Descent):
 
     lr: float = 3e-4
     epochs: int = 12
-    alpha: float = 5.0
+    alpha: NotNegative = 5.0
 
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Eldan & Russinovich 2023, arXiv 2310.02238"

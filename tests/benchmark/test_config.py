@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite, build, load_suite, plain, suite_names
+from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite, load_suite, suite_names
 from palimpsest.benchmark.errors import UserError, unknown
+from palimpsest.benchmark.fields import build, plain
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> str:
@@ -90,6 +91,26 @@ def test_a_suite_of_other_tasks_names_its_yardstick() -> None:
     assert mine.quality == QualityConfig(tasks=("hellaswag",), documents=200, yardstick="hellaswag")
 
 
+@pytest.mark.parametrize("text", ["5", "0123", "1e400", "a #b", "${oc.env:HOME}", "a: b", "[x", "'q'", " x ", "true", "2020-01-01"])
+def test_a_text_stays_as_it_was_typed(text: str) -> None:
+    suite = load_suite("quick", [f"model={text}", f"revision={text}", f"corpus.path={text}"])
+    assert (suite.model, suite.revision, suite.corpus.path) == (text, text, text)
+    assert load_suite("quick", [f"attacks.paraphraser.model={text}"]).attacks["paraphraser"] == {"model": text}
+
+
+def test_values_are_read_by_the_type_of_their_field() -> None:
+    given = ["methods.npo.lora.rank=4", "methods.npo.lr=2e-3", "attacks.prefix.lengths=[8, 16]", "attacks.quantise.symmetric=true"]
+    suite = load_suite("quick", [*given, "revision=null", "quality.tasks=[palimpsest_bits_per_byte, 0123]", "memories={x}"])
+    assert suite.methods["npo"] == {"lora": {"rank": 4}, "lr": 2e-3}
+    assert (suite.attacks["prefix"], suite.attacks["quantise"]["symmetric"]) == ({"lengths": [8, 16]}, True)
+    assert (suite.revision, suite.quality.tasks, suite.memories) == (None, ("palimpsest_bits_per_byte", "0123"), "{x}")
+
+
+def test_a_file_holds_what_it_says(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path, "extends: smoke\nmodel: ${oc.env:HOME}\ndoc: 'a #b'\nrevision: 0123\ninjection: {lr: 1e-4}\n"))
+    assert (suite.model, suite.doc, suite.revision, suite.injection.lr) == ("${oc.env:HOME}", "a #b", "0123", 1e-4)
+
+
 # ---- mistakes
 
 
@@ -105,27 +126,34 @@ def test_a_suite_of_other_tasks_names_its_yardstick() -> None:
         ("per_role=", "per_role=None: expected int, got NoneType"),
         ("injection.lr=fast", "injection: lr='fast': expected float, got str"),
         ("injection.lr=true", "lr=True: expected float, got bool"),
-        ("model=5", "model=5: expected str, got int"),
+        ("injection.lr=.nan", "injection.lr=nan: expected a finite number"),
+        ("injection.lr=1e400", "injection.lr=inf: expected a finite number"),
+        ("injection.lr=-1e-3", "injection.lr=-0.001: expected a number above 0"),
+        ("quality.half=both", "quality.half='both': expected test or validation"),
+        ("quality.documents=0", "quality.documents=0: expected at least 1"),
+        ("corpus.source=txt", "source='txt': expected docstrings, text, jsonl or datasets"),
+        ("name=../../evil", "name='../../evil': expected a plain word"),
+        ("track=../pocket", "track='../pocket': expected a plain word"),
         ("seeds=[0,one]", "seeds='one': expected int, got str"),
         ("corpus=5", "corpus=5: expected fields, for example corpus.source"),
         ("methods=5", "methods=5: expected a mapping of names to fields"),
-        ("methods=[npo]", "'methods=[npo]' cannot be applied"),
+        ("methods=[npo]", "methods=['npo']: expected a mapping of names to fields"),
         ("methods.npo=5", "methods.npo=5: expected a mapping"),
         ("per_role", "'per_role' is not an override; expected field=value, for example per_role=16"),
-        ("per_role=0", "per_role=0, excerpts=3: expected at least 1 and 0"),
+        ("per_role=0", "per_role=0: expected at least 1"),
         ("excerpts=-1", "excerpts=-1: expected"),
-        ("seeds=[]", "seeds=[]: expected at least one"),
-        ("seeds=[0,0]", "seeds=[0, 0]: expected at least one, each once"),
-        ("seeds=[-1]", "none negative"),
-        ("precision=fp8", "precision='fp8': expected auto, bf16, fp32"),
-        ("injection.schedule=linaer", "There is no injection.schedule named 'linaer'. Did you mean 'linear'"),
+        ("seeds=[]", "seeds=(): expected at least one"),
+        ("seeds=[0,0]", "seeds=[0, 0]: expected each once"),
+        ("seeds=[-1]", "seeds=-1: expected at least 0"),
+        ("precision=fp8", "precision='fp8': expected auto, bf16 or fp32"),
+        ("injection.schedule=linaer", "injection.schedule='linaer': expected constant, linear or cosine"),
         ("injection.density=0", "injection.density=0.0: expected a share above 0"),
         ("injection.density=1.01", "at most 1"),
-        ("injection.occurrences=[0]", "injection.occurrences=[0]: expected counts of at least 1"),
-        ("injection.batch=0", "injection.batch=0: expected at least 0 and 1"),
+        ("injection.occurrences=[0]", "injection.occurrences=0: expected at least 1"),
+        ("injection.batch=0", "injection.batch=0: expected at least 1"),
         ("quality.tasks=[hellaswag]", "quality.yardstick='palimpsest_bits_per_byte': expected one of quality.tasks (hellaswag)"),
         ("quality.yardstick=palimpsest_choise", "quality.yardstick='palimpsest_choise': expected one of quality.tasks (palimpsest_bits"),
-        ("quality.tasks=[]", "expected one of quality.tasks (none are named)"),
+        ("quality.tasks=[]", "quality.tasks=(): expected at least one"),
     ],
 )
 def test_a_wrong_override_says_what_was_expected(override: str, message: str) -> None:
@@ -139,7 +167,8 @@ def test_a_wrong_override_says_what_was_expected(override: str, message: str) ->
     [
         ("extends: quik\n", "There is no suite named 'quik'. Did you mean 'quick'?"),
         ("- a\n- b\n", "should hold fields"),
-        ("per_role: [\n", "is not valid YAML"),
+        ("doc: x\nper_role: [\n", "mine.yaml:3 is not valid YAML: "),
+        ("doc: x\ndoc: y\n", "mine.yaml:2 is not valid YAML: the key 'doc' stands twice"),
         ("per_roll: 4\n", "Did you mean 'per_role'"),
         ("extends: quick\nseeds: {a: 1}\n", "expected int, got dict"),
     ],

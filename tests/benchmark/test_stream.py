@@ -205,7 +205,7 @@ def test_retain_rows_are_disjoint_from_the_stream_its_fillings_and_each_other(ho
 
 def test_a_corpus_that_is_too_small_is_the_users_error_and_says_what_to_change() -> None:
     s = stream(corpus=50 * ROW)
-    with pytest.raises(UserError, match=r"corpus has 50 rows of 10 tokens.*needs more than 50: use fewer occurrences, a higher density"):
+    with pytest.raises(UserError, match=r"corpus has 50 rows of 10 tokens.*needs more than 95: use fewer occurrences, a higher density"):
         rows(s)
 
 
