@@ -39,6 +39,9 @@ MADE_BY: dict[str, tuple[str, ...]] = {
 NOTHING = (
     "errors",
     "lines",
+    "limits",
+    "fields",
+    "written",
     "paths",
     "config",
     "plugins",
