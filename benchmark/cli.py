@@ -57,7 +57,7 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
             plugin = find(kind, name)
             table.add_row(name, escaped(plugin.doc), escaped("\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items())))
     elif what in ("suites", "models", "studies"):
-        from .subject import shipped_models
+        from .opening import shipped_models
 
         rows = {"suites": suite_names, "models": lambda: dict.fromkeys(shipped_models(), ""), "studies": dict}[what]()
         for name, doc in rows.items():

@@ -16,3 +16,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return UserError(f"There is no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def listed(names: Iterable[str], shown: int = 3) -> str:
+    """The first few of some names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

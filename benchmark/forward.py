@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .bounds import positions
 from .errors import UserError
+from .finite import is_finite
 from .lens import layer_states
 from .logits import hidden_states, logits_of, route
 from .neox import NeoX, fits
@@ -109,8 +110,13 @@ class Forward:
 
         If `low`, the head runs in bf16; margins below `doubt` and what bf16 rounds off a logit are then computed again in fp32.
         """
-        if not low:
-            return self._exact(states, truth)
+        margin = self._gated(states, truth, doubt) if low else self._exact(states, truth)
+        if not is_finite(margin):
+            raise UserError(f"{self.subject.folder}: its logits are not finite (NaN or infinity), so no length can be read off them.")
+        return margin
+
+    def _gated(self, states: Tensor, truth: Tensor, doubt: float) -> Tensor:
+        """Margins [N] in bf16, close ones in fp32."""
         target, best = self._rough(states, truth)
         margin = target - best
         again = ((margin.abs() < doubt + torch.maximum(target.abs(), best) * 2**-7) | (best <= 0)).nonzero()[:, 0]

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UserError
-
-SHOWN = 3  # so many file names stand in the message
+from .errors import UserError, listed
 
 
 def read_only(folder: Path) -> None:
@@ -28,9 +26,8 @@ def untouched(who: str, *folders: Path) -> Iterator[None]:
     for folder, was in before.items():
         now = _records(folder)
         if changed := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
-            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             raise UserError(
-                f"{who} changed files that it may only read: {', '.join(changed[:SHOWN])}{more} in {folder}. Nothing that it returned was "
+                f"{who} changed files that it may only read: {listed(changed)} in {folder}. Nothing that it returned was "
                 "kept. Mend the plug-in, then delete that folder if it is a stage of the store, or restore it, and run again."
             )
 

@@ -11,21 +11,21 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig
 
 from .engine import device
 from .errors import UserError
+from .finite import require_finite
 from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
-from .paths import CONFIGS
-from .tokenizer import fingerprint, open_tokenizer
+from .opening import base_of, files, is_adapter, json_of, load, located, refuse, tokenizer_of
+from .saving import put, require_answers, require_same, write
+from .tokenizer import fingerprint
 
 TOKENS = 4096  # prompts of one length are generated from together, so that about as many are held at a time
 
@@ -59,7 +59,7 @@ class Subject:
         if self.made_of is not None:
             return self.made_of
         file = self.folder / "subject.json"
-        kind = kind_from(_read(file), str(file)) if file.exists() else None
+        kind = kind_from(json_of(file), str(file)) if file.exists() else None
         if kind is None:
             return None
         for name in kind.parts:
@@ -70,7 +70,7 @@ class Subject:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return open_tokenizer(self.folder)
+        return tokenizer_of(self.folder)
 
     @cached_property
     def bos(self) -> int | None:
@@ -80,19 +80,20 @@ class Subject:
     @cached_property
     def model(self) -> Any:
         """The model in fp32 and eval mode, on this process's device."""
-        return self.fresh().eval().to(device())
+        model = self.fresh().eval().to(device())
+        require_answers(model, str(self.folder) if self.state is None else f"{self.folder} with new weights")
+        return model
 
     def fresh(self) -> Any:
         """A new copy of the model that may be trained, in fp32 on the CPU."""
         if self.composition is None:
-            model = _load(self.folder)
+            model = load(self.folder)
         else:
             kind, parts = self.composition
             model = kind.combine({name: part.fresh() for name, part in parts.items()})
         if self.state is not None:
-            strange = model.load_state_dict(self.state, strict=False).unexpected_keys  # a tied head may be missing
-            if strange:
-                raise ValueError(f"weights that {type(model).__name__} does not have: {', '.join(strange[:5])}")
+            require_finite(self.state.items(), f"{self.folder} with new weights", "What made them diverged or divided by 0; lower its lr.")
+            put(model, self.state)
         return _plain(model)
 
     @cached_property
@@ -111,13 +112,17 @@ class Subject:
         self.__dict__.pop("model", None)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write weights (safetensors), configuration, tokenizer and subject.json; a causal-lm as an ordinary Hugging Face directory."""
+        """Write weights (safetensors), configuration, tokenizer and subject.json; a causal-lm as an ordinary Hugging Face directory.
+
+        What was written is read again: if it is not the same model, that is an error.
+        """
         self._write(self.model, folder, dtype)
         self.tokenizer.save_pretrained(folder)
+        require_same(self.model, Subject(folder).model, dtype)
 
     def _write(self, model: Any, folder: Path, dtype: torch.dtype) -> None:
         if self.composition is None:
-            _write(model, folder, dtype)
+            write(model, folder, dtype)
             spec: dict[str, Any] = {"kind": CAUSAL_LM}
         else:
             kind, parts = self.composition
@@ -129,15 +134,14 @@ class Subject:
 
     @cached_property
     def hash(self) -> str:
-        """Over the weights and the configuration on disk, those of all parts."""
-        digest = hashlib.sha256()
+        """Over the weights and the configuration on disk, those of all parts, and over weights that are not saved yet."""
         if self.composition is not None:
             kind, parts = self.composition
-            digest.update(json.dumps([kind.spec(), {name: part.hash for name, part in parts.items()}], sort_keys=True).encode())
-            return digest.hexdigest()[:16]
-        for file in [*sorted(self.folder.glob("*.safetensors")), self.folder / "config.json"]:
-            digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()[:16]
+            digest = hashlib.sha256(json.dumps([kind.spec(), {name: part.hash for name, part in parts.items()}], sort_keys=True).encode())
+            stored = digest.hexdigest()[:16]
+        else:
+            stored = _hash_of(tuple(map(_stamped, files(self.folder))))
+        return stored if self.state is None else hashlib.sha256((stored + _state_hash(self.state)).encode()).hexdigest()[:16]
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -171,73 +175,34 @@ class Subject:
 
 
 def open_subject(name: str, revision: str | None = None) -> Subject:
-    """A shipped model (`pocket`, `pocket/step256`), a local directory, or a hub id; weights must be safetensors."""
-    shipped = CONFIGS / "models" / name
-    if revision is None and shipped.is_dir():
-        points = sorted(shipped.glob("step*"), key=lambda p: int(p.name.removeprefix("step")))
-        return _checked(points[-1] if points else shipped)
-    if Path(name).is_dir():
-        return _checked(Path(name))
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"There is no model directory {name!r}.")
-    return _checked(_from_hub(name, revision))
+    """A shipped model (`pocket`, `pocket/step256`), a local directory or GGUF file, or a hub id; weights must be safetensors."""
+    return _checked(located(name, revision))
 
 
-def shipped_models() -> list[str]:
-    """Names of the models in configs/models."""
-    folder = CONFIGS / "models"
-    return sorted(str(p.parent.relative_to(folder)) for p in folder.glob("**/config.json"))
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["*.safetensors", "*.json", "tokenizer*", "*.txt", "*.model"]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor a directory here, "
-            f"and the hub did not give it: {reason}"
-        ) from None
-
-
-def _checked(folder: Path) -> Subject:
-    subject = Subject(folder)
-    if subject.composition is not None:
+def _checked(place: Path) -> Subject:
+    subject = Subject(place)
+    if subject.composition is None:
+        refuse(place)
+    else:
         for part in subject.composition[1].values():
             _checked(part.folder)
-        return subject
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is not a Hugging Face model directory: it has no config.json.")
-    if not list(folder.glob("*.safetensors")):
-        pickled = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
-        what = f"its weights are pickled ({', '.join(pickled)}), which could run code" if pickled else "it has no weights"
-        raise UserError(f"{folder}: {what}. Expected model.safetensors; convert with save_pretrained(..., safe_serialization=True).")
     return subject
 
 
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from None
+@lru_cache
+def _hash_of(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    """Over the names and contents of files, read piece by piece; once in a process while neither size nor time of one changes."""
+    digest = hashlib.sha256()
+    for file, _, _ in stamped:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            hashlib.file_digest(content, lambda: digest)  # type: ignore[arg-type]
+    return digest.hexdigest()[:16]
 
 
-def _write(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """A causal language model as safetensors and config.json."""
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    head = model.get_output_embeddings()
-    state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    if tied and head is not None:
-        state = {k: v for k, v in state.items() if model.get_parameter(k) is not head.weight or k in _input_names(model)}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads(model.config.to_json_string(use_diff=False))
-    config.pop("_name_or_path", None)  # where it was loaded from is no property of the model
-    config |= {"architectures": [type(model).__name__], "dtype": str(dtype).removeprefix("torch.")}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _stamped(file: Path) -> tuple[Path, int, int]:
+    found = file.stat()
+    return file, found.st_size, found.st_mtime_ns
 
 
 def _greedy(tokens: int) -> GenerationConfig:
@@ -256,22 +221,18 @@ def _plain(model: Any) -> Any:
 
 
 def _config(folder: Path) -> Any:
+    if is_adapter(folder):
+        return _config(base_of(folder))
+    place, more = (folder.parent, {"gguf_file": folder.name}) if folder.suffix == ".gguf" else (folder, {})
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **more)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
 
 
-def _load(folder: Path) -> Any:
-    try:
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
-
-
-def _input_names(model: nn.Module) -> set[str]:
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    return {f"{name}.weight" for name, m in model.named_modules(remove_duplicate=False) if m is embedding}
+def _state_hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, t in sorted(state.items()):
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(memoryview(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

@@ -16,10 +16,10 @@ from .errors import UserError
 END_OF_TEXT = "<|endoftext|>"
 
 
-def open_tokenizer(folder: Path) -> Any:
+def open_tokenizer(folder: Path, **more: Any) -> Any:
     """The tokenizer in a folder. It neither cuts texts nor fills them up, however it was saved."""
     try:
-        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **more)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"No tokenizer in {folder}: {error}") from None
     if backend := getattr(found, "backend_tokenizer", None):

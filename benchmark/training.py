@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .attention import QuickAttention
 from .engine import device, full_state, open_engine, start_distributed
 from .errors import UserError, unknown
+from .finite import require_finite
 from .limits import SCHEDULES
 from .logits import route
 from .metering import Meter
@@ -190,6 +191,8 @@ def train(
         if ends:
             break
     out.state = full_state(module.model)
+    advice = f"Lower lr (now {recipe.lr}) or clip (now {recipe.clip})."
+    require_finite(out.state.items(), f"The weights after step {len(out.steps)}, the last", advice)
     _let_go(engine)
     return out
 
