@@ -37,7 +37,7 @@ EXPERTS = SHAPE | {"num_key_value_heads": 2, "num_local_experts": 4}
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "llama": lambda: T.LlamaConfig(**SHAPE),
     "llama, tied": lambda: T.LlamaConfig(**SHAPE, tie_word_embeddings=True),
-    "gemma": lambda: T.GemmaConfig(**SHAPE, head_dim=8),
+    "gemma": lambda: T.GemmaConfig(**SHAPE, head_dim=8, num_key_value_heads=4),
     "gemma 3": lambda: T.Gemma3TextConfig(**SHAPE, head_dim=8, num_key_value_heads=2),
     "gemma 3, multimodal": lambda: T.Gemma3Config(
         text_config=SHAPE | {"num_key_value_heads": 1, "head_dim": 16},
