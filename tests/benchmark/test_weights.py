@@ -145,3 +145,18 @@ def test_a_change_of_all_matrices_says_what_share_it_reached(attack: str, memori
     workshop = Workshop(memorised.base, trainer=lambda purpose: Trainer("fp32"))
     changes = list(instance.tamper(memorised.subject, memorised.forget[:2], workshop))
     assert {c.covered for c in changes} == {1.0}
+
+
+def test_a_deep_rwkv_is_saved_as_it_was_read_after_it_was_asked(tmp_path: Path, tokenizer: Any) -> None:
+    torch.manual_seed(0)
+    config = library.RwkvConfig(vocab_size=4096, hidden_size=32, num_hidden_layers=8, context_length=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "first")
+    tokenizer.save_pretrained(tmp_path / "first")
+    truth = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "first").eval())
+    first = Subject(tmp_path / "first")
+    assert (logits(first.model) - truth).abs().max() < 1e-4
+    (tmp_path / "again").mkdir()
+    first.save(tmp_path / "again")
+    assert torch.equal(logits(Subject(tmp_path / "again").model), logits(first.model))
+    before, after = first.fresh().state_dict(), first.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
