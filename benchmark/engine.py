@@ -174,3 +174,17 @@ def full_state(model: nn.Module) -> dict[str, Tensor]:
         if name in model.state_dict():
             out[name] = b.detach().to("cpu", copy=True)
     return out
+
+
+def let_go(engine: Any) -> None:
+    """Free weights, gradients and optimizer state at once: circles hold a finished engine, and some ZeRO hooks are never let go."""
+    engine.destroy()
+    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    optimizer.state.clear()
+    for p in [*engine.module.parameters(), *(p for g in optimizer.param_groups for p in g["params"])]:
+        p.grad = None
+        p.data = p.data.new_empty(0)
+        if hasattr(p, "ds_tensor"):  # this rank's part of it under ZeRO-3
+            p.ds_tensor.data = p.ds_tensor.data.new_empty(0)
+    if optimizer is not engine.optimizer:  # ZeRO's own, with flat copies of everything
+        vars(engine.optimizer).clear()

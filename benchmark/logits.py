@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers.modeling_outputs import BaseModelOutput
 
 PROBE = 4  # tokens with which a model is tried
@@ -35,7 +36,7 @@ _ROUTES: WeakKeyDictionary[nn.Module, Route] = WeakKeyDictionary()
 def route(model: Any) -> Route:
     """The model's route, found when first asked; ZeRO-3 must not have taken the weights apart by then."""
     if model not in _ROUTES:
-        with unhooked(model):
+        with unhooked(model), _disable_current_modes():  # a counter of FLOPs, say: this is no part of the work
             _ROUTES[model] = _found(model)
     return _ROUTES[model]
 

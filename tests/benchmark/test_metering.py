@@ -49,7 +49,7 @@ def step_flops(subject: Subject, rows: int, tokens: int) -> int:
 
 def test_a_training_step_costs_what_its_matrix_products_and_attention_cost(tiny: Subject) -> None:
     with Meter() as meter:
-        train(tiny.fresh(), lambda step: {"text": ROWS}, language_model_loss, Recipe(steps=STEPS, precision="fp32"), meter=meter)
+        train(tiny.fresh(), lambda step: {"text": ROWS}, language_model_loss, Recipe(steps=STEPS), meter=meter)
     assert meter.flops == STEPS * step_flops(tiny, 4, 40)
 
 
