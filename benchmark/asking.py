@@ -113,7 +113,7 @@ class Asking:
             margins = []
             for low in (True, False):
                 with torch.autocast(device, torch.bfloat16, enabled=low):
-                    states = self.forward.states(rows, (None,), low, quick=True)[None]
+                    states = self.forward.states([row[:-1] for row in rows], (None,), low, quick=True)[None]
                     read = torch.cat([s[lead : lead + len(row) - 1] for s, row in zip(states, rows, strict=True)])
                     margins.append(self.forward.margins(read, truth, low, START).cpu().numpy())
             self.gate.try_out(*margins)
