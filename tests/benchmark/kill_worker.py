@@ -85,7 +85,7 @@ def main(folder: Path, model: str, texts: str, seed: int) -> None:
         ends.append(child(suite, folder / "killed", draw.randrange(1, FURTHEST) if kill < ENOUGH else 10**9))
         if ends[-1] != -signal.SIGKILL:
             break
-    left = [str(f.relative_to(folder)) for f in (folder / "killed").rglob("*.part*")] + [str(f) for f in folder.glob("killed/.scratch/*")]
+    left = [str(f.relative_to(folder)) for f in (folder / "killed").rglob("*.part*")]  # a finished training's saved state may stay, for gc
     print(json.dumps({"whole": files(folder / "whole"), "killed": files(folder / "killed"), "ends": ends, "left": left}))
 
 
