@@ -105,10 +105,12 @@ def run(
         display.begin("loading libraries, corpus and model")
         from .assemble import results
         from .engine import is_main, start_distributed
+        from .paths import writable
         from .report import print_table, write_report
 
         hush()
         bound = bound_run(overrides, store)
+        writable(report / bound.suite.name / "report.md")
         bound.check()
         start_distributed()
         if is_main():
@@ -134,9 +136,13 @@ def report_command(
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
     from .assemble import results
+    from .paths import writable
     from .report import print_table, render, write_report
 
-    found = results(bound_run(overrides, store))
+    bound = bound_run(overrides, store)
+    if not format:
+        writable(out / bound.suite.name / "report.md")
+    found = results(bound)
     if format:
         typer.echo(render(found, format.value))
         return
@@ -173,7 +179,8 @@ def attack_command(
     interruption.kept = lambda: "No answers were written."
     with Display(console) as display:
         display.begin("loading libraries and models")
-        from .outside import attack_model, summary, writable
+        from .outside import attack_model, summary
+        from .paths import writable
 
         hush()
         if out:
@@ -189,6 +196,7 @@ def attack_command(
 def pretrain(
     model: Annotated[str, typer.Argument(help="pocket, pocket-small, or a YAML file with the fields of configs/models/*.yaml")],
     out: Annotated[Path | None, typer.Option(help="Folder for the models; the shipped one without it")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a shipped model anew in its place")] = False,
 ) -> None:
     """Train a base model on the corpus with DeepSpeed; an interrupted training continues."""
     from .paths import CONFIGS
@@ -196,6 +204,9 @@ def pretrain(
     from .pretrain import pretrain as train
 
     config = load_pretrain(model)
+    shipped = CONFIGS / "models" / config.name
+    if out is None and not overwrite and any(shipped.glob("step*")):
+        raise UserError(f"{config.name} is a shipped model and stays as it is. Name another folder with --out, or say --overwrite.")
     interruption.kept = lambda: "The training is kept as it was when last saved; the same command continues."
     with simple(console, f"pretraining {config.name}", config.points[-1]) as update:
         train(config, out or CONFIGS / "models", update)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -21,31 +21,44 @@ corpus_app = typer.Typer(no_args_is_help=True, help="The ordinary text: what of 
 def memories_check(
     file: Annotated[str, typer.Argument(help="JSON lines; the shipped passages without it")] = "passages",
     tokenizer: Annotated[
-        list[str] | None, typer.Option(help="NAME_OR_DIRECTORY:ROW, repeatable; the pocket tokenizer is always checked")
+        list[str] | None, typer.Option(help="MODEL_OR_DIRECTORY:ROW, the model and the row of your run, repeatable; pocket:160 without it")
     ] = None,
-    corpus: Annotated[bool, typer.Option(help="Also look for 8-word runs shared with the corpus (half a minute)")] = True,
+    house: Annotated[bool, typer.Option("--style", help="Also apply the house style of the shipped passages")] = False,
+    corpus: Annotated[bool, typer.Option(help="With --style: also look for 8-word runs shared with the corpus (half a minute)")] = True,
 ) -> None:
-    """Check a file of memories against every rule of its card."""
-    from transformers import AutoTokenizer
-
-    from .corpus import load_corpus
-    from .memories import check, load_memories
-    from .paths import CONFIGS
+    """Say what keeps a file of memories from being run with a model and row; with --style also where it leaves the house style."""
+    from .memories import largest_per_role, load_memories, must_hold, style
+    from .opening import located, tokenizer_of
 
     memories = load_memories(file)
-    tokenizers: dict[str, tuple[object, int]] = {"pocket": (AutoTokenizer.from_pretrained(CONFIGS / "models" / "tokenizer"), 160)}
-    for item in tokenizer or []:
+    tokenizers: dict[str, tuple[Any, int]] = {}
+    for item in tokenizer or ["pocket:160"]:
         name, _, row = item.rpartition(":")
-        if not row.isdigit():
-            raise UserError(f"--tokenizer {item!r}: expected NAME_OR_DIRECTORY:ROW, for example EleutherAI/pythia-160m:128.")
-        tokenizers[name] = (AutoTokenizer.from_pretrained(name), int(row))
-    texts = [t for split in load_corpus().splits.values() for t in split] if corpus else []
-    faults = check(memories, tokenizers, texts)
+        if not name or not row.isdigit():
+            raise UserError(f"--tokenizer {item!r}: expected MODEL_OR_DIRECTORY:ROW, for example EleutherAI/pythia-160m:128.")
+        tokenizers[name] = (tokenizer_of(located(name)), int(row))
+    faults = must_hold(memories, tokenizers)
+    _listed(faults)
+    for name, (own, _) in tokenizers.items():
+        length, shortest = min((len(own(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories)
+        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: row can be at most that.", highlight=False)
+    most = largest_per_role(memories)
+    roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
+    console.print(f"{len(memories)} memories, {len({m.domain for m in memories})} domains: {roles}.", highlight=False)
+    if faults:
+        raise UserError(f"{len(faults)} faults in {len(memories)} memories: such a file cannot be run.")
+    console.print(f"Nothing keeps this file from being run (tokenizers: {', '.join(tokenizers)}).", highlight=False)
+    if house:
+        from .corpus import load_corpus
+
+        departures = style(memories, [t for split in load_corpus().splits.values() for t in split] if corpus else [])
+        _listed(departures)
+        console.print(f"House style: {len(departures)} departures in {len(memories)} memories.", highlight=False)
+
+
+def _listed(faults: list[str]) -> None:
     for fault in faults:
         console.print(fault, markup=False, highlight=False)
-    if faults:
-        raise UserError(f"{len(faults)} faults in {len(memories)} memories.")
-    console.print(f"{len(memories)} memories, {len({m.domain for m in memories})} domains, no fault (tokenizers: {', '.join(tokenizers)}).")
 
 
 @store_app.command("ls")
@@ -101,7 +114,9 @@ def corpus_show(overlap: Annotated[bool, typer.Option(help="Also measure the res
 def corpus_freeze(out: Annotated[Path, typer.Argument(help="The manifest to write")]) -> None:
     """Write a manifest of the docstrings installed here (for maintainers; published tracks use the shipped one)."""
     from .corpus import write_manifest
+    from .paths import writable
 
+    writable(out)
     with Display(console) as display:
         display.begin("reading and comparing the docstrings installed here")
         write_manifest(out)

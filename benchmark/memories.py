@@ -133,22 +133,41 @@ def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, pe
 
 def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
     """Which memories say nearly the same within their rows, a sentence for each group."""
-    groups = doubles([m.text for m in encoded])
+    groups = doubles([m.text for m in encoded]) if encoded else []
     return [f"Memories {', '.join(repr(encoded[i].id) for i in g)} are nearly the same text." for g in groups]
 
 
 def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]], corpus: Iterable[str] = ()) -> list[str]:
-    """Every rule of the dataset card that a memory breaks, one line each; an empty list means all is well.
+    """Every rule of the dataset card that a memory breaks, one line each; an empty list means all is well."""
+    return must_hold(memories, tokenizers) + style(memories, corpus)
 
-    `tokenizers` maps a name to (tokenizer, row length): the row must hold opening and target.
-    """
-    faults = [f"{m.id}: {fault}" for m in memories for rule in _RULES for fault in rule(m)]
+
+def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]]) -> list[str]:
+    """What keeps a file from being run, one line each. `tokenizers`: name -> (tokenizer, row that must hold opening and target)."""
+    faults, rows = [], []
     for name, (tokenizer, length) in tokenizers.items():
         for m in memories:
             try:
-                encode(m, tokenizer, length)
+                rows.append(encode(m, tokenizer, length))
             except UserError as error:
                 faults.append(f"{m.id}: under {name}: {error}")
+    return faults + same_rows(list({m.id: m for m in rows}.values()))
+
+
+def largest_per_role(memories: Sequence[Memory]) -> int:
+    """How many memories of each role the domains of a file allow; 0 if none."""
+    for most in range(len(memories) // 3, 0, -1):
+        try:
+            assign_roles(memories, 0, most)
+        except UserError:
+            continue
+        return most
+    return 0
+
+
+def style(memories: Sequence[Memory], corpus: Iterable[str] = ()) -> list[str]:
+    """The house style of the shipped passages, which a file of one's own need not have: every rule that a memory breaks."""
+    faults = [f"{m.id}: {fault}" for m in memories for rule in _RULES for fault in rule(m)]
     texts = [m.text for m in memories]
     corpus = list(corpus)
     runs = run_hashes(texts)

@@ -98,8 +98,6 @@ def load(place: Path) -> Any:
     advice = "Such a model says nothing, which is not forgetting. Training diverged, or the file is damaged: bring another checkpoint."
     require_finite(model.named_parameters(), str(place), advice)
     say_what_is_tied(model)
-    if getattr(model.config, "rescale_every", 0):  # RWKV in eval mode shrinks weights in place, and would be trained and saved so
-        model.config.rescale_every = 0
     return model
 
 

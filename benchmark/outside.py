@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
@@ -45,7 +44,7 @@ def attack_model(
     if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
         raise UserError(f"{model} and {reference} have different tokenizers; matched lengths in tokens cannot be compared.")
     passages = load_memories(memories)
-    shortest = min(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]) for m in passages)
+    shortest, who = min((len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in passages)
     lead = len(subjects["model"].with_bos(()))
     limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
     length = min(row, shortest, *(most - lead for most in limits))
@@ -61,7 +60,8 @@ def attack_model(
         raise UserError(
             f"{', '.join(attacks)}: none of these attacks has a question about these memories (paraphrase, for one, needs paraphrases)."
         )
-    console.print(f"{len(encoded)} memories, rows of {length} tokens, {count:,} probes per model.")
+    short = f" (as many as {who!r} has)" if length == shortest < row else ""
+    console.print(f"{len(encoded)} memories, rows of {length} tokens{short}, {count:,} probes per model.", highlight=False)
     config = subjects["model"].model.config
     console.print(described(precision, resolved(precision, config), config), highlight=False)
     _show_life(subjects, console)
@@ -82,18 +82,6 @@ def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
     console.print(f"Sign of life, on {SOURCE}: {each}; a uniform guess {found['model'].uniform:.2f} nats.", highlight=False)
     for doubt in doubts(found["model"], found.get("reference")):
         console.print(Text(f"Warning: {doubt}", style="yellow"))
-
-
-def writable(file: Path) -> None:
-    """Make the folder of a file that is to be written later; refuse now what would be refused then."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=file.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror or error}. Name a file in a folder that can be written to.") from None
-    if file.is_dir():
-        raise UserError(f"{file} is a folder; name a file, for example {file / 'answers.parquet'}.")
 
 
 def summary(answers: pd.DataFrame, reference: bool) -> Table:

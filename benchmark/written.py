@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
 from .lines import read_text
@@ -67,9 +69,14 @@ def read_value(text: str, hint: Any) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `above` over those of `below`; fields within fields are merged too."""
-    both = {k: merged(v, above[k]) for k, v in below.items() if isinstance(v, Mapping) and isinstance(above.get(k), Mapping)}
-    return {**below, **above, **both}
+    """Fields of `above` over those of `below`; fields within fields are merged too. A `${…}` stays as it is written."""
+    try:
+        both = OmegaConf.merge(OmegaConf.create(dict(below)), OmegaConf.create(dict(above)))
+    except TypeError:  # a list over fields, say: whoever reads the field tells what it should be
+        return {**below, **above}
+    except OmegaConfBaseException as error:
+        raise UserError(f"These fields cannot be put over each other: {str(error).splitlines()[0]}") from None
+    return typing.cast(dict[str, Any], OmegaConf.to_container(both, resolve=False))
 
 
 def _flow(text: str, loader: Any) -> Any:

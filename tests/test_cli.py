@@ -98,10 +98,10 @@ def test_list_names_suites_and_models(palimpsest: Command) -> None:
         (("run", "per_role=many"), "per_role='many': expected int, got str"),
         (("run", "per_role"), "'per_role' is not an override"),
         (("plan", "method=./mine.py"), "There is no file 'mine.py'"),
-        (("plan", "model=./nowhere"), "There is no model directory './nowhere'"),
+        (("plan", "model=./nowhere"), "There is no model directory or GGUF file './nowhere'"),
         (("plan", "memories=nowhere.jsonl"), "There is no memories file 'nowhere.jsonl'"),
         (("report", "suite=pockt"), "There is no suite named 'pockt'"),
-        (("attack", "./nowhere", "--memories", "m.jsonl"), "There is no model directory './nowhere'"),
+        (("attack", "./nowhere", "--memories", "m.jsonl"), "There is no model directory or GGUF file './nowhere'"),
         (("memories", "check", "nowhere.jsonl"), "There is no memories file 'nowhere.jsonl'"),
         (("store", "ls"), "There is no store at palimpsest-store; name one with --store"),
         (("store", "gc", "--store", "nowhere"), "There is no store at nowhere"),
@@ -271,25 +271,50 @@ def test_damaged_weights_are_one_message(palimpsest: Command, memorised: Memoris
 def test_memories_check_passes_the_shipped_file(palimpsest: Command) -> None:
     code, out, _ = palimpsest("memories", "check", "--no-corpus")
     assert code == 0
-    assert "192 memories, 8 domains, no fault (tokenizers: pocket)." in out
+    assert "192 memories, 8 domains: per_role can be at most 64." in out
+    assert "Nothing keeps this file from being run (tokenizers: pocket)." in out
+    assert "House style: 0 departures in 192 memories." in palimpsest("memories", "check", "--style", "--no-corpus")[1]
 
 
-def test_memories_check_lists_every_fault_and_fails(palimpsest: Command, tmp_path: Path) -> None:
-    good = load_memories()[:3]
-    bad = replace(good[0], id="bad", text=good[1].text, opening_end=good[1].opening_end, paraphrases=good[0].paraphrases[:2])
-    code, out, err = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", [*good, bad]), "--no-corpus")
+def test_memories_check_says_what_must_hold_and_the_house_style_on_request(palimpsest: Command, tmp_path: Path) -> None:
+    good = load_memories()[:6]
+    own = [replace(m, paraphrases=()) for m in good]
+    code, out, err = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", own))
+    assert (code, err) == (0, "")
+    assert "per_role can be at most 2" in out
+    code, out, _ = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", own), "--style", "--no-corpus")
+    assert code == 0
+    assert out.count("0 paraphrases, expected 4") == 6
+    assert "House style: 6 departures" in out
+    doubled = [*own, replace(own[0], id="again", text=own[0].text + " ")]
+    code, out, err = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", doubled))
+    assert (code, err) == (1, "Error: 1 faults in 7 memories: such a file cannot be run.\n")
+    assert f"Memories '{own[0].id}', 'again' are nearly the same text." in out
+
+
+def test_a_report_that_cannot_be_written_says_so_before_work(palimpsest: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (
+        ("run", "suite=smoke", "--report", "file/x"),
+        ("report", "suite=smoke", "--out", "file/x"),
+        ("corpus", "freeze", "file/x"),
+    ):
+        code, _, err = palimpsest(*command)
+        assert code == 1
+        assert "cannot be written" in err
+
+
+def test_a_shipped_model_is_not_overwritten_unasked(palimpsest: Command) -> None:
+    code, _, err = palimpsest("pretrain", "pocket-small")
     assert code == 1
-    assert err == "Error: 3 faults in 4 memories.\n"
-    assert [line.partition(": ")[2] for line in out.splitlines()] == [
-        "2 paraphrases, expected 4", "shares an 8-word run with another passage", "shares an 8-word run with another passage",
-    ]  # fmt: skip
+    assert "pocket-small is a shipped model and stays as it is" in err
 
 
 def test_memories_check_takes_another_tokenizer_with_its_row(palimpsest: Command, tiny: Subject) -> None:
     code, out, err = palimpsest("memories", "check", "--no-corpus", "--tokenizer", f"{tiny.folder}:1000")
-    assert (code, err) == (1, "Error: 192 faults in 192 memories.\n")
+    assert (code, err) == (1, "Error: 192 faults in 192 memories: such a file cannot be run.\n")
     assert out.count("fewer than its row of 1000") == 192
-    assert "expected NAME_OR_DIRECTORY:ROW" in palimpsest("memories", "check", "--no-corpus", "--tokenizer", "pocket")[2]
+    assert "expected MODEL_OR_DIRECTORY:ROW" in palimpsest("memories", "check", "--no-corpus", "--tokenizer", "pocket")[2]
 
 
 # ---- the store
