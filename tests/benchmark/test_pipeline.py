@@ -371,7 +371,7 @@ def test_a_method_that_changes_the_held_model_on_disk_is_named_and_leaves_no_sta
         ({"methods": {"none": {}, "nop": {}}}, "no method named 'nop'"),
         ({"attacks": {"prefx": {}}}, "no attack named 'prefx'"),
         ({"attacks": {"prefix": {"length": 1}}}, "no field named 'length'"),
-        ({"model": "./nowhere"}, "There is no model directory './nowhere'"),
+        ({"model": "./nowhere"}, "There is no model directory or GGUF file './nowhere'"),
         ({"per_role": 100}, "per_role=100 needs 300 memories"),
         ({"row": 400}, "fewer than its row of 400"),
         ({"injection": InjectionConfig(occurrences=(2000,))}, "use fewer occurrences, a higher density, or a larger corpus"),
