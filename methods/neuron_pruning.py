@@ -75,7 +75,7 @@ class NeuronPruning(Descent):
 class Gated(nn.Module):
     """An MLP's output matrix behind one hard-concrete gate per neuron. `noise` [B, 1, neurons] in (0, 1) is set before each pass."""
 
-    noise: Tensor
+    noise: Tensor | None = None  # until a loss has set it, all gates are open
     closed: Tensor  # [neurons], the probability that each gate is 0, as of the last pass
 
     def __init__(self, dense: Any, initial: float, beta: float):
@@ -87,6 +87,8 @@ class Gated(nn.Module):
         self.logit = nn.Parameter(dense.weight.new_full((self.width,), math.log(s / (1 - s))))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.noise is None:
+            return self.inner(x)
         u = self.noise.clamp(1e-4, 1 - 1e-4)
         self.closed = torch.sigmoid(self.beta * math.log(-LOW / HIGH) - self.logit)
         return self.inner(x * stretched(torch.sigmoid((u.logit() + self.logit) / self.beta)))
