@@ -11,6 +11,7 @@ import pytest
 
 HEAD = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
 from palimpsest.benchmark import interruption as module
 module.GRACE, module.SHORTLY = 0.3, 0.01
 interruption = module.interruption
@@ -44,7 +45,8 @@ CASES = {
 
 
 def python(code: str, **environment: str) -> tuple[int, str, str]:
-    done = subprocess.run([sys.executable, "-c", HEAD + code], capture_output=True, text=True, env=os.environ | environment)
+    command = [sys.executable, "-c", HEAD + code]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=120)
     return done.returncode, done.stdout, done.stderr
 
 
