@@ -16,6 +16,7 @@ from palimpsest.attacks.shifted_window import ShiftedWindow
 from palimpsest.benchmark.attack import Attack, Prompting, Tools
 from palimpsest.benchmark.battery import Armed, Probes, arm, run_battery
 from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.logits import route
 from palimpsest.benchmark.neardup import overlap
 from palimpsest.benchmark.plugins import find, names
 from palimpsest.benchmark.probing import Reader
@@ -114,14 +115,19 @@ def test_writing_probes_again_gives_the_same_whoever_was_asked_about_before(name
 
 @pytest.mark.parametrize("name", PROMPTING)
 def test_an_attack_does_not_touch_the_model_under_attack(name: str, memorised: Memorised, probes: Probes) -> None:
-    """Only the reader asks it: as many rows pass through the model as the reader says, those asked again among them."""
-    subject, rows = Subject(memorised.subject.folder), []
-    count: Callable[..., None] = lambda module, args, options, output: rows.append(len(options["input_ids"]))  # noqa: E731
-    subject.model.base_model.register_forward_hook(count, with_kwargs=True)
+    """Only the reader asks it: what passes through the model are beginnings of the probes, and each probe's row is among them."""
+    subject, seen = Subject(memorised.subject.folder), []
+    route(subject.model)  # asked once, with ids of its own
+    see: Callable[..., None] = lambda module, args, options, output: seen.extend(options["input_ids"].tolist())  # noqa: E731
+    subject.model.base_model.register_forward_hook(see, with_kwargs=True)
     before = {k: v.clone() for k, v in subject.model.state_dict().items()}
-    some = memorised.memories[:2]
-    done = run_battery(subject, probes, [(armed_with(name, probes.tools), some)], "fp32")
-    assert sum(rows) == done.facts["rows"] + done.facts["rows_again"] > 0
+    some, armed = memorised.memories[:2], armed_with(name, probes.tools)
+    done = run_battery(subject, probes, [(armed, some)], "fp32")
+    rows = {p.prompt + p.target for p in probes.of(armed, some)}
+    beginnings = {row[:n] for row in rows for n in range(1, len(row) + 1)}
+    given = [next((tuple(ids[:n]) for n in range(len(ids), 0, -1) if tuple(ids[:n]) in beginnings), None) for ids in seen]
+    assert all(g is not None and not any(ids[len(g) :]) for g, ids in zip(given, seen, strict=True))
+    assert all(any(row[: len(g)] == g for g in given if g) for row in rows)
     assert {a["memory"] for a in done.answers} == {m.id for m in some}
     assert all((before[k] == v).all() for k, v in subject.model.state_dict().items())
 
