@@ -99,6 +99,7 @@ def test_list_names_suites_and_models(palimpsest: Command) -> None:
         (("run", "per_role"), "'per_role' is not an override"),
         (("plan", "method=./mine.py"), "There is no file 'mine.py'"),
         (("plan", "model=./nowhere"), "There is no model directory or GGUF file './nowhere'"),
+        (("plan", "suite=smoke", "injection.occurrences=1000000000"), "use fewer occurrences, a higher density, or a larger corpus"),
         (("plan", "memories=nowhere.jsonl"), "There is no memories file 'nowhere.jsonl'"),
         (("report", "suite=pockt"), "There is no suite named 'pockt'"),
         (("attack", "./nowhere", "--memories", "m.jsonl"), "There is no model directory or GGUF file './nowhere'"),

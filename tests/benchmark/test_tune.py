@@ -281,7 +281,7 @@ def test_a_trial_that_diverges_or_trains_on_more_than_it_may_is_failed_and_the_s
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     shown: list[Trial] = []
-    with pytest.raises(UserError, match=r"All 2 trials of .* failed\. The first: The loss is not finite at step 0"):
+    with pytest.raises(UserError, match=r"All 2 trials of .* failed\. The first: method .*: The loss is not finite at step 0"):
         tune.tune(suite, f"{tmp_path}/broken.py:Diverges", elsewhere, shown.append, trials=2)
     assert [t.number for t in shown] == [0, 1]
     assert all("not finite" in t.error for t in shown)
