@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ..benchmark.attack import EncodedMemory, Probe, Tools
-from ..benchmark.limits import SOME, CountOrNone
+from ..benchmark.limits import SOME, CountOrZero
 from ..benchmark.rewording import Rewording, fits
 
 
@@ -15,7 +15,7 @@ from ..benchmark.rewording import Rewording, fits
 class Paraphrase(Rewording):
     """The authored paraphrases of the opening, alone and followed by the true last b tokens of the opening."""
 
-    thread: Annotated[tuple[CountOrNone, ...], SOME] = (0, 4, 8)  # a small model needs a thread to pick up
+    thread: Annotated[tuple[CountOrZero, ...], SOME] = (0, 4, 8)  # a small model needs a thread to pick up
 
     def texts(self, memory: EncodedMemory, tools: Tools) -> Iterable[tuple[str, str]]:
         return (("", text) for text in memory.memory.paraphrases)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from .errors import UserError, unknown
 from .fields import build
-from .limits import PLAIN_WORD, SOME, Count, CountOrNone, Counts, NotNegative, Part, Positive, Schedule, Share, hold, one_of
+from .limits import PLAIN_WORD, SOME, Count, CountOrZero, Counts, NotNegative, Part, Positive, Schedule, Share, hold, one_of
 from .paths import CONFIGS
 from .plugins import find
 from .written import merged, read_value, read_yaml
@@ -37,7 +37,7 @@ class InjectionConfig:
 
     occurrences: Counts = (24,)  # per memory; several counts go round the memories of each role, for dose curves
     density: Share = 0.5  # share of the stream's examples that are memories; 0.5 is dense and quick
-    offset: CountOrNone = 0  # tokens of ordinary text before each memory, in the same row
+    offset: CountOrZero = 0  # tokens of ordinary text before each memory, in the same row
     batch: Count = 32  # rows per step
     lr: Positive = 2e-3
     schedule: Schedule = "linear"
@@ -81,7 +81,7 @@ class Suite:
     per_role: Count = 64
     track: str = ""  # its tuned fields (configs/tracks) are the methods' defaults; what `methods` says wins
     roles: str = ""  # another word gives another partition; published tables use the empty one
-    seeds: Annotated[tuple[CountOrNone, ...], SOME] = (0, 1, 2)
+    seeds: Annotated[tuple[CountOrZero, ...], SOME] = (0, 1, 2)
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Suite:
     quality: QualityConfig = field(default_factory=QualityConfig)
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"  # whichever of bf16 and fp32 is faster on this device
     deepspeed: str = "zero0"
-    excerpts: CountOrNone = 3  # forget memories whose texts are shown side by side
+    excerpts: CountOrZero = 3  # forget memories whose texts are shown side by side
 
     def __post_init__(self) -> None:
         hold(self, "")

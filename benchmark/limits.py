@@ -44,7 +44,7 @@ def one_of(*words: str) -> OneOf:
 
 
 Count = Annotated[int, Bound("at least 1", lambda v: v >= 1)]
-CountOrNone = Annotated[int, Bound("at least 0", lambda v: v >= 0)]
+CountOrZero = Annotated[int, Bound("at least 0", lambda v: v >= 0)]
 Positive = Annotated[float, Bound("a number above 0", lambda v: v > 0)]
 NotNegative = Annotated[float, Bound("a number of at least 0", lambda v: v >= 0)]
 Share = Annotated[float, Bound("a share above 0 and at most 1", lambda v: 0 < v <= 1)]

@@ -16,7 +16,7 @@ from torch import nn
 
 from .attack import EncodedMemory, Memory, Probe, Prompting, Tools
 from .bounds import positions
-from .limits import CountOrNone, Positive
+from .limits import CountOrZero, Positive
 from .logits import hidden_states, logits_of, route
 from .neardup import overlap
 from .synonyms import ARTICLES, cased, substitute
@@ -69,8 +69,8 @@ class Rewording(Prompting):
 class Substitution(Rewording):
     """Asks with one word of the opening, or a third of those that can be replaced, substituted."""
 
-    singles: CountOrNone = 8  # wordings with one word replaced
-    thirds: CountOrNone = 8  # wordings with a third of the words replaced
+    singles: CountOrZero = 8  # wordings with one word replaced
+    thirds: CountOrZero = 8  # wordings with a third of the words replaced
 
     @abstractmethod
     def options(self, memory: EncodedMemory, tools: Tools) -> Options:

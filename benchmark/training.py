@@ -152,16 +152,11 @@ def train(
     each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank;
     it may return a `Look`, the same on every rank. `meter` counts the FLOPs.
     """
-    torch.manual_seed(recipe.seed)
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
-    module = LossModule(model, loss)
-    _without_dropout(model)
-    if hasattr(model, "get_output_embeddings"):
-        route(model)  # while its weights are whole
-    start_distributed()
-    world, vocabulary = dist.get_world_size(), model.get_input_embeddings().num_embeddings  # pyright: ignore
+    vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     _check_batch(first := batch_at(0), 0, vocabulary)
-    engine = open_engine(module, recipe, _micros(first, recipe, world))
+    engine = _opened(model, loss, first, recipe)
+    world = dist.get_world_size()
     checkpoint = Checkpoint(resume, engine, state, save_every) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
@@ -180,7 +175,7 @@ def train(
         out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
         if state is not None:
             state.after_step(values)
-        look = at_stop(step + 1, full_state(module.model)) if at_stop and step + 1 in stops else None
+        look = at_stop(step + 1, full_state(model)) if at_stop and step + 1 in stops else None
         if look:
             values.update(look.seen)
         ends = step + 1 == recipe.steps or bool(look and look.ends)
@@ -190,11 +185,21 @@ def train(
             progress(step + 1, values)
         if ends:
             break
-    out.state = full_state(module.model)
+    out.state = full_state(model)
     advice = f"Lower lr (now {recipe.lr}) or clip (now {recipe.clip})."
     require_finite(out.state.items(), f"The weights after step {len(out.steps)}, the last", advice)
     let_go(engine)
     return out
+
+
+def _opened(model: nn.Module, loss: Loss, first: Batch, recipe: Recipe) -> Any:
+    """An engine that trains the model, from the recipe's seed and for batches like the first."""
+    torch.manual_seed(recipe.seed)
+    _without_dropout(model)
+    if hasattr(model, "get_output_embeddings"):
+        route(model)  # while its weights are whole
+    start_distributed()
+    return open_engine(LossModule(model, loss), recipe, _micros(first, recipe, dist.get_world_size()))
 
 
 def _step(engine: Any, batch: Batch, recipe: Recipe, step: int, meter: Meter, first: bool) -> dict[str, Tensor]:
