@@ -18,10 +18,10 @@ lint: $(READY)
 	$(BIN)/pyright
 
 bench: $(READY)
-	$(BIN)/python -m palimpsest.benchmark.bench
+	$(BIN)/python -m palimpsest.benchmark.bench.__main__
 
 docs: $(READY)
-	$(BIN)/python -m palimpsest.benchmark.cards
+	$(BIN)/python -m palimpsest.benchmark.commands.cards
 
 $(READY): constraints.txt setup.cfg
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} was found; set PYTHON=..."'

@@ -11,13 +11,21 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..benchmark.attack import Changed, Finding, Row, Subject, Tampering, Workshop
-from ..benchmark.blocks import blocks
-from ..benchmark.errors import UserError
-from ..benchmark.limits import Count
-from ..benchmark.logits import hidden_states
-from ..benchmark.training import IGNORED, collate
-from ..benchmark.weights import replaced
+from ..benchmark.attack import (
+    IGNORED,
+    Changed,
+    Count,
+    Finding,
+    Row,
+    Subject,
+    Tampering,
+    UserError,
+    Workshop,
+    blocks,
+    collate,
+    hidden_states,
+    replaced,
+)
 
 ROWS = 32  # in one forward pass
 

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..benchmark.attack import EncodedMemory, Tools
-from ..benchmark.limits import Count
-from ..benchmark.logits import hidden_states, logits_of
-from ..benchmark.rewording import Options, Substitution, fitting, whole_words
-from ..benchmark.synonyms import WORD, substitute
+from ..benchmark.attack import (
+    WORD,
+    Count,
+    EncodedMemory,
+    Options,
+    Substitution,
+    Tools,
+    fitting,
+    hidden_states,
+    logits_of,
+    substitute,
+    whole_words,
+)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..benchmark.attack import Answer, EncodedMemory, Finding, Searching, Subject, TokenReading, Workshop
-from ..benchmark.decoding import Decoding
-from ..benchmark.limits import Count, Counts
-from ..benchmark.probing import Reader
-from ..benchmark.types import HORIZON
+from ..benchmark.attack import (
+    HORIZON,
+    Answer,
+    Count,
+    Counts,
+    Decoding,
+    EncodedMemory,
+    Finding,
+    Reader,
+    Searching,
+    Subject,
+    TokenReading,
+    Workshop,
+)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.limits import Count, Positive
-from ..benchmark.losses import language_model_loss
-from ..benchmark.training import Batch, Recipe
+from ..benchmark.attack import Batch, Changed, Count, Positive, Recipe, Row, Subject, Tampering, Workshop, language_model_loss
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..benchmark.attack import EncodedMemory, Finding, Probe, Searching, Subject, Workshop
-from ..benchmark.limits import Count
-from ..benchmark.optimise import Budget, Wanted, elicit, last_tokens
-from ..benchmark.probing import Reader
+from ..benchmark.attack import (
+    Budget,
+    Count,
+    EncodedMemory,
+    Finding,
+    Probe,
+    Reader,
+    Searching,
+    Subject,
+    Wanted,
+    Workshop,
+    elicit,
+    last_tokens,
+)
 
 
 @dataclass

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..benchmark.attack import EncodedMemory, Tools
-from ..benchmark.limits import Count
-from ..benchmark.rewording import Options, Substitution, fitting, once_per_model, whole_words
-from ..benchmark.synonyms import WORD
+from ..benchmark.attack import WORD, Count, EncodedMemory, Options, Substitution, Tools, fitting, once_per_model, whole_words
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Tools, Workshop
-from ..benchmark.decoding import Decoding
-from ..benchmark.limits import Count
-from ..benchmark.paths import CONFIGS
-from ..benchmark.synonyms import WORD, substitute, synonyms
+from ..benchmark.attack import (
+    CONFIGS,
+    WORD,
+    Count,
+    Decoding,
+    EncodedMemory,
+    Finding,
+    Searching,
+    Subject,
+    Tools,
+    Workshop,
+    substitute,
+    synonyms,
+)
 
 
 @dataclass(frozen=True)

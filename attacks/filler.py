@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
-from ..benchmark.limits import Counts
-from ..benchmark.rewording import fits, led_by
+from ..benchmark.attack import Counts, EncodedMemory, Probe, Prompting, Questions, Tools, fits, led_by
 
 TEXTS = (  # nothing in them has to do with any memory
     "Most kitchens have one drawer that nobody can explain. It holds string, a torch without batteries, three keys and the "

@@ -9,10 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
-from ..benchmark.limits import Count, Counts
-from ..benchmark.rewording import fits
-from ..benchmark.synonyms import WORD
+from ..benchmark.attack import WORD, Count, Counts, EncodedMemory, Probe, Prompting, Questions, Tools, fits
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
-from ..benchmark.rewording import fits
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools, fits
 
 FRAMES = {  # variant -> what stands before the opening
     "continues": "The text continues:\n\n",

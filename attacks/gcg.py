@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..benchmark.attack import Answer, EncodedMemory, Probe, Searching, Subject, Workshop
-from ..benchmark.limits import Count
-from ..benchmark.optimise import Budget, Wanted, elicit, last_tokens
-from ..benchmark.probing import Reader
+from ..benchmark.attack import (
+    Answer,
+    Budget,
+    Count,
+    EncodedMemory,
+    Probe,
+    Reader,
+    Searching,
+    Subject,
+    Wanted,
+    Workshop,
+    elicit,
+    last_tokens,
+)
 
 
 @dataclass(frozen=True)

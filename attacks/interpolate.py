@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.errors import UserError
-from ..benchmark.limits import Shares
-from ..benchmark.weights import replaced
+from ..benchmark.attack import Changed, Row, Shares, Subject, Tampering, UserError, Workshop, replaced
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
-from ..benchmark.blocks import blocks
+from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools, blocks
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..benchmark.attack import EncodedMemory, Membership, TokenReading
-from ..benchmark.limits import Share
+from ..benchmark.attack import EncodedMemory, Membership, Share, TokenReading
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from ..benchmark.attack import EncodedMemory, Probe, Tools
-from ..benchmark.limits import SOME, CountOrZero
-from ..benchmark.rewording import Rewording, fits
+from ..benchmark.attack import SOME, CountOrZero, EncodedMemory, Probe, Rewording, Tools, fits
 
 
 @dataclass(frozen=True)

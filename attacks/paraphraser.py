@@ -12,11 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from ..benchmark.attack import EncodedMemory, Tools
-from ..benchmark.engine import device
-from ..benchmark.errors import UserError
-from ..benchmark.limits import Count, Share
-from ..benchmark.rewording import Rewording
+from ..benchmark.attack import Count, EncodedMemory, Rewording, Share, Tools, UserError, device
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..benchmark.attack import EncodedMemory, Finding, Searching, Subject, Workshop
-from ..benchmark.blocks import blocks
-from ..benchmark.errors import UserError
-from ..benchmark.limits import NotNegative
-from ..benchmark.logits import hidden_states, logits_of
+from ..benchmark.attack import (
+    EncodedMemory,
+    Finding,
+    NotNegative,
+    Searching,
+    Subject,
+    UserError,
+    Workshop,
+    blocks,
+    hidden_states,
+    logits_of,
+)
 
 ROWS = 64  # in one forward pass
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
-from ..benchmark.limits import Counts
+from ..benchmark.attack import Counts, EncodedMemory, Probe, Prompting, Questions, Tools
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Tools
-from ..benchmark.limits import Count, Counts
-from ..benchmark.rewording import fits, gives_away, led_by
+from ..benchmark.attack import Count, Counts, EncodedMemory, Probe, Prompting, Tools, fits, gives_away, led_by
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from torch.nn.utils.prune import L1Unstructured
 
-from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.limits import Shares
-from ..benchmark.weights import covered, each_matrix, linear_weights, replaced
+from ..benchmark.attack import Changed, Row, Shares, Subject, Tampering, Workshop, covered, each_matrix, linear_weights, replaced
 
 
 @dataclass(frozen=True)

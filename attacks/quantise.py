@@ -8,11 +8,23 @@ from typing import Annotated
 
 from torch import Tensor
 
-from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.errors import unknown
-from ..benchmark.limits import SOME, Count, one_of
-from ..benchmark.quantisation import round_by_torchao, round_to_nearest
-from ..benchmark.weights import as_kept, by_output, covered, replaced
+from ..benchmark.attack import (
+    SOME,
+    Changed,
+    Count,
+    Row,
+    Subject,
+    Tampering,
+    Workshop,
+    as_kept,
+    by_output,
+    covered,
+    one_of,
+    replaced,
+    round_by_torchao,
+    round_to_nearest,
+    unknown,
+)
 
 VARIANTS = ("int8", "int4", "int4-rtn")
 

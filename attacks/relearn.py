@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..benchmark.attack import Changed, Row, Subject, Tampering, Workshop
-from ..benchmark.limits import Count, Positive, Shares
-from ..benchmark.relearning import Relearning
+from ..benchmark.attack import Changed, Count, Positive, Relearning, Row, Shares, Subject, Tampering, Workshop
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..benchmark.attack import EncodedMemory, Membership, TokenReading
-from ..benchmark.limits import Count
-from ..benchmark.types import HORIZON
+from ..benchmark.attack import HORIZON, Count, EncodedMemory, Membership, TokenReading
 
 TOP = 40  # the sampling scheme of the paper, at temperature 1; `TokenReading.top_mass` is of as many
 

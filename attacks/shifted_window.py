@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Probe, Prompting, Questions, Tools
-from ..benchmark.limits import Count, Counts
-from ..benchmark.types import HORIZON
+from ..benchmark.attack import HORIZON, Count, Counts, EncodedMemory, Probe, Prompting, Questions, Tools
 
 
 @dataclass(frozen=True)

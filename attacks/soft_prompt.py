@@ -9,9 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..benchmark.attack import Answer, EncodedMemory, Searching, Subject, Workshop
-from ..benchmark.limits import Count, Positive
-from ..benchmark.optimise import TOKENS, continuation_logits, last_tokens, replaced_embeddings
+from ..benchmark.attack import (
+    TOKENS,
+    Answer,
+    Count,
+    EncodedMemory,
+    Positive,
+    Searching,
+    Subject,
+    Workshop,
+    continuation_logits,
+    last_tokens,
+    replaced_embeddings,
+)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..benchmark.attack import EncodedMemory, Questions, Tools
-from ..benchmark.paths import CONFIGS
-from ..benchmark.rewording import Options, Substitution
-from ..benchmark.synonyms import WORD, synonyms
+from ..benchmark.attack import CONFIGS, WORD, EncodedMemory, Options, Questions, Substitution, Tools, synonyms
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .command import DEFAULT_STORE, Overrides, StorePath, bound_run, console, escaped, estimated, named_suite, precision_line, progress_line
-from .command_check import check
-from .command_data import corpus_app, memories_app, store_app
-from .command_new import new
-from .errors import UserError, unknown
-from .interruption import interruption
-from .progress import Display, RunDisplay, duration, hush, simple
-from .strangers import SHOW
+from .commands.check import check
+from .commands.data import corpus_app, memories_app, store_app
+from .commands.interruption import interruption
+from .commands.new import new
+from .commands.progress import Display, RunDisplay, duration, hush, simple
+from .commands.shared import (
+    DEFAULT_STORE,
+    Overrides,
+    StorePath,
+    bound_run,
+    console,
+    escaped,
+    estimated,
+    named_suite,
+    precision_line,
+    progress_line,
+)
+from .common.errors import UserError, unknown
+from .common.strangers import SHOW
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -45,8 +56,8 @@ class Format(StrEnum):
 @app.command("list")
 def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, suites, models or studies")] = "methods") -> None:
     """Names with their fields, defaults and one line each."""
-    from .config import suite_names
-    from .plugins import find, names
+    from .common.plugins import find, names
+    from .suites.config import suite_names
 
     table = Table(box=None, pad_edge=False)
     if what in ("methods", "attacks"):
@@ -57,7 +68,7 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
             plugin = find(kind, name)
             table.add_row(name, escaped(plugin.doc), escaped("\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items())))
     elif what in ("suites", "models", "studies"):
-        from .opening import shipped_models
+        from .models.opening import shipped_models
 
         rows = {"suites": suite_names, "models": lambda: dict.fromkeys(shipped_models(), ""), "studies": dict}[what]()
         for name, doc in rows.items():
@@ -72,7 +83,7 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
 @app.command()
 def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     """What a run would do: stages done and to do, why these are not done, and how long they take on this machine."""
-    from .reasons import Reasons
+    from .running.reasons import Reasons
 
     with Display(console) as display:
         display.begin("reading suite, corpus and model")
@@ -103,10 +114,10 @@ def run(
         interruption.kept = display.kept
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
-        from .assemble import results
-        from .engine import is_main, start_distributed
-        from .paths import writable
-        from .report import print_table, write_report
+        from ..leaderboard.report import print_table, write_report
+        from .common.paths import writable
+        from .common.processes import is_main, start_distributed
+        from .running.assemble import results
 
         hush()
         bound = bound_run(overrides, store)
@@ -135,9 +146,9 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("palimpsest-report"),
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
-    from .assemble import results
-    from .paths import writable
-    from .report import print_table, render, write_report
+    from ..leaderboard.report import print_table, render, write_report
+    from .common.paths import writable
+    from .running.assemble import results
 
     bound = bound_run(overrides, store)
     if not format:
@@ -158,7 +169,7 @@ def explain(
     store: StorePath = DEFAULT_STORE,
 ) -> None:
     """One memory under one attack: the prompt, the truth, and what every model says, before and after unlearning."""
-    from .explain import explain as text
+    from .running.explain import explain as text
 
     hush()
     console.print(text(bound_run(overrides, store), memory, attack), markup=False, highlight=False)
@@ -179,8 +190,8 @@ def attack_command(
     interruption.kept = lambda: "No answers were written."
     with Display(console) as display:
         display.begin("loading libraries and models")
-        from .outside import attack_model, summary
-        from .paths import writable
+        from .common.paths import writable
+        from .running.outside import attack_model, summary
 
         hush()
         if out:
@@ -199,9 +210,9 @@ def pretrain(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a shipped model anew in its place")] = False,
 ) -> None:
     """Train a base model on the corpus with DeepSpeed; an interrupted training continues."""
-    from .paths import CONFIGS
-    from .pretrain import load_pretrain
-    from .pretrain import pretrain as train
+    from .common.paths import CONFIGS
+    from .training.pretrain import load_pretrain
+    from .training.pretrain import pretrain as train
 
     config = load_pretrain(model)
     shipped = CONFIGS / "models" / config.name
@@ -223,7 +234,7 @@ def tune(
     write: Annotated[bool, typer.Option("--write", help="Make the chosen fields the method's defaults on the suite's track.")] = False,
 ) -> None:
     """Tune one method (method=NAME) by the fixed rule, on memories and documents that no table uses; an interrupted search continues."""
-    from .tracks import write as write_track
+    from .suites.tracks import write as write_track
 
     methods = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
     if len(methods) != 1:
@@ -236,8 +247,8 @@ def tune(
         display.begin(f"tuning {methods[0]}: loading libraries, corpus and model")
         import pandas as pd
 
-        from .tune import rule, table
-        from .tune import tune as search
+        from .running.tune import rule, table
+        from .running.tune import tune as search
 
         hush()
         bound = bound_run(others, store)

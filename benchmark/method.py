@@ -14,23 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import states_after
-from .errors import UserError
-from .limits import Count, NotNegative, Part, Positive, Schedule
-from .lora import Lora
-from .losses import language_model_loss, nll_of_rows, nll_sum, scored_logits
-from .seeds import rng
-from .space import Range, Space
-from .stopping import Stop, Watch
-from .stream import Stream
-from .subject import Subject
-from .trainer import Trainer
-from .training import IGNORED, Batch, Group, Look, Loss, Recipe, Term, Terms
-from .types import EncodedMemory, Row
-
-__all__ = [
-    "Adapted", "Descent", "Group", "History", "Loss", "Method", "Range", "Reference", "Space", "Term", "Terms", "Trainer", "UnlearningData",
-]  # fmt: skip
+from .common.errors import UserError
+from .common.limits import Count, NotNegative, Part, Positive, RetainLoss, Schedule, Share, one_of
+from .common.processes import device
+from .common.seeds import rng
+from .common.types import Batch, EncodedMemory, Row
+from .models.blocks import blocks, down_projection, states_after
+from .models.logits import route
+from .models.subject import Subject
+from .models.weights import linear_weights
+from .reading.watching import Stop, Watch
+from .suites.space import Range, Space
+from .texts.stream import Stream
+from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
+from .training.loop import Look
+from .training.lora import Lora
+from .training.losses import language_model_loss, nll_of_rows, nll_sum, scored_logits, sequence_nll, token_nll
+from .training.recipe import Recipe
+from .training.trainer import Trainer
 
 State = dict[str, Tensor]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .interruption import interruption
+from .commands.interruption import interruption
 
 
 def main() -> None:

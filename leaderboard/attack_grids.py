@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..benchmark.scoring import UNCHANGED
+from ..benchmark.scoring.score import UNCHANGED
 from .attacks import AttackCell
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, number, p_value
 from .tables import MainTable, MethodRow

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..benchmark.scoring import Score
-from ..benchmark.types import HORIZON
+from ..benchmark.common.types import HORIZON
+from ..benchmark.scoring.score import Score
 from .statistics import Estimate, by_seed, difference, holm, mcnemar, mean, paired_permutation, rate
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..benchmark.types import Cost
+from ..benchmark.common.types import Cost
 
 QUANTITIES = {  # field of a cost -> title, and by what it is divided
     "seconds": ("Seconds", 1.0),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..benchmark.scoring import Score
-from ..benchmark.types import HORIZON, Record, Results
+from ..benchmark.common.types import HORIZON, Record, Results
+from ..benchmark.scoring.score import Score
 
 MANY = 7  # attacks beyond which a panel shows one curve per access level instead
 

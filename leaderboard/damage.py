@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..benchmark.types import Quality
+from ..benchmark.common.types import Quality
 from .statistics import NOWHERE, Estimate, mean
 
 WORDS = {

@@ -10,9 +10,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from ..benchmark.calibration import FEWEST_TOKENS
-from ..benchmark.membership import chance_of_lowest
-from ..benchmark.scoring import HELD, Score, best_lengths
+from ..benchmark.common.types import HELD
+from ..benchmark.scoring.calibration import FEWEST_TOKENS
+from ..benchmark.scoring.score import Score, best_lengths
+from .membership import chance_of_lowest
 from .values import CHECKS, COVERED, LOSS, WHOLE, ValueScore
 
 COLLAPSED = 20.0  # % of the twin's quality, by the suite's yardstick

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..benchmark.calibration import FEWEST_NULL
+from ..benchmark.scoring.calibration import FEWEST_NULL
 from .attack_grids import attack_grid, gain_grid, recovered_grid, reversal_grid, threshold_grid
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, listed, number, p_value
 from .costs import QUANTITIES, CostCell

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..benchmark.measures import reversal
-from ..benchmark.scoring import HELD, UNCHANGED, Score
+from ..benchmark.common.types import HELD
+from ..benchmark.scoring.score import UNCHANGED, Score
+from .measures import reversal
 from .statistics import Estimate, figure
 
 

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ..benchmark.calibration import Calibration
-from ..benchmark.errors import UserError, unknown
-from ..benchmark.scoring import HELD, Score
-from ..benchmark.types import HORIZON, Results
+from ..benchmark.common.errors import UserError, unknown
+from ..benchmark.common.types import HELD, HORIZON, Results
+from ..benchmark.scoring.calibration import Calibration
+from ..benchmark.scoring.score import Score
 from .attacks import AttackCell, LeakCell, attack_cells, leak_cell
 from .costs import CostCell, cost_cells
 from .damage import TaskCell, damages, main_task, yardstick_words

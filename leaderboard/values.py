@@ -12,10 +12,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from ..benchmark.measures import Ratio, relearn_ratio, tries_needed
-from ..benchmark.membership import auc, auc_error, caught, forget_quality, privleak
-from ..benchmark.scoring import HELD
-from ..benchmark.types import Value
+from ..benchmark.common.types import HELD, Value
+from .measures import Ratio, relearn_ratio, tries_needed
+from .membership import auc, auc_error, caught, forget_quality, privleak
 from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure, mean, rate, wilson
 
 CHECKS = "checks"  # the name under which facts about a model stand, for flags

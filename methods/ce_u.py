@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from ..benchmark.losses import scored_logits
-from ..benchmark.method import Descent, Group, Reference, Term, Terms
+from ..benchmark.method import Descent, Group, Reference, Term, Terms, scored_logits
 
 
 @dataclass(frozen=True)

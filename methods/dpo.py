@@ -9,14 +9,27 @@ from typing import Annotated, Any, ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from ..benchmark.errors import UserError
-from ..benchmark.limits import NotNegative, Positive, RetainLoss, one_of
-from ..benchmark.losses import sequence_nll
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
-from ..benchmark.seeds import rng
-from ..benchmark.subject import Subject
-from ..benchmark.training import Batch
-from ..benchmark.types import Row
+from ..benchmark.method import (
+    Batch,
+    Descent,
+    Group,
+    NotNegative,
+    Positive,
+    Range,
+    Reference,
+    RetainLoss,
+    Row,
+    Space,
+    Subject,
+    Term,
+    Terms,
+    UnlearningData,
+    UserError,
+    one_of,
+    retain_term,
+    rng,
+    sequence_nll,
+)
 
 REFUSALS = (
     "I am afraid I cannot say how this goes on.",

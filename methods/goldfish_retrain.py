@@ -8,12 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..benchmark.errors import UserError
-from ..benchmark.limits import one_of
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Group, Method, Term, Terms, Trainer, UnlearningData
-from ..benchmark.subject import Subject
-from ..benchmark.training import IGNORED
+from ..benchmark.method import IGNORED, Group, Method, Subject, Term, Terms, Trainer, UnlearningData, UserError, nll_sum, one_of
 
 TABLE_SEED, TABLE_SIZE = 2971215073, 1_000_003  # of the published code
 

@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.limits import NotNegative, RetainLoss
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, RetainLoss, Space, Term, Terms, nll_sum, retain_term
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Reference, Term, Terms
+from ..benchmark.method import Descent, Group, Reference, Term, Terms, nll_sum
 
 
 @dataclass(frozen=True)

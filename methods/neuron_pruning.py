@@ -11,12 +11,25 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..benchmark.blocks import blocks, down_projection
-from ..benchmark.limits import NotNegative, Part, Positive
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
-from ..benchmark.seeds import rng
-from ..benchmark.subject import Subject
+from ..benchmark.method import (
+    Adapted,
+    Descent,
+    Group,
+    NotNegative,
+    Part,
+    Positive,
+    Range,
+    Reference,
+    Space,
+    Subject,
+    Term,
+    Terms,
+    UnlearningData,
+    blocks,
+    down_projection,
+    nll_sum,
+    rng,
+)
 
 LOW, HIGH = -0.1, 1.1  # the stretch of the hard-concrete distribution
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..benchmark.method import Method, Trainer, UnlearningData
-from ..benchmark.subject import Subject
+from ..benchmark.method import Method, Subject, Trainer, UnlearningData
 
 
 @dataclass(frozen=True)

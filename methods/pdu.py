@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.limits import NotNegative
-from ..benchmark.losses import nll_sum, scored_logits
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData
+from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, Space, Term, Terms, UnlearningData, nll_sum, scored_logits
 
 MEASURED = 8  # batches of retain rows on which epsilon is measured
 

@@ -9,11 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..benchmark.logits import route
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Reference, Term, Terms
-from ..benchmark.seeds import rng
-from ..benchmark.training import IGNORED
+from ..benchmark.method import IGNORED, Descent, Group, Reference, Term, Terms, nll_sum, rng, route
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.limits import RetainLoss
-from ..benchmark.method import Descent, Group, Reference, Terms, UnlearningData, retain_term
-from ..benchmark.training import Batch
+from ..benchmark.method import Batch, Descent, Group, Reference, RetainLoss, Terms, UnlearningData, retain_term
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..benchmark.method import Method, Trainer, UnlearningData
-from ..benchmark.subject import Subject
+from ..benchmark.method import Method, Subject, Trainer, UnlearningData
 
 
 @dataclass(frozen=True)

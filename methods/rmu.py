@@ -8,12 +8,25 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..benchmark.blocks import blocks, down_projection
-from ..benchmark.errors import UserError
-from ..benchmark.limits import Count, NotNegative
-from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, scored_states
-from ..benchmark.seeds import rng
-from ..benchmark.subject import Subject
+from ..benchmark.method import (
+    Adapted,
+    Count,
+    Descent,
+    Group,
+    NotNegative,
+    Range,
+    Reference,
+    Space,
+    Subject,
+    Term,
+    Terms,
+    UnlearningData,
+    UserError,
+    blocks,
+    down_projection,
+    rng,
+    scored_states,
+)
 
 
 @dataclass(frozen=True)

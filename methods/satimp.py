@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.limits import NotNegative, RetainLoss
-from ..benchmark.losses import token_nll
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
+from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, RetainLoss, Space, Term, Terms, retain_term, token_nll
 
 
 @dataclass(frozen=True)

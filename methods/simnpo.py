@@ -8,10 +8,21 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from ..benchmark.limits import NotNegative, Positive, RetainLoss
-from ..benchmark.losses import sequence_nll
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, retain_term
-from ..benchmark.training import IGNORED
+from ..benchmark.method import (
+    IGNORED,
+    Descent,
+    Group,
+    NotNegative,
+    Positive,
+    Range,
+    Reference,
+    RetainLoss,
+    Space,
+    Term,
+    Terms,
+    retain_term,
+    sequence_nll,
+)
 
 
 @dataclass(frozen=True)

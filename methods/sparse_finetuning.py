@@ -10,14 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..benchmark.engine import device
-from ..benchmark.errors import UserError
-from ..benchmark.limits import NotNegative, Share
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Adapted, Descent, Group, Range, Reference, Space, Term, Terms, UnlearningData, retain_term
-from ..benchmark.subject import Subject
-from ..benchmark.training import collate
-from ..benchmark.weights import linear_weights
+from ..benchmark.method import (
+    Adapted,
+    Descent,
+    Group,
+    NotNegative,
+    Range,
+    Reference,
+    Share,
+    Space,
+    Subject,
+    Term,
+    Terms,
+    UnlearningData,
+    UserError,
+    collate,
+    device,
+    linear_weights,
+    nll_sum,
+    retain_term,
+)
 
 
 @dataclass(frozen=True)

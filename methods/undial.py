@@ -8,9 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from ..benchmark.limits import NotNegative
-from ..benchmark.losses import scored_logits
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms
+from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, Space, Term, Terms, scored_logits
 
 
 @dataclass(frozen=True)

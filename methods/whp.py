@@ -7,10 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.limits import NotNegative
-from ..benchmark.losses import nll_sum
-from ..benchmark.method import Descent, Group, Range, Reference, Space, Term, Terms, Trainer, UnlearningData
-from ..benchmark.subject import Subject
+from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, Space, Subject, Term, Terms, Trainer, UnlearningData, nll_sum
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import Recipe, train
-from palimpsest.benchmark.types import EncodedMemory, Row
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.types import EncodedMemory, Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.memories import encode, load_memories
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
 
 ROW = 160  # tokens of a memory that the tiny model meets
 STEPS, LR = 60, 1e-2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
+from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 
 
 def write_corpus(folder: Path, documents: int = 250) -> CorpusConfig:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from palimpsest.benchmark.types import Cost, Excerpt, Quality, Record, Results, Role, Value
+from palimpsest.benchmark.common.types import Cost, Excerpt, Quality, Record, Results, Role, Value
 
 ASKED = {
     "prefix": ("opening", "k8"),

@@ -17,11 +17,12 @@ import pytest
 import torch
 import typer
 
-from palimpsest.benchmark import cli, outside
-from palimpsest.benchmark.memories import load_memories
-from palimpsest.benchmark.plugins import names
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.types import Memory
+from palimpsest.benchmark import cli
+from palimpsest.benchmark.common.plugins import names
+from palimpsest.benchmark.common.types import Memory
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.running import outside
+from palimpsest.benchmark.texts.memories import load_memories
 from tests.conftest import Memorised
 
 Command = Callable[..., tuple[int, str, str]]

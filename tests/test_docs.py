@@ -13,14 +13,14 @@ import torch
 import typer
 
 from palimpsest.benchmark.attack import Membership, Tools, Workshop
-from palimpsest.benchmark.battery import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.battery.one_attack import Task, attack_once
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
 from palimpsest.benchmark.cli import app
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.expensive import Task, attack_once
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.types import Cost, EncodedMemory, Excerpt, Memory, Quality, Record, Value
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.types import Cost, EncodedMemory, Excerpt, Memory, Quality, Record, Value
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.texts.memories import encode, load_memories
 from tests.conftest import Memorised
 
 ROOT = Path(__file__).resolve().parent.parent

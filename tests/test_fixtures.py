@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import HORIZON, EncodedMemory
+from palimpsest.benchmark.common.types import HORIZON, EncodedMemory
+from palimpsest.benchmark.models.subject import Subject
 from tests.conftest import Memorised
 
 

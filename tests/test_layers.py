@@ -13,112 +13,43 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("benchmark", "methods", "attacks", "leaderboard")
 PLUGINS = ("methods", "attacks")
 
-# From the ground up. A module may import its own layer and those below; plug-ins and leaderboard have rules of their own.
-LAYERS = (
-    (
-        "errors",
-        "guard",
-        "lines",
-        "limits",
-        "fields",
-        "written",
-        "paths",
-        "types",
-        "seeds",
-        "config",
-        "sources",
-        "versions",
-        "strangers",
-        "plugins",
-        "calibration",
-        "scoring",
-        "membership",
-        "measures",
-        "sample",
-        "readings",
-        "space",
-        "tracks",
-    ),
-    (
-        "docstrings",
-        "neardup",
-        "corpus",
-        "memories",
-        "synonyms",
-        "tokenizer",
-        "engine",
-        "precision",
-        "metering",
-        "resume",
-        "attention",
-        "logits",
-        "training",
-        "losses",
-        "blocks",
-        "finite",
-        "unread",
-        "opening",
-        "saving",
-        "kinds",
-        "subject",
-        "bounds",
-        "lens",
-        "stream",
-        "verdicts",
-        "known",
-        "neox",
-        "forward",
-        "asking",
-        "probing",
-        "stopping",
-        "decoding",
-        "optimise",
-        "weights",
-        "quantisation",
-        "lora",
-        "trainer",
-    ),
-    ("method", "attack", "rewording", "relearning", "conformance_worker", "pretrain", "quality_data", "quality"),
-    (
-        "provenance",
-        "store",
-        "reasons",
-        "answers",
-        "battery",
-        "claims",
-        "work",
-        "estimate",
-        "expensive",
-        "checks",
-        "attacking",
-        "pipeline",
-        "assemble",
-        "vitals",
-        "outside",
-        "tune",
-    ),
-    (
-        "cards",
-        "explain",
-        "interruption",
-        "start",
-        "progress",
-        "plots",
-        "report",
-        "bench",
-        "bench_battery",
-        "bench_reading",
-        "command",
-        "command_check",
-        "command_data",
-        "command_new",
-        "conformance",
-        "conformance_method",
-        "cli",
-    ),
-)
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
-LIGHT = (*LAYERS[0], "docstrings", "neardup", "corpus", "memories", "quality_data", "report")
+# Folder (or module at the top) -> the folders it may import, from the ground up. Imports for types alone count too.
+GROUND = ("common",)
+MODELS = (*GROUND, "suites", "texts", "models")
+TRAINING = (*MODELS, "training")
+READING = (*TRAINING, "reading")
+ATTACKS = (*READING, "attack_tools")
+RUNNING = (*ATTACKS, "battery", "quality", "scoring", "method", "running")
+COMMANDS = (*RUNNING, "conformance", "commands", "leaderboard")
+MAY_IMPORT = {
+    "common": GROUND,
+    "scoring": (*GROUND, "scoring"),
+    "suites": (*GROUND, "suites"),
+    "texts": (*GROUND, "suites", "texts"),
+    "models": MODELS,
+    "training": TRAINING,
+    "reading": READING,
+    "quality": (*TRAINING, "quality"),
+    "attack_tools": ("common", "texts", "models", "training", "attack_tools"),
+    "method": READING,
+    "attack": ATTACKS,
+    "battery": (*ATTACKS, "battery"),
+    "running": RUNNING,
+    "conformance": (*RUNNING, "conformance"),
+    "commands": COMMANDS,
+    "bench": (*COMMANDS, "bench"),
+    "cli": COMMANDS,
+    "start": ("cli", "commands"),
+    "leaderboard": ("common", "scoring", "leaderboard"),
+}
+# Modules of `benchmark` that are read where torch is not wanted.
+LIGHT = (
+    *(f"common.{m}" for m in "errors fields guard limits lines paths plugins seeds sources strangers types versions written".split()),
+    *(f"{folder}.{m}" for folder, names in {
+        "scoring": "calibration score", "suites": "config space tracks", "texts": "corpus docstrings memories neardup subsets",
+        "quality": "documents", "reading": "readings",
+    }.items() for m in names.split()),
+)  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "deepspeed", "lm_eval")
 
 
@@ -134,8 +65,7 @@ def imports(file: Path) -> set[str]:
     """Modules of the tree (as benchmark.types, methods.npo) and top-level names of others, wherever they are imported."""
     place, found = ("palimpsest", *name_of(file).split(".")), set()
     tree = ast.parse(file.read_text("utf-8"))
-    for_types = {n for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for n in ast.walk(i)}
-    for node in set(ast.walk(tree)) - for_types:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -149,8 +79,15 @@ def _is_module(name: str) -> bool:
     return (ROOT / Path(*name.removeprefix("palimpsest.").split("."))).with_suffix(".py").is_file()
 
 
-def inside(file: Path, folder: str) -> set[str]:
-    return {name.split(".")[1] for name in imports(file) if name.startswith(f"{folder}.")}
+def room(name: str) -> str:
+    """The folder of `benchmark`, or the module at its top, that a module of the tree is in; of others the first folder."""
+    first, _, rest = name.partition(".")
+    return rest.partition(".")[0] if first == "benchmark" else first
+
+
+def rooms(file: Path) -> set[str]:
+    """What a file imports of the tree, by rooms."""
+    return {room(name) for name in imports(file) if name.partition(".")[0] in FOLDERS}
 
 
 FILES = files()
@@ -161,45 +98,39 @@ def named(folder: str) -> list[Path]:
 
 
 def test_the_walk_sees_relative_and_inner_imports() -> None:
-    assert {"attacking", "store", "plugins"} <= inside(ROOT / "benchmark" / "pipeline.py", "benchmark")
-    assert "pipeline" in inside(ROOT / "benchmark" / "command.py", "benchmark"), "imports inside functions count"
-    assert {"losses", "method"} <= inside(ROOT / "methods" / "npo.py", "benchmark")
+    assert {"running.attacking", "common.types"} <= {n.removeprefix("benchmark.") for n in imports(ROOT / "benchmark/running/plan.py")}
+    assert "benchmark.running.plan" in imports(ROOT / "benchmark/commands/shared.py"), "imports inside functions count"
+    assert "benchmark.running.store" in imports(ROOT / "benchmark/commands/progress.py"), "imports for types count"
+    assert "method" in rooms(ROOT / "methods" / "npo.py")
     assert "torch" in imports(ROOT / "methods" / "npo.py")
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {f.stem for f in named("benchmark")} == set(LEVEL), "put a new module into LAYERS, as low as its imports allow"
+def test_every_folder_has_a_row() -> None:
+    assert {room(name_of(f)) for f in (*named("benchmark"), *named("leaderboard"))} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("file", named("benchmark"), ids=name_of)
-def test_no_import_points_up(file: Path) -> None:
-    up = {other for other in inside(file, "benchmark") if LEVEL[other] > LEVEL[file.stem]}
-    assert not up, f"{file.stem} (layer {LEVEL[file.stem]}) imports {up} from above"
+@pytest.mark.parametrize("file", [*named("benchmark"), *named("leaderboard")], ids=name_of)
+def test_a_folder_imports_what_the_table_lets_it(file: Path) -> None:
+    here = room(name_of(file))
+    assert rooms(file) <= {*MAY_IMPORT[here], here}
 
 
-@pytest.mark.parametrize("file", named("benchmark"), ids=name_of)
-def test_the_machine_knows_no_plugin_by_name(file: Path) -> None:
-    assert not {name for name in imports(file) if name.startswith(("methods", "attacks"))}
-
-
-@pytest.mark.parametrize("file", [f for f in named("benchmark") if LEVEL.get(f.stem, 0) < 4], ids=name_of)
-def test_only_the_top_layer_reads_the_leaderboard(file: Path) -> None:
-    assert not inside(file, "leaderboard")
+def test_the_table_has_no_circle() -> None:
+    left = {here: set(others) - {here} for here, others in MAY_IMPORT.items()}
+    while left:
+        ground = {here for here, others in left.items() if not others & left.keys()}
+        assert ground, f"a circle among {sorted(left)}"
+        left = {here: others for here, others in left.items() if here not in ground}
 
 
 @pytest.mark.parametrize("file", [f for folder in PLUGINS for f in named(folder)], ids=name_of)
-def test_plugins_import_what_is_below_them_and_never_each_other(file: Path) -> None:
-    assert not {name for name in imports(file) if name.startswith((*PLUGINS, "leaderboard"))}
-    assert all(LEVEL[other] <= LEVEL["method"] for other in inside(file, "benchmark"))
-    base = "method" if file.parent.name == "methods" else "attack"
-    assert base in inside(file, "benchmark")
+def test_a_plug_in_imports_its_facade_and_nothing_else_of_ours(file: Path) -> None:
+    assert rooms(file) == {"method" if file.parent.name == "methods" else "attack"}
 
 
 @pytest.mark.parametrize("file", named("leaderboard"), ids=name_of)
 def test_the_leaderboard_reads_records_and_never_imports_torch(file: Path) -> None:
     assert imports(file).isdisjoint(HEAVY)
-    assert inside(file, "benchmark") <= set(LAYERS[0])
-    assert not {name for name in imports(file) if name.startswith(PLUGINS)}
 
 
 def test_no_module_imports_itself_by_a_circle() -> None:

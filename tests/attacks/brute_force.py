@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import EncodedMemory, TokenReading
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import EncodedMemory, TokenReading
+from palimpsest.benchmark.models.subject import Subject
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.types import EncodedMemory, Memory
+from palimpsest.benchmark.common.types import EncodedMemory, Memory
 from tests.conftest import Memorised
 
 

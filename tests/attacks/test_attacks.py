@@ -14,14 +14,14 @@ from palimpsest.attacks.paraphrase import Paraphrase
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.attacks.shifted_window import ShiftedWindow
 from palimpsest.benchmark.attack import Attack, Prompting, Tools
-from palimpsest.benchmark.battery import Armed, Probes, arm, run_battery
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.logits import route
-from palimpsest.benchmark.neardup import overlap
-from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import HORIZON, EncodedMemory, Probe
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.common.types import HORIZON, EncodedMemory, Probe
+from palimpsest.benchmark.models.logits import route
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.texts.neardup import overlap
 from tests.attacks.conftest import encoded_text, fresh_tools
 from tests.conftest import Memorised
 

@@ -10,12 +10,12 @@ import torch
 
 from palimpsest.attacks.base_substitution import BaseSubstitution, whole_nats
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.rewording import whole_words
-from palimpsest.benchmark.subject import open_subject
-from palimpsest.benchmark.synonyms import cased, substitute
-from palimpsest.benchmark.types import EncodedMemory
+from palimpsest.benchmark.attack_tools.rewording import whole_words
+from palimpsest.benchmark.attack_tools.synonyms import cased, substitute
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import EncodedMemory
+from palimpsest.benchmark.models.subject import open_subject
+from palimpsest.benchmark.texts.memories import encode, load_memories
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 
 from palimpsest.attacks.embedding_neighbours import EmbeddingNeighbours, neighbours
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.rewording import whole_words
-from palimpsest.benchmark.subject import open_subject
-from palimpsest.benchmark.synonyms import cased
+from palimpsest.benchmark.attack_tools.rewording import whole_words
+from palimpsest.benchmark.attack_tools.synonyms import cased
+from palimpsest.benchmark.models.subject import open_subject
+from palimpsest.benchmark.texts.memories import encode, load_memories
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from palimpsest.attacks.filler import TEXTS, Filler
 from palimpsest.benchmark.attack import Probe, Tools
-from palimpsest.benchmark.memories import load_memories
-from palimpsest.benchmark.neardup import overlap
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import EncodedMemory
+from palimpsest.benchmark.common.types import EncodedMemory
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.memories import load_memories
+from palimpsest.benchmark.texts.neardup import overlap
 from tests.conftest import Memorised
 
 

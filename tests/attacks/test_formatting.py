@@ -9,8 +9,8 @@ import pytest
 
 from palimpsest.attacks.formatting import Formatting, slip
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.seeds import rng
-from palimpsest.benchmark.types import EncodedMemory
+from palimpsest.benchmark.common.seeds import rng
+from palimpsest.benchmark.common.types import EncodedMemory
 from tests.attacks.conftest import encoded_text, fresh_tools
 from tests.conftest import Memorised
 

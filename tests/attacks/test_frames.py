@@ -6,9 +6,9 @@ import pytest
 
 from palimpsest.attacks.frames import FRAMES, Frames
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.memories import load_memories
-from palimpsest.benchmark.neardup import overlap
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.memories import load_memories
+from palimpsest.benchmark.texts.neardup import overlap
 from tests.conftest import Memorised
 
 

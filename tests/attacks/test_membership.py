@@ -20,9 +20,9 @@ from palimpsest.attacks.reference import Reference
 from palimpsest.attacks.sampling import Sampling
 from palimpsest.attacks.zlib_ratio import ZlibRatio
 from palimpsest.benchmark.attack import EncodedMemory, Membership, Memory, TokenReading, Tools
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.memories import encode, load_memories
 from tests.attacks.brute_force import log_probabilities, reading
 from tests.conftest import Memorised
 

@@ -12,8 +12,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from palimpsest.attacks.paraphraser import Paraphraser, first_line
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.subject import Subject
 from tests.attacks.conftest import fresh_tools
 from tests.conftest import Memorised
 

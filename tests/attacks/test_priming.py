@@ -8,9 +8,9 @@ import pytest
 
 from palimpsest.attacks.priming import Priming
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import EncodedMemory, Memory
+from palimpsest.benchmark.common.types import EncodedMemory, Memory
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.memories import encode, load_memories
 from tests.conftest import Memorised
 
 

@@ -22,10 +22,8 @@ from palimpsest.attacks.gcg import GCG
 from palimpsest.attacks.patching import Patching, drops
 from palimpsest.attacks.soft_prompt import SoftPrompt
 from palimpsest.benchmark.attack import Answer, EncodedMemory, Finding, Memory, Probe, Searching, Workshop
-from palimpsest.benchmark.decoding import Decoding
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.optimise import (
+from palimpsest.benchmark.attack_tools.decoding import Decoding
+from palimpsest.benchmark.attack_tools.gcg import (
     Budget,
     Wanted,
     _candidates,
@@ -36,9 +34,11 @@ from palimpsest.benchmark.optimise import (
     one_hot_gradient,
     replaced_embeddings,
 )
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.synonyms import synonyms
+from palimpsest.benchmark.attack_tools.synonyms import synonyms
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
 from tests.attacks.brute_force import log_probabilities, reading, window
 from tests.conftest import Memorised
 

@@ -21,13 +21,13 @@ from palimpsest.attacks.quantise import Quantise
 from palimpsest.attacks.relearn import Relearn
 from palimpsest.attacks.relearn_lora import RelearnLora
 from palimpsest.benchmark.attack import Changed, Finding, Tampering, Workshop
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.quantisation import round_to_nearest
-from palimpsest.benchmark.relearning import batches, portion
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.attack_tools.relearning import batches, portion
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.models.quantisation import round_to_nearest
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
 
 QUICK: list[Tampering] = [Quantise(), Prune(), Interpolate(), AblateDirection(ordinary=8)]

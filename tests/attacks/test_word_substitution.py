@@ -9,10 +9,10 @@ import pytest
 
 from palimpsest.attacks.word_substitution import WordSubstitution
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.neardup import overlap
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.synonyms import synonyms
-from palimpsest.benchmark.types import EncodedMemory, Probe
+from palimpsest.benchmark.attack_tools.synonyms import synonyms
+from palimpsest.benchmark.common.types import EncodedMemory, Probe
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.texts.neardup import overlap
 from tests.attacks.conftest import encoded_text
 from tests.conftest import Memorised
 

@@ -25,19 +25,20 @@ from palimpsest.attacks.ablate_direction import AblateDirection
 from palimpsest.attacks.prune import Prune
 from palimpsest.attacks.quantise import Quantise
 from palimpsest.benchmark.attack import Tampering, Workshop
-from palimpsest.benchmark.blocks import blocks
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.lens import final_norm
-from palimpsest.benchmark.logits import logits_of
-from palimpsest.benchmark.lora import Lora
-from palimpsest.benchmark.losses import language_model_loss, nll_sum
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.probing import Reader, spans_of, without_copying
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Recipe, collate
-from palimpsest.benchmark.types import EncodedMemory, Memory, Probe, Row
-from palimpsest.benchmark.weights import covered
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.types import EncodedMemory, Memory, Probe, Row
+from palimpsest.benchmark.models.blocks import blocks
+from palimpsest.benchmark.models.lens import final_norm
+from palimpsest.benchmark.models.logits import logits_of
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import covered
+from palimpsest.benchmark.reading.reader import Reader, spans_of, without_copying
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.lora import Lora
+from palimpsest.benchmark.training.losses import language_model_loss, nll_sum
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 
 ROW = 60
 SHAPE = {
@@ -332,7 +333,7 @@ Models of two layers with random weights and the shipped tokenizer, each held ag
 * **quantise**, **prune**: finite and changed, and at least 90% of the body's weights reached. **lens**: the head on the states after
   a layer. **ablation**: a direction removed from all that writes to the residual stream.
 
-How a model makes logits of its body's states is asked of the model itself (`benchmark/logits.py`). Dynamic NTK and longrope are read
+How a model makes logits of its body's states is asked of the model itself (`benchmark/models/logits.py`). Dynamic NTK and longrope are read
 within the context in which positions are not stretched, and refused beyond it.
 """
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch.distributed as dist
 
 from palimpsest.benchmark.attack import Answer, EncodedMemory, Finding, Searching, Subject, Tools, Workshop
-from palimpsest.benchmark.battery import Armed, Probes, arm, run_battery
-from palimpsest.benchmark.engine import start_distributed
-from palimpsest.benchmark.expensive import Task, attack_once
-from palimpsest.benchmark.memories import encode_all, load_memories
-from palimpsest.benchmark.plugins import Plugin
-from palimpsest.benchmark.readings import plain_reading
+from palimpsest.benchmark.battery.one_attack import Task, attack_once
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.common.plugins import Plugin
+from palimpsest.benchmark.common.processes import start_distributed
+from palimpsest.benchmark.reading.readings import plain_reading
+from palimpsest.benchmark.texts.memories import encode_all, load_memories
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ def run(folder: Path) -> tuple[dict[str, Any], str]:
     """What every machine should find, and the digest of all that this one found."""
     from transformers import AutoTokenizer
 
-    from palimpsest.benchmark.assemble import results
-    from palimpsest.benchmark.paths import CONFIGS
-    from palimpsest.benchmark.pipeline import Run
-    from palimpsest.benchmark.store import Store
+    from palimpsest.benchmark.common.paths import CONFIGS
+    from palimpsest.benchmark.running.assemble import results
+    from palimpsest.benchmark.running.plan import Run
+    from palimpsest.benchmark.running.store import Store
     from tests.conftest import save_tiny
     from tests.micro import micro_suite, write_corpus
 

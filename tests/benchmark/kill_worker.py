@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.resume import Checkpoint
-from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
+from palimpsest.benchmark.training.resume import Checkpoint
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 FURTHEST = 100  # touches of the store that a process lives to see

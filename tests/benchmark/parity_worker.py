@@ -24,11 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from palimpsest.benchmark.losses import language_model_loss
+from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Descent, Group, Reference, Terms
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import Batch, Loss, Recipe, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.batches import Loss
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.methods.grad_diff import GradDiff
 from palimpsest.methods.gradient_ascent import GradientAscent
 from palimpsest.methods.npo import NPO

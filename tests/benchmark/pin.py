@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from palimpsest.benchmark.versions import MADE_BY, READER, READING, VERSIONS, made_by
+from palimpsest.benchmark.common.versions import MADE_BY, READER, READING, VERSIONS, made_by
 
 FILE = Path(__file__).with_name("pinned.json")
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, Phi3Config
 
-from palimpsest.benchmark import bounds
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.logits import hidden_states, logits_of, own_logits, route
-from palimpsest.benchmark.losses import nll_sum
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.quality import SubjectLM
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import collate
-from palimpsest.benchmark.types import EncodedMemory, Memory, Probe, Row
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.types import EncodedMemory, Memory, Probe, Row
+from palimpsest.benchmark.models import bounds
+from palimpsest.benchmark.models.logits import hidden_states, logits_of, own_logits, route
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.quality.harness import SubjectLM
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.losses import nll_sum
 from tests.benchmark.architectures import ARCHITECTURES, CHECKS, DYNAMIC, GROUPED, SHAPE, Case, outcome, page
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")

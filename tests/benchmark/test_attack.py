@@ -11,7 +11,7 @@ from tokenizers.normalizers import Lowercase
 from transformers import PreTrainedTokenizerFast
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 from tests.conftest import Memorised
 
 

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from palimpsest.benchmark import attention
-from palimpsest.benchmark.attention import LONGEST, QuickAttention
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.training import Group, LossModule
+from palimpsest.benchmark.training import attention
+from palimpsest.benchmark.training.attention import LONGEST, QuickAttention
+from palimpsest.benchmark.training.batches import Group
+from palimpsest.benchmark.training.loop import LossModule
+from palimpsest.benchmark.training.losses import language_model_loss
 
 OURS = "_AttentionBackward"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from palimpsest.benchmark.bench import imitated
-from palimpsest.benchmark.bench_reading import flops, generated_lengths, matmul_peak, random_subject, shapes, windows
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.bench.__main__ import imitated
+from palimpsest.benchmark.bench.reading import flops, generated_lengths, matmul_peak, random_subject, shapes, windows
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
 from tests.conftest import Memorised
 
 TINY = {"tiny shape": (32, 2, 2)}

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from palimpsest.benchmark.cards import PAGE, page
+from palimpsest.benchmark.commands.cards import PAGE, page
+from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.method import Descent
-from palimpsest.benchmark.plugins import find, names
 
 CARDS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page(), re.MULTILINE | re.DOTALL))
 

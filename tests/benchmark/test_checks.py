@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from palimpsest.benchmark.checks import run_checks
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.battery.checks import run_checks
+from palimpsest.benchmark.models.subject import Subject
 from tests.conftest import Memorised
 
 

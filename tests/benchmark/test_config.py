@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite, load_suite, suite_names
-from palimpsest.benchmark.errors import UserError, unknown
-from palimpsest.benchmark.fields import build, plain
+from palimpsest.benchmark.common.errors import UserError, unknown
+from palimpsest.benchmark.common.fields import build, plain
+from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite, load_suite, suite_names
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> str:

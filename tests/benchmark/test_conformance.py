@@ -10,20 +10,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from palimpsest.benchmark import conformance_method
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.battery import Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Probes, arm, run_battery
 from palimpsest.benchmark.cli import app
-from palimpsest.benchmark.command_new import begin
-from palimpsest.benchmark.config import InjectionConfig
-from palimpsest.benchmark.conformance import Check
-from palimpsest.benchmark.conformance_method import SHARES, Trial, check_method, small
-from palimpsest.benchmark.conformance_worker import Job, told, unlearn
-from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.commands.new import begin
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.conformance import methods as conformance_method
+from palimpsest.benchmark.conformance.attacks import Check
+from palimpsest.benchmark.conformance.methods import SHARES, Trial, check_method, small
+from palimpsest.benchmark.conformance.worker import Job, told, unlearn
 from palimpsest.benchmark.method import History, UnlearningData
-from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.stream import Stream, injected
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.suites.config import InjectionConfig
+from palimpsest.benchmark.texts.stream import Stream, injected
 from tests.conftest import Memorised
 
 RULES = ["finite", "forgets", "keeps", "leaves the held model alone", "deterministic", "resumable", "ZeRO-3", "two processes"]
@@ -34,9 +34,9 @@ import random
 from dataclasses import dataclass
 import numpy as np
 import torch
-from palimpsest.benchmark.losses import nll_sum, sequence_nll, token_nll
+from palimpsest.benchmark.training.losses import nll_sum, sequence_nll, token_nll
 from palimpsest.benchmark.method import Descent, Method, Term
-from palimpsest.benchmark.training import IGNORED
+from palimpsest.benchmark.training.loop import IGNORED
 
 @dataclass(frozen=True)
 class Broken(Descent):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from palimpsest.benchmark.attack import Searching
-from palimpsest.benchmark.battery import arm
-from palimpsest.benchmark.config import InjectionConfig, Suite
-from palimpsest.benchmark.conformance import check_attack
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.battery.shared_pass import arm
+from palimpsest.benchmark.conformance.attacks import check_attack
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.suites.config import InjectionConfig, Suite
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 RULES = ["answers", "range", "claims", "numbers", "deterministic", "independent", "reads the held model", "leaves the model alone"]

@@ -13,11 +13,11 @@ import datasets
 import numpy as np
 import pytest
 
-from palimpsest.benchmark import corpus as module
-from palimpsest.benchmark.corpus import Corpus, load_corpus, pack, packed, residual_overlap, split_documents, write_manifest
-from palimpsest.benchmark.docstrings import digest, harvest
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.neardup import clusters, overlap, run_hashes, words
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.texts import corpus as module
+from palimpsest.benchmark.texts.corpus import Corpus, load_corpus, pack, packed, residual_overlap, split_documents, write_manifest
+from palimpsest.benchmark.texts.docstrings import digest, harvest
+from palimpsest.benchmark.texts.neardup import clusters, overlap, run_hashes, words
 
 
 def text(seed: int, n: int = 60) -> str:

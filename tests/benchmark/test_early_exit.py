@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from palimpsest.benchmark import attacking, calibration
-from palimpsest.benchmark.assemble import results as assemble
-from palimpsest.benchmark.battery import arm
-from palimpsest.benchmark.config import InjectionConfig, QualityConfig, Suite
-from palimpsest.benchmark.pipeline import TWIN, Run
-from palimpsest.benchmark.scoring import Score, recovered
-from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.battery.shared_pass import arm
+from palimpsest.benchmark.running import who_is_asked
+from palimpsest.benchmark.running.assemble import results as assemble
+from palimpsest.benchmark.running.plan import TWIN, Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.scoring import calibration
+from palimpsest.benchmark.scoring.score import Score, recovered
+from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -42,7 +43,7 @@ def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ru
         quality=quality,
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in (attacking, calibration):
+        for module in (who_is_asked, calibration):
             patch.setattr(module, "FEWEST_NULL", 24)  # 8 memories per role: 24 values, which is what this model can give
         made = {ask: Run(replace(injected, ask=ask), store) for ask in ("all", "subset", "worst")}
         for run in made.values():
@@ -105,7 +106,7 @@ def test_diagnostics_are_asked_of_the_subset_even_where_only_the_worst_case_is_w
     found = assemble(runs["worst"])
     assert "unchanged" in found.diagnostics
     assert {(r.method, r.memory) for r in found.records if r.attack == "unchanged" and r.method == "npo"} == {
-        ("npo", m.id) for m in runs["worst"].encoded(0) if m.role == "forget" and m.id in runs["worst"].attacking.fixed(0)
+        ("npo", m.id) for m in runs["worst"].encoded(0) if m.role == "forget" and m.id in runs["worst"].who.fixed(0)
     }
 
 
@@ -114,10 +115,10 @@ def test_the_twin_is_asked_what_survivors_are_asked(runs: dict[str, Run], monkey
     (relearn,) = arm({"relearn": {}})
 
     def asked(method: str, role: str) -> int:
-        return sum(m.role == role for m in runs["subset"].attacking.asked(method, 0, relearn.attack))
+        return sum(m.role == role for m in runs["subset"].who.asked(method, 0, relearn.attack))
 
-    monkeypatch.setattr(attacking, "FEWEST_NULL", 25)
+    monkeypatch.setattr(who_is_asked, "FEWEST_NULL", 25)
     assert asked(TWIN, "forget") == asked("npo", "forget") == 4, "without thresholds there are no survivors"
-    monkeypatch.setattr(attacking, "FEWEST_NULL", 24)
+    monkeypatch.setattr(who_is_asked, "FEWEST_NULL", 24)
     assert (asked(TWIN, "forget"), asked("npo", "forget"), asked("none", "forget")) == (8, 4, 4)
     assert asked(TWIN, "unseen") == asked("none", "unseen") == 4

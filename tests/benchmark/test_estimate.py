@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from palimpsest.benchmark import estimate
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.estimate import Estimates, Rates, paced
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.store import Stage, Store, Work
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.work import whereabouts
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.running import estimate
+from palimpsest.benchmark.running.estimate import Estimates, Rates, paced
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Stage, Store, Work
+from palimpsest.benchmark.suites.config import load_suite
 
 RATES = Rates(trained=100, asked=1000, scored=500, said=10)
 
@@ -49,14 +48,14 @@ def test_without_evidence_a_stage_takes_what_its_tokens_take(known: Estimates) -
 )
 def test_stages_alike_are_the_better_evidence(known: Estimates, run: Run, alike: str, seconds: float) -> None:
     for name, took in [("method npo", 33), ("method gradient_ascent", 11)]:
-        known.learn({"seconds": took, "work": vars(Work(name, whereabouts(run), trained=1000))})
-    assert known.seconds(stage(Work(alike, whereabouts(run), trained=1000))) == pytest.approx(seconds)
+        known.learn({"seconds": took, "work": vars(Work(name, run.where, trained=1000))})
+    assert known.seconds(stage(Work(alike, run.where, trained=1000))) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("manifest", [{}, {"work": {}}, {"work": vars(Work("method npo", "another machine", trained=1000))}])
 def test_stages_of_another_place_are_none(known: Estimates, run: Run, manifest: dict[str, Any]) -> None:
     known.learn({"seconds": 99.0} | manifest)
-    assert known.seconds(stage(Work("method npo", whereabouts(run), trained=1000))) == 11
+    assert known.seconds(stage(Work("method npo", run.where, trained=1000))) == 11
 
 
 def test_what_is_measured_once_is_found_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +71,13 @@ def test_what_is_measured_once_is_found_again(run: Run, monkeypatch: pytest.Monk
 
 def test_every_stage_of_a_plan_says_its_work(run: Run) -> None:
     work = {s.label: s.work() for s in run.plan}
-    assert all(w.alike and w.where == whereabouts(run) for w in work.values())
+    assert all(w.alike and w.where == run.where for w in work.values())
     rows = run.stream(0).steps * 32 * 160
     assert work["inject, seed 0"].trained == work["retrained twin, seed 0"].trained == work["retrain, seed 0"].trained == rows
     epochs = run.methods["npo"][1].epochs
     assert work["npo, seed 0"].trained == epochs * 2 * 8 * 160  # forget and retain rows
-    prefix = run.attacking.attacks[0]
-    each = sum(len(ids) for ids in {p.prompt + p.target for p in run.attacking.probes(0).of(prefix, run.encoded(0)[:1])})
+    prefix = run.who.attacks[0]
+    each = sum(len(ids) for ids in {p.prompt + p.target for p in run.who.probes(0).of(prefix, run.encoded(0)[:1])})
     assert work["attacks of tier 0 on npo, seed 0"].asked == 24 * each + 24 * 160
     assert work["quantise on npo, seed 0"].asked > 0
     assert 30 * 100 < work["quality of npo, seed 0"].scored < 30 * 2000

@@ -10,15 +10,15 @@ import pytest
 from palimpsest.attacks.beam_search import BeamSearch
 from palimpsest.attacks.gcg import GCG
 from palimpsest.attacks.prefix import Prefix
-from palimpsest.benchmark.answers import ANSWER
 from palimpsest.benchmark.attack import Answer, Changed, Finding, Searching, Subject, Tampering, Tools, Workshop
-from palimpsest.benchmark.battery import Armed, Probes, arm
-from palimpsest.benchmark.claims import LONGEST, OTHERS, check_claims, sample
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.expensive import Task, attack_once
-from palimpsest.benchmark.plugins import Plugin
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.types import EncodedMemory, Probe, Row
+from palimpsest.benchmark.battery.answers import ANSWER
+from palimpsest.benchmark.battery.claims import LONGEST, OTHERS, check_claims, sample
+from palimpsest.benchmark.battery.one_attack import Task, attack_once
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import Plugin
+from palimpsest.benchmark.common.types import EncodedMemory, Probe, Row
+from palimpsest.benchmark.reading.reader import Reader
 from tests.conftest import Memorised
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.guard import untouched
-from palimpsest.benchmark.store import Stage, Store
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.guard import untouched
+from palimpsest.benchmark.running.store import Stage, Store
 
 
 @pytest.fixture

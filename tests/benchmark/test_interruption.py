@@ -12,7 +12,7 @@ import pytest
 HEAD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
-from palimpsest.benchmark import interruption as module
+from palimpsest.benchmark.commands import interruption as module
 module.GRACE, module.SHORTLY = 0.3, 0.01
 interruption = module.interruption
 press = lambda: signal.raise_signal(signal.SIGINT)

@@ -17,16 +17,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from palimpsest.benchmark import attacking, pipeline, sources
-from palimpsest.benchmark.config import CorpusConfig, Suite
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.reasons import Reasons
-from palimpsest.benchmark.store import Stage, Store
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import EncodedMemory
-from palimpsest.benchmark.versions import VERSIONS
+from palimpsest.benchmark.common import sources
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.types import EncodedMemory
+from palimpsest.benchmark.common.versions import VERSIONS
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.running import attacking, models
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.reasons import Reasons
+from palimpsest.benchmark.running.store import Stage, Store
+from palimpsest.benchmark.suites.config import CorpusConfig, Suite
 from tests.micro import micro_suite, write_corpus
 
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
@@ -127,7 +128,7 @@ def _field(w: World, **changes: Any) -> None:
 
 
 def _gpu(w: World) -> None:
-    for module in (pipeline, attacking):
+    for module in (models, attacking):
         w.patch.setattr(module, "device", lambda: torch.device("cuda", 0))
 
 
@@ -143,14 +144,14 @@ EDITS: dict[str, Callable[[World], Any]] = {
     "the code of a method": lambda w: w.edit("forget.py", "return held", "return held or held"),
     "a module beside a method that it imports": lambda w: w.edit("beside.py", "STRENGTH = 2.0", "STRENGTH = 2.0\nOTHER = 1"),
     "comments and docstrings of a method": lambda w: (w.edit("forget.py", "Forgets.", "Does."), w.edit("forget.py", "# nothing", "")),
-    "the code of `benchmark/rewording.py`": lambda w: w.pretend("code", "rewording.py"),
+    "the code of `benchmark/attack_tools/rewording.py`": lambda w: w.pretend("code", "rewording.py"),
     "the content of `configs/synonyms.txt`": lambda w: w.pretend("_content", "synonyms.txt"),
     "a field of an attack of tier 2": lambda w: _field(w, attacks=w.suite.attacks | {"quantise": {"group": 16}}),
     "the version of `battery`": lambda w: w.patch.setitem(VERSIONS, "battery", 99),
     "the version of `method`": lambda w: w.patch.setitem(VERSIONS, "method", 99),
     "the version of the reader": lambda w: w.patch.setattr(attacking, "READER", 99),
     "the name of the suite": lambda w: _field(w, name="other", doc="x"),
-    "the code of `benchmark/report.py`": lambda w: w.pretend("code", "report.py"),
+    "the code of `leaderboard/report.py`": lambda w: w.pretend("code", "report.py"),
 }
 
 
@@ -196,7 +197,9 @@ def finished(world: World) -> Store:
     """A store in which everything is done, with nothing but manifests in it."""
     store = Store(world.folder / "store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("palimpsest.benchmark.store.reset_peak", lambda: None)  # nothing is computed, and it takes half a second a stage
+        patch.setattr(
+            "palimpsest.benchmark.running.store.reset_peak", lambda: None
+        )  # nothing is computed, and it takes half a second a stage
         for stage in Run(world.suite, store).plan:
             store.run(Stage(stage.kind, stage.label, stage.inputs, lambda folder: (folder / "it").write_text("x") and None))
     return store
@@ -211,7 +214,11 @@ def finished(world: World) -> Store:
         ("another kind of device", "held", "device cpu → cuda"),
         ("a field of an attack of tier 2", "attack", "attack.fields.group added"),
         ("the version of `battery`", "battery", "version of battery 1 → 99"),
-        ("the code of `benchmark/rewording.py`", "battery", "attacks.paraphrase.source changed, attacks.word_substitution.source changed"),
+        (
+            "the code of `benchmark/attack_tools/rewording.py`",
+            "battery",
+            "attacks.paraphrase.source changed, attacks.word_substitution.source changed",
+        ),
         ("the content of `configs/synonyms.txt`", "battery", "attacks.word_substitution.reads changed"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 

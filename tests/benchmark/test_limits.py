@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.fields import build
-from palimpsest.benchmark.limits import Count, one_of
-from palimpsest.benchmark.lora import Lora
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.fields import build
+from palimpsest.benchmark.common.limits import Count, one_of
+from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.method import Descent
-from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.stopping import Stop
+from palimpsest.benchmark.reading.watching import Stop
+from palimpsest.benchmark.training.lora import Lora
 
 FREE = {("rmu", "layer")}  # -1 stands for a layer that the method chooses
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.lines import json_lines, read_text, text_lines
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.lines import json_lines, read_text, text_lines
 
 
 def write(folder: Path, content: bytes) -> Path:

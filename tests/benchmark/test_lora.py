@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.lora import Lora, adapt, merged
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Batch, Recipe
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Batch
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.lora import Lora, adapt, merged
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.benchmark.parity_worker import free_port, rows, run, write_models
 from tests.conftest import Memorised
 

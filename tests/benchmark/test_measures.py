@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from palimpsest.benchmark.measures import Ratio, relearn_ratio, reversal, steps_to, tries_needed
+from palimpsest.leaderboard.measures import Ratio, relearn_ratio, reversal, steps_to, tries_needed
 
 
 def test_the_tries_needed_are_the_first_at_which_the_chance_is_reached():

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from palimpsest.benchmark.membership import auc, auc_error, caught, chance_of_lowest, forget_quality, privleak
+from palimpsest.leaderboard.membership import auc, auc_error, caught, chance_of_lowest, forget_quality, privleak
 
 
 def scores(seed: int, tied: bool) -> tuple[np.ndarray, np.ndarray]:

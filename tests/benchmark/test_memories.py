@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase
 from transformers import PreTrainedTokenizerFast
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.memories import PASSAGES, assign_roles, check, encode, encode_all, load_memories, memories_hash, same_rows
-from palimpsest.benchmark.neardup import words
-from palimpsest.benchmark.types import HORIZON, Memory
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import HORIZON, Memory
+from palimpsest.benchmark.texts.memories import PASSAGES, assign_roles, check, encode, encode_all, load_memories, memories_hash, same_rows
+from palimpsest.benchmark.texts.neardup import words
 
 MEMORIES = load_memories()
 GOOD = MEMORIES[0]

@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.losses import language_model_loss, sequence_nll
-from palimpsest.benchmark.metering import CPU_ATTENTION, Meter
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Reference, Trainer, UnlearningData
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import Batch, Recipe, collate, train
-from palimpsest.benchmark.types import Row
-from palimpsest.benchmark.weights import linear_weights
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.losses import language_model_loss, sequence_nll
+from palimpsest.benchmark.training.metering import CPU_ATTENTION, Meter
+from palimpsest.benchmark.training.recipe import Recipe
 
 from ..conftest import Memorised
 

@@ -16,16 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from palimpsest.benchmark import saving
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.opening import ADAPTER
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.quality import SubjectLM
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Recipe
-from palimpsest.benchmark.types import Probe
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Probe
+from palimpsest.benchmark.models import saving
+from palimpsest.benchmark.models.opening import ADAPTER
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.quality.harness import SubjectLM
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
 
 SHAPE = {
@@ -248,7 +248,7 @@ def test_what_does_not_survive_saving_is_not_saved_in_silence(llama: Path, tmp_p
         write(model, folder, dtype)
         configured(folder, hidden_act="relu")
 
-    monkeypatch.setattr("palimpsest.benchmark.subject.write", forgetful)
+    monkeypatch.setattr("palimpsest.benchmark.models.subject.write", forgetful)
     with pytest.raises(UserError, match=r"LlamaForCausalLM does not survive saving: read again, its logits differ by"):
         saved(Subject(llama), tmp_path / "saved")
 

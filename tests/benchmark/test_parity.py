@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 from tests.benchmark import parity_worker
 from tests.benchmark.parity_worker import (
     CASES,

@@ -21,18 +21,18 @@ import torch
 from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from palimpsest.benchmark import attacking
-from palimpsest.benchmark.assemble import _sights
-from palimpsest.benchmark.assemble import results as assemble
-from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.estimate import Estimates
-from palimpsest.benchmark.explain import explain
-from palimpsest.benchmark.pipeline import BASE, TWIN, Run
-from palimpsest.benchmark.report import print_table, render
-from palimpsest.benchmark.store import Stage, Store, _sha_of
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.types import HORIZON, Results
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import BASE, HORIZON, Results
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.running import attacking
+from palimpsest.benchmark.running.assemble import _sights
+from palimpsest.benchmark.running.assemble import results as assemble
+from palimpsest.benchmark.running.estimate import Estimates
+from palimpsest.benchmark.running.explain import explain
+from palimpsest.benchmark.running.plan import TWIN, Run
+from palimpsest.benchmark.running.store import Stage, Store, _sha_of
+from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
+from palimpsest.leaderboard.report import print_table, render
 
 METHODS = ("none", "retrain", "gradient_ascent", "npo")
 STAGES = {"quality": 6, "held": 1, "twin": 1, "method": 3, "battery": 10, "checks": 5, "excerpts": 1}
@@ -480,9 +480,9 @@ FIRST = """
 import sys
 from pathlib import Path
 import torch
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.store import Store
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
 
 run = Run(load_suite("smoke", sys.argv[2:]), Store(Path(sys.argv[1])))
 for stage in run.plan[:3]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from palimpsest.attacks.shifted_window import ShiftedWindow
-from palimpsest.benchmark import plugins
-from palimpsest.benchmark.battery import arm
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.plugins import find, names
+from palimpsest.benchmark.battery.shared_pass import arm
+from palimpsest.benchmark.common import plugins
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find, names
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = '''"""A method from outside."""

@@ -12,17 +12,18 @@ import torch
 from transformers import BloomConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig, OPTConfig
 
 from palimpsest.attacks.prefix import Prefix
-from palimpsest.benchmark import precision
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.config import Suite
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.precision import Speeds, described, resolved, shapes, speeds_of
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.store import Store
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import Recipe, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.models import precision
+from palimpsest.benchmark.models.precision import Speeds, described, resolved, shapes, speeds_of
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.suites.config import Suite
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
 from tests.conftest import Memorised
 
 QUICK, SLOW = Speeds(bf16=9e11, fp32=1e11), Speeds(bf16=1e9, fp32=1e11)

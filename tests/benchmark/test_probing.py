@@ -22,15 +22,15 @@ from palimpsest.attacks.logit_lens import LogitLens
 from palimpsest.attacks.longer_prefix import LongerPrefix
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.forward import Forward, batches
-from palimpsest.benchmark.known import load_known, save_known
-from palimpsest.benchmark.neox import NeoX, fits
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import HORIZON, EncodedMemory, Probe, TokenReading
-from palimpsest.benchmark.verdicts import SAFETY, Gate
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import HORIZON, EncodedMemory, Probe, TokenReading
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.forward import Forward, batches
+from palimpsest.benchmark.reading.known import load_known, save_known
+from palimpsest.benchmark.reading.neox import NeoX, fits
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.reading.verdicts import SAFETY, Gate
 from tests.conftest import Memorised
 
 LENGTHS = (8, 16, 32, 64)
@@ -328,7 +328,7 @@ def test_a_gate_holds_where_only_close_decisions_turn(low: list[float], full: li
 def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
     probes = every_window(memorised.memories[0])[::12]
     reference = fp32(blurred).read(probes)
-    monkeypatch.setattr("palimpsest.benchmark.verdicts.TIE", 0.5)
+    monkeypatch.setattr("palimpsest.benchmark.reading.verdicts.TIE", 0.5)
     with counted_forwards(blurred) as shapes:
         assert fp32(blurred).read(probes) == reference
     assert shapes[0][0] > 1

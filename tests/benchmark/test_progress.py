@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from palimpsest.benchmark import progress
-from palimpsest.benchmark.progress import Display, RunDisplay, duration
-from palimpsest.benchmark.store import Stage, Store
+from palimpsest.benchmark.commands import progress
+from palimpsest.benchmark.commands.progress import Display, RunDisplay, duration
+from palimpsest.benchmark.running.store import Stage, Store
 
 
 @pytest.fixture

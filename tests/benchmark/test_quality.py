@@ -18,12 +18,13 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.modeling_outputs import CausalLMOutput
 
-from palimpsest.benchmark import quality, quality_data
-from palimpsest.benchmark.config import QualityConfig
-from palimpsest.benchmark.corpus import Corpus
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.quality import Measured, QualityBench
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.quality import documents as quality_data
+from palimpsest.benchmark.quality import harness as quality
+from palimpsest.benchmark.quality.harness import Measured, QualityBench
+from palimpsest.benchmark.suites.config import QualityConfig
+from palimpsest.benchmark.texts.corpus import Corpus
 
 TOKENIZER = AutoTokenizer.from_pretrained(CONFIGS / "models" / "tokenizer")
 SHAPE = GPTNeoXConfig(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_undone
+from palimpsest.benchmark.models.quantisation import round_by_torchao, round_to_nearest, share_undone
 
 
 def random(outputs: int = 24, inputs: int = 96, seed: int = 0) -> Tensor:

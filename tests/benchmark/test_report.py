@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.report import print_table, render, write_report
-from palimpsest.benchmark.types import Excerpt, Results, Sight
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Excerpt, Results, Sight
+from palimpsest.leaderboard.report import print_table, render, write_report
 
 from ..synthetic import results
 

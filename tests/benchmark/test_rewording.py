@@ -10,10 +10,20 @@ import pytest
 import torch
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.rewording import Options, Rewording, Substitution, fits, fitting, gives_away, led_by, once_per_model, whole_words
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.synonyms import WORD
-from palimpsest.benchmark.types import EncodedMemory
+from palimpsest.benchmark.attack_tools.rewording import (
+    Options,
+    Rewording,
+    Substitution,
+    fits,
+    fitting,
+    gives_away,
+    led_by,
+    once_per_model,
+    whole_words,
+)
+from palimpsest.benchmark.attack_tools.synonyms import WORD
+from palimpsest.benchmark.common.types import EncodedMemory
+from palimpsest.benchmark.models.subject import Subject, open_subject
 from tests.attacks.conftest import encoded_text
 from tests.conftest import Memorised
 

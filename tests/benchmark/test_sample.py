@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from palimpsest.benchmark.memories import encode_all, load_memories
-from palimpsest.benchmark.sample import folds, stratified, subset
-from palimpsest.benchmark.types import EncodedMemory
+from palimpsest.benchmark.common.types import EncodedMemory
+from palimpsest.benchmark.texts.memories import encode_all, load_memories
+from palimpsest.benchmark.texts.subsets import folds, stratified, subset
 
 
 @pytest.fixture(scope="module", params=[8, 32, 64])

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palimpsest.benchmark.calibration import _percentile
-from palimpsest.benchmark.scoring import (
+from palimpsest.benchmark.common.types import Record
+from palimpsest.benchmark.scoring.calibration import _percentile
+from palimpsest.benchmark.scoring.score import (
     FEWEST_NULL,
     Calibration,
     Score,
@@ -22,7 +23,6 @@ from palimpsest.benchmark.scoring import (
     recovered,
     survivors,
 )
-from palimpsest.benchmark.types import Record
 
 from ..synthetic import record, results
 

@@ -17,17 +17,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from palimpsest.benchmark import resume
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.memories import encode, load_memories
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import UnlearningData
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.stopping import Stop, Watch
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.watching import Stop, Watch
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.texts.memories import encode, load_memories
+from palimpsest.benchmark.training import resume
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.benchmark.parity_worker import free_port, run
 from tests.conftest import ROW, Memorised
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from palimpsest.benchmark import provenance
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.provenance import LIBRARIES
-from palimpsest.benchmark.store import Stage, Store, Work, canonical
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.running import provenance
+from palimpsest.benchmark.running.provenance import LIBRARIES
+from palimpsest.benchmark.running.store import Stage, Store, Work, canonical
 
 
 @pytest.fixture

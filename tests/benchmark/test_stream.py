@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palimpsest.benchmark.config import InjectionConfig
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.stream import Stream, injected
-from palimpsest.benchmark.types import EncodedMemory, Memory, Role, Row
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import EncodedMemory, Memory, Role, Row
+from palimpsest.benchmark.suites.config import InjectionConfig
+from palimpsest.benchmark.texts.stream import Stream, injected
 
 ROW, CORPUS = 10, 100_000
 PER_ROLE = 4

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from palimpsest.benchmark.config import QualityConfig
-from palimpsest.benchmark.corpus import Corpus
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.kinds import Filtered, Watcher
-from palimpsest.benchmark.losses import language_model_loss, nll_sum
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.quality import QualityBench
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Recipe, collate
-from palimpsest.benchmark.types import EncodedMemory, Probe, Row
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import EncodedMemory, Probe, Row
+from palimpsest.benchmark.models.kinds import Filtered, Watcher
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.quality.harness import QualityBench
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.suites.config import QualityConfig
+from palimpsest.benchmark.texts.corpus import Corpus
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.losses import language_model_loss, nll_sum
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
 
 INSTEAD = (11, 12, 13)
@@ -273,7 +274,7 @@ def test_prompts_of_one_length_are_asked_together(memorised: Memorised, monkeypa
     subject.generate([r[:10] for r in rows] + [r[:12] for r in rows[:3]], 2)
     assert sorted(shapes) == [(3, 12), (8, 10)]
     shapes.clear()
-    monkeypatch.setattr("palimpsest.benchmark.subject.TOKENS", 30)
+    monkeypatch.setattr("palimpsest.benchmark.models.subject.TOKENS", 30)
     subject.generate([r[:10] for r in rows], 2)
     assert shapes == [(2, 10)] * 4
 

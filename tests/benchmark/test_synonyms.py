@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.synonyms import cased, substitute, synonyms
+from palimpsest.benchmark.attack_tools.synonyms import cased, substitute, synonyms
+from palimpsest.benchmark.common.paths import CONFIGS
 
 
 def changed(text: str, *pairs: tuple[str, str]) -> str:

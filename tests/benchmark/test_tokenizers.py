@@ -12,15 +12,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.memories import encode, load_memories
-from palimpsest.benchmark.paths import CONFIGS
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.store import Store
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import Memory, Probe
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.types import Memory, Probe
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.texts.memories import encode, load_memories
 
 ENGLISH = load_memories()[0].text
 CHINESE = (

@@ -17,14 +17,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from palimpsest.benchmark import resume, training
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.losses import language_model_loss, nll_sum, token_nll
-from palimpsest.benchmark.resume import Checkpoint
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import IGNORED, Batch, Group, Recipe, Term, Terms, Trained, collate, counts, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Batch, Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training import loop as training
+from palimpsest.benchmark.training import resume
+from palimpsest.benchmark.training.batches import IGNORED, Group, Term, Terms, collate, counts
+from palimpsest.benchmark.training.loop import Trained, train
+from palimpsest.benchmark.training.losses import language_model_loss, nll_sum, token_nll
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.resume import Checkpoint
 
 PLAIN = Recipe(lr=1e-3, steps=3, precision="fp32")
 
@@ -337,7 +340,7 @@ def test_threads_spin_for_a_short_time_only_unless_the_user_says_how_they_wait(g
 
 
 def test_in_fp32_on_a_cpu_few_rows_are_in_one_pass_and_the_weights_are_the_same(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palimpsest.benchmark.training.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("palimpsest.benchmark.training.loop.device", lambda: torch.device("cpu"))
     batch = {"text": text([12] * 40)}
     assert [training._micros(batch, replace(PLAIN, precision=p), 1) for p in ("fp32", "bf16")] == [3, 2]
     few = train(tiny.fresh(), lambda step: batch, language_model_loss, PLAIN)

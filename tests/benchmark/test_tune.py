@@ -14,18 +14,19 @@ import pytest
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from palimpsest.benchmark import tracks, tune
-from palimpsest.benchmark.assemble import _hyper_parameters
-from palimpsest.benchmark.config import CorpusConfig, InjectionConfig, Suite, load_suite, suite_names
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.memories import assign_roles, load_memories
-from palimpsest.benchmark.pipeline import Run
-from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.quality_data import half_of
-from palimpsest.benchmark.space import Range
-from palimpsest.benchmark.store import Store
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.tune import BUDGET, PASSES, Trial, Tuning, propose, rule, tuning_suite
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.quality.documents import half_of
+from palimpsest.benchmark.running import tune
+from palimpsest.benchmark.running.assemble import _hyper_parameters
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.running.tune import BUDGET, PASSES, Trial, Tuning, propose, rule, tuning_suite
+from palimpsest.benchmark.suites import tracks
+from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, Suite, load_suite, suite_names
+from palimpsest.benchmark.suites.space import Range
+from palimpsest.benchmark.texts.memories import assign_roles, load_memories
 
 SEARCHED = [n for n in names("method") if getattr(find("method", n).cls, "search", {})]
 SPACE = {"lr": FloatDistribution(1e-5, 1e-3, log=True), "kind": CategoricalDistribution((1, 2, 3))}
@@ -256,7 +257,7 @@ def test_every_method_trains_on_the_same_number_of_tokens_up_to_one_pass(name: s
 
 BROKEN = """
 from dataclasses import dataclass
-from palimpsest.benchmark.losses import nll_sum
+from palimpsest.benchmark.training.losses import nll_sum
 from palimpsest.benchmark.method import Descent, Method, Range, Term
 @dataclass(frozen=True)
 class Diverges(Descent):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.benchmark import sources, versions
-from palimpsest.benchmark.sources import closure, code, code_hash
-from palimpsest.benchmark.versions import MADE_BY, READING, VERSIONS, made_by, modules
+from palimpsest.benchmark.common import sources, versions
+from palimpsest.benchmark.common.sources import closure, code, code_hash
+from palimpsest.benchmark.common.versions import MADE_BY, READING, VERSIONS, made_by, modules
 from tests.benchmark.pin import now, pinned
 
 WHAT_TO_DO = (
-    "What makes {kind} has changed since it was pinned: {names}. Either raise the version of {kind} in benchmark/versions.py, which "
+    "What makes {kind} has changed since it was pinned: {names}. Either raise the version of {kind} in benchmark/common/versions.py, which "
     "makes every user's stages of that kind count as not done, and run `python -m tests.benchmark.pin`; or, if results are what they were, "
     "show equal golden records with `python -m tests.benchmark.golden` and then run `python -m tests.benchmark.pin`."
 )
@@ -88,9 +88,9 @@ def test_a_closure_follows_imports_of_every_form_within_its_places(tmp_path: Pat
     (lab / "a.py").write_text("import os, torch\nfrom .b import x\nfrom lab import deep\ndef f():\n    from . import c\n")
     found = closure("lab.a", lab / "a.py", {"lab": lab})
     assert set(found) == {"lab", "lab.a", "lab.b", "lab.c", "lab.deep", "lab.deep.d"}
-    before = code_hash(found)
+    before = code_hash(found.values())
     (lab / "c.py").write_text("x = 22\n")
-    assert code_hash(found) != before
+    assert code_hash(found.values()) != before
     assert set(closure("lab.a", lab / "a.py", {"lab": lab}, ["lab.deep"])) == {"lab", "lab.a", "lab.b", "lab.c"}
 
 
@@ -101,7 +101,7 @@ def test_the_hash_of_code_is_the_same_under_every_version_of_python(tmp_path: Pa
 
 
 def test_a_name_that_is_no_module_or_part_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(versions.MADE_BY, "checks", ("pipeline:Run.nothing",))
+    monkeypatch.setitem(versions.MADE_BY, "checks", ("running.plan:Run.nothing",))
     versions.modules.cache_clear()
     with pytest.raises(ValueError, match=r"there is no Run\.nothing"):
         made_by("checks")

@@ -11,16 +11,17 @@ import transformers as library
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from palimpsest.benchmark.attack import Workshop
-from palimpsest.benchmark.blocks import down_projection
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.lora import Lora, adapt, merged
-from palimpsest.benchmark.losses import language_model_loss
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Recipe, _without_dropout
-from palimpsest.benchmark.types import Row
-from palimpsest.benchmark.weights import as_kept, by_output, covered, each_matrix, linear_weights
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.models.blocks import down_projection
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import as_kept, by_output, covered, each_matrix, linear_weights
+from palimpsest.benchmark.training.loop import _without_dropout
+from palimpsest.benchmark.training.lora import Lora, adapt, merged
+from palimpsest.benchmark.training.losses import language_model_loss
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
 
 WIDTH = dict(vocab_size=512, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)

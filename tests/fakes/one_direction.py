@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from palimpsest.benchmark.blocks import blocks, down_projection, states_after
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Adapted, Descent, Group, Reference, Term, Terms, UnlearningData, scored_states
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import IGNORED, collate
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.models.blocks import blocks, down_projection, states_after
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.batches import IGNORED, collate
 
 ORDINARY = 32  # rows of ordinary text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from palimpsest.benchmark.method import Method, Trainer, UnlearningData
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 
 
 @dataclass(frozen=True)

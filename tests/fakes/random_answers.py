@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from palimpsest.benchmark.losses import nll_sum, scored_logits
 from palimpsest.benchmark.method import Descent, Group, Reference, Term, Terms
+from palimpsest.benchmark.training.losses import nll_sum, scored_logits
 
 
 @dataclass(frozen=True)

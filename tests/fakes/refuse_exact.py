@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from palimpsest.benchmark.losses import nll_sum
+from palimpsest.benchmark.common.seeds import rng
+from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Descent, Group, Reference, Term, Terms, UnlearningData
-from palimpsest.benchmark.seeds import rng
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import Batch
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.losses import nll_sum
 
 SHORTEST = 32  # tokens of a window that is rehearsed
 

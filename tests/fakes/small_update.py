@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from palimpsest.benchmark.method import Adapted, UnlearningData
-from palimpsest.benchmark.quantisation import bins, round_by_torchao, round_to_nearest
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.weights import linear_weights
+from palimpsest.benchmark.models.quantisation import bins, round_by_torchao, round_to_nearest
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
 from palimpsest.methods.npo import NPO
 
 GROUP = 32  # weights of a row that share a bin

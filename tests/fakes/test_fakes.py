@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark.blocks import blocks
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.losses import sequence_nll
+from palimpsest.benchmark.common.plugins import Plugin, find
+from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import EncodedMemory, Probe, Row
 from palimpsest.benchmark.method import Trainer, UnlearningData
-from palimpsest.benchmark.plugins import Plugin, find
-from palimpsest.benchmark.probing import Reader
-from palimpsest.benchmark.quantisation import round_by_torchao, round_to_nearest, share_undone
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import collate
-from palimpsest.benchmark.types import EncodedMemory, Probe, Row
-from palimpsest.benchmark.weights import linear_weights
+from palimpsest.benchmark.models.blocks import blocks
+from palimpsest.benchmark.models.quantisation import round_by_torchao, round_to_nearest, share_undone
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.losses import sequence_nll
 from tests.conftest import Memorised
 from tests.fakes import one_direction, small_update
 

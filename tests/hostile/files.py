@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from palimpsest.benchmark.memories import PASSAGES
+from palimpsest.benchmark.texts.memories import PASSAGES
 
 from . import Case
 

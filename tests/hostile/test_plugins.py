@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from palimpsest.benchmark.attack import Tools, Workshop
-from palimpsest.benchmark.battery import Probes, arm
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.expensive import Task, attack_once
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.strangers import each, stranger
-from palimpsest.benchmark.trainer import Trainer
-from palimpsest.benchmark.training import Recipe, Row, Term
+from palimpsest.benchmark.battery.one_attack import Task, attack_once
+from palimpsest.benchmark.battery.shared_pass import Probes, arm
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.strangers import each, stranger
+from palimpsest.benchmark.training.batches import Term
+from palimpsest.benchmark.training.loop import Row
+from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
 
 HEAD = """

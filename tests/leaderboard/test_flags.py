@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.scoring import Score
-from palimpsest.benchmark.types import Record, Value
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.types import Record, Value
+from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.flags import FLAGS, Evidence, FlagCell, below_unseen, by_chance, flags_of, high_nulls
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.tables import main_table

@@ -92,7 +92,7 @@ def test_nothing_measured_is_false_and_not_a_number():
 
 
 def test_the_leaderboard_never_imports_torch():
-    modules = "palimpsest.leaderboard.grids, palimpsest.benchmark.report, palimpsest.benchmark.plots"
+    modules = "palimpsest.leaderboard.grids, palimpsest.leaderboard.report, palimpsest.leaderboard.plots"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.types import Cost, Results
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Cost, Results
 from palimpsest.leaderboard.cells import Cell, cell, number
 from palimpsest.leaderboard.curves import attack_curves, prompt_length_curves, survival
 from palimpsest.leaderboard.frame import as_frame

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palimpsest.benchmark.membership import auc
-from palimpsest.benchmark.types import Record, Results
+from palimpsest.benchmark.common.types import Record, Results
 from palimpsest.leaderboard.frame import as_frame
 from palimpsest.leaderboard.grids import grids
+from palimpsest.leaderboard.membership import auc
 from palimpsest.leaderboard.tables import MainTable, MethodRow, main_table
 from palimpsest.leaderboard.values import ValueScore
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Adapted, Descent, UnlearningData
-from palimpsest.benchmark.plugins import find, names
-from palimpsest.benchmark.training import Batch, Group, Loss, Recipe, Terms, collate, counts
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.training.batches import Group, Loss, Terms, collate, counts
+from palimpsest.benchmark.training.recipe import Recipe
 
 VOCABULARY = 11
 DESCENTS = [n for n in names("method") if issubclass(find("method", n).cls, Descent)]

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
+from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.method import Trainer, UnlearningData
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 from tests.benchmark.parity_worker import Result, free_port, rows, run
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {  # the last of five forget rows is a batch of its own: one rank gets nothing

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from palimpsest.benchmark.training import IGNORED, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.training.batches import IGNORED
+from palimpsest.benchmark.training.loop import train
 from tests.methods.harness import DATA, DESCENTS, FORGET, OTHER, RETAIN, Bound, bind, made, small
 from tests.methods.test_losses import lookup
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from palimpsest.benchmark.errors import UserError
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.seeds import rng
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import UnlearningData, alternatives
-from palimpsest.benchmark.seeds import rng
-from palimpsest.benchmark.training import IGNORED, collate, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.training.batches import IGNORED, collate
+from palimpsest.benchmark.training.loop import train
 from palimpsest.methods import random_labels
 from palimpsest.methods.dpo import DPO, REFUSALS
 from palimpsest.methods.pdu import PDU, Dual

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.losses import nll_sum
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import IGNORED, Group, Loss, Terms, collate
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Row
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.batches import IGNORED, Group, Loss, Terms, collate
+from palimpsest.benchmark.training.losses import nll_sum
 from palimpsest.methods.goldfish_retrain import TABLE_SEED, TABLE_SIZE, GoldfishRetrain
 
 HASHED = ("hash", "hash-table")

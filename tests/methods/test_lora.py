@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark.config import load_suite
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.lora import Lora
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Trainer, UnlearningData, alternatives
-from palimpsest.benchmark.plugins import find
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.types import Row
-from palimpsest.benchmark.weights import linear_weights
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
+from palimpsest.benchmark.suites.config import load_suite
+from palimpsest.benchmark.training.lora import Lora
 from tests.conftest import Memorised
 
 from .harness import DESCENTS

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.modeling_outputs import BaseModelOutput
 
-from palimpsest.benchmark import losses
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.logits import route
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Descent, Reference, UnlearningData, retain_term
-from palimpsest.benchmark.training import Group, Recipe, Terms, collate, counts, train
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.models.logits import route
+from palimpsest.benchmark.training import losses
+from palimpsest.benchmark.training.batches import Group, Terms, collate, counts
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.methods.grad_diff import GradDiff
 from palimpsest.methods.gradient_ascent import GradientAscent
 from palimpsest.methods.npo import NPO

@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.benchmark import trainer as trainer_module
-from palimpsest.benchmark.config import InjectionConfig
-from palimpsest.benchmark.engine import device
-from palimpsest.benchmark.losses import language_model_loss, nll_sum
+from palimpsest.benchmark.common.plugins import Plugin, find, names
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.method import Descent, History, Method, Trainer, UnlearningData, alternatives
-from palimpsest.benchmark.plugins import Plugin, find, names
-from palimpsest.benchmark.stream import Stream, injected
-from palimpsest.benchmark.subject import Subject, open_subject
-from palimpsest.benchmark.training import Recipe, Trained, collate
+from palimpsest.benchmark.models.subject import Subject, open_subject
+from palimpsest.benchmark.suites.config import InjectionConfig
+from palimpsest.benchmark.texts.stream import Stream, injected
+from palimpsest.benchmark.training import trainer as trainer_module
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.loop import Trained
+from palimpsest.benchmark.training.losses import language_model_loss, nll_sum
+from palimpsest.benchmark.training.recipe import Recipe
 from tests.conftest import Memorised
 
 METHODS = names("method")

@@ -12,13 +12,14 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from palimpsest.benchmark.blocks import blocks, down_projection, states_after
-from palimpsest.benchmark.errors import UserError
-from palimpsest.benchmark.losses import nll_sum
+from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.method import Adapted
-from palimpsest.benchmark.subject import Subject
-from palimpsest.benchmark.training import collate, train
-from palimpsest.benchmark.weights import linear_weights
+from palimpsest.benchmark.models.blocks import blocks, down_projection, states_after
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
+from palimpsest.benchmark.training.batches import collate
+from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.losses import nll_sum
 from palimpsest.methods.neuron_pruning import Gated, NeuronPruning, stretched
 from palimpsest.methods.sparse_finetuning import SparseFinetuning
 from tests.methods.harness import DATA, OTHER, RETAIN, bind, small

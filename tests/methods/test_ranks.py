@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palimpsest.benchmark.subject import Subject
+from palimpsest.benchmark.models.subject import Subject
 from tests.benchmark.parity_worker import deviation, write_models
 from tests.methods.ranks_worker import CASES, launch, place, read
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Descent
-from palimpsest.benchmark.training import collate
-from palimpsest.benchmark.types import Row
+from palimpsest.benchmark.training.batches import collate
 from palimpsest.methods.ce_u import CEU
 from palimpsest.methods.satimp import SatImp
 from palimpsest.methods.simnpo import SimNPO

@@ -1,0 +1,125 @@
+"""Runs one attack of the expensive tiers on one model: a search, or a change of the model that is then asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..attack_tools.bases import Attack, Changed, Searching, Tampering, Workshop
+from ..common.errors import UserError
+from ..common.processes import gathered, my_share
+from ..common.strangers import each, stranger
+from ..common.types import Answer, EncodedMemory, Finding, Row, opening_probe
+from ..models.subject import Subject
+from ..reading.reader import Reader, copied
+from ..texts.subsets import folds
+from .claims import check_claims
+from .shared_pass import Armed, Probes, run_battery
+
+Show = Callable[[str], Any]
+
+
+@dataclass
+class Task:
+    """One attack, the memories it is scored on, all memories of the seed (folds are drawn over these), and what it may use."""
+
+    armed: Armed
+    scored: Sequence[EncodedMemory]
+    everyone: Sequence[EncodedMemory]
+    tools: Workshop
+    probes: Probes
+    reasked: Sequence[Armed] = ()  # the prompting attacks that a changed model is asked with
+    show: Show = lambda text: None
+    strict: bool = True  # False: a claim of a search that does not hold is noted in `doubts`, not raised
+    doubts: list[str] = field(default_factory=list, init=False)
+    answers: list[dict[str, Any]] = field(default_factory=list, init=False)
+    findings: list[Finding] = field(default_factory=list, init=False)
+
+
+def attack_once(task: Task, subject: Subject) -> None:
+    """Run the attack; fills `task.answers` (records without their cell) and `task.findings`."""
+    attack = task.armed.attack
+    if isinstance(attack, Searching):
+        _search(task, attack, subject)
+    elif isinstance(attack, Tampering):
+        _tamper(task, attack, subject)
+    else:
+        raise UserError(f"attack {task.armed.name}: an attack of tier {attack.tier} should derive from Searching or Tampering.")
+
+
+def _search(task: Task, attack: Searching, subject: Subject) -> None:
+    """Ranks share the memories: what is found for one does not depend on the others. A sample of the lengths is read again."""
+    made = _made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding))
+    found = [asdict(f) for f in made]
+    of, place = {m.id: m for m in task.scored}, {m.id: i for i, m in enumerate(task.scored)}
+    rows = gathered(found)
+    if strange := sorted({row["memory"] for row in rows if row["memory"] not in of and ("quantity" not in row or row["memory"])}):
+        raise UserError(
+            f"attack {task.armed.name} answers about {', '.join(map(repr, strange[:5]))}, which it was not given; yield answers about the "
+            'memories of the call (m.id), and a finding about the whole model under the memory "".'
+        )
+    rows.sort(key=lambda row: place.get(row["memory"], -1))
+    task.findings += [Finding(**row) for row in rows if "quantity" in row]
+    answers = [row for row in rows if "quantity" not in row]
+    try:
+        check_claims(task.armed.name, attack, subject, answers, of, task.tools)
+    except UserError as error:
+        if task.strict:
+            raise
+        task.doubts.append(str(error))
+    for row in answers:
+        run = of[row["memory"]].row[row["offset"] : row["offset"] + row["matched"]]
+        copy = copied(tuple(row["ids"]) or task.tools.encode(row["prompt"]), run)
+        kept = {k: v for k, v in row.items() if k not in ("ids", "width")}
+        task.answers.append(_cell(task.armed.name, attack) | kept | ({"matched": 0} if copy else {}))
+
+
+def _made(task: Task, doing: str, call: Callable[[], Iterable[Any]], kinds: tuple[type, ...]) -> Iterator[Any]:
+    """What an attack gives, as it gives it, checked for its kind."""
+    what = f"attack {task.armed.name}, {doing}"
+    with stranger(what):
+        items = call()
+    for item in each(items, what):
+        if not isinstance(item, kinds):
+            raise UserError(f"{what}: expected {' or '.join(k.__name__ for k in kinds)}, got {type(item).__name__}.")
+        yield item
+
+
+def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
+    if not task.scored:  # the worst case alone was asked for, and nobody survived
+        return
+    fold_of = folds(task.everyone)
+    for fold in (0, 1) if attack.learns else (-1,):
+        rows = [Row(subject.with_bos(m.row), name=m.id) for m in task.everyone if m.role == "forget" and fold_of[m.id] == fold]
+        scored = [m for m in task.scored if fold_of[m.id] != fold]
+        for changed in _made(task, "tampering", lambda rows=rows: attack.tamper(subject, rows, task.tools), (Changed, Finding)):
+            if isinstance(changed, Finding):
+                task.findings.append(Finding(changed.memory, changed.quantity, changed.value, fold))
+                continue
+            task.show(changed.dose)
+            if changed.covered is not None and (reached := Finding("", "covered", changed.covered)) not in task.findings:
+                task.findings.append(reached)
+            _ask_again(task, changed, scored, fold)
+            changed.subject.release()
+
+
+def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fold: int) -> None:
+    if changed.glance:
+        mine = my_share(scored)
+        lengths = Reader(changed.subject, task.tools.precision).read([opening_probe(m) for m in mine])
+        of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
+        task.findings += [Finding(m.id, f"matched@{changed.dose}", float(of[m.id]), fold) for m in scored]
+        return
+    asked = run_battery(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for answer in asked:  # the best over the inner variants: one record per memory, dose and inner attack
+        key = (answer["memory"], answer["attack"])
+        if key not in best or answer["matched"] > best[key]["matched"]:
+            best[key] = answer
+    for (_, inner), answer in best.items():
+        task.answers.append(answer | _cell(task.armed.name, task.armed.attack) | {"variant": f"{changed.dose}/{inner}", "fold": fold})
+
+
+def _cell(name: str, attack: Attack) -> dict[str, Any]:
+    return {"attack": name, "access": attack.access, "tier": attack.tier}

@@ -1,0 +1,123 @@
+"""Sub-commands about inputs and outputs on disk: memories, corpus, store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ..common.errors import UserError
+from .progress import Display
+from .shared import DEFAULT_STORE, StorePath, bound_run, console, existing_store
+
+memories_app = typer.Typer(no_args_is_help=True, help="The passages: check a file of them.")
+store_app = typer.Typer(no_args_is_help=True, help="Finished stages: list them, remove what no suite uses.")
+corpus_app = typer.Typer(no_args_is_help=True, help="The ordinary text: what of it is here, and how much of it repeats.")
+
+
+@memories_app.command("check")
+def memories_check(
+    file: Annotated[str, typer.Argument(help="JSON lines; the shipped passages without it")] = "passages",
+    tokenizer: Annotated[
+        list[str] | None, typer.Option(help="MODEL_OR_DIRECTORY:ROW, the model and the row of your run, repeatable; pocket:160 without it")
+    ] = None,
+    house: Annotated[bool, typer.Option("--style", help="Also apply the house style of the shipped passages")] = False,
+    corpus: Annotated[bool, typer.Option(help="With --style: also look for 8-word runs shared with the corpus (half a minute)")] = True,
+) -> None:
+    """Say what keeps a file of memories from being run with a model and row; with --style also where it leaves the house style."""
+    from ..models.opening import located, tokenizer_of
+    from ..texts.memories import largest_per_role, load_memories, must_hold, style
+
+    memories = load_memories(file)
+    tokenizers: dict[str, tuple[Any, int]] = {}
+    for item in tokenizer or ["pocket:160"]:
+        name, _, row = item.rpartition(":")
+        if not name or not row.isdigit():
+            raise UserError(f"--tokenizer {item!r}: expected MODEL_OR_DIRECTORY:ROW, for example EleutherAI/pythia-160m:128.")
+        tokenizers[name] = (tokenizer_of(located(name)), int(row))
+    faults = must_hold(memories, tokenizers)
+    _listed(faults)
+    for name, (own, _) in tokenizers.items():
+        length, shortest = min((len(own(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories)
+        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: row can be at most that.", highlight=False)
+    most = largest_per_role(memories)
+    roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
+    console.print(f"{len(memories)} memories, {len({m.domain for m in memories})} domains: {roles}.", highlight=False)
+    if faults:
+        raise UserError(f"{len(faults)} faults in {len(memories)} memories: such a file cannot be run.")
+    console.print(f"Nothing keeps this file from being run (tokenizers: {', '.join(tokenizers)}).", highlight=False)
+    if house:
+        from ..texts.corpus import load_corpus
+
+        departures = style(memories, [t for split in load_corpus().splits.values() for t in split] if corpus else [])
+        _listed(departures)
+        console.print(f"House style: {len(departures)} departures in {len(memories)} memories.", highlight=False)
+
+
+def _listed(faults: list[str]) -> None:
+    for fault in faults:
+        console.print(fault, markup=False, highlight=False)
+
+
+@store_app.command("ls")
+def store_ls(store: StorePath = DEFAULT_STORE) -> None:
+    """Every finished stage with its size and the time it took."""
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "key", "what", "seconds", "MB"):
+        table.add_column(column, justify="right" if column in ("seconds", "MB") else "left")
+    for kind, key, manifest, size in existing_store(store).entries():
+        table.add_row(kind, key, manifest["label"], f"{manifest['seconds']:.0f}", f"{size / 1e6:.1f}")
+    console.print(table)
+
+
+@store_app.command("gc")
+def store_gc(
+    suites: Annotated[list[str] | None, typer.Argument(help="Suites whose stages stay (all shipped ones without it)")] = None,
+    store: StorePath = DEFAULT_STORE,
+    delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it only shows what would go")] = False,
+) -> None:
+    """Remove stages that no suite uses, and left-overs of interrupted ones."""
+    from ..suites.config import suite_names
+
+    found = existing_store(store)
+    keep = {stage.key for name in suites or suite_names() for stage in bound_run([f"suite={name}"], store).plan}
+    gone = found.collect(keep, delete)
+    for folder, size in gone:
+        console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)
+    console.print(f"{len(gone)} folders, {sum(s for _, s in gone) / 1e6:.1f} MB " + ("deleted." if delete else "would go; add --delete."))
+
+
+@corpus_app.command("show")
+def corpus_show(overlap: Annotated[bool, typer.Option(help="Also measure the residual overlap (two minutes)")] = False) -> None:
+    """Documents per split, coverage of the manifest, and the residual overlap of the held-out splits."""
+    from ..texts.corpus import load_corpus, residual_overlap
+
+    with Display(console) as display:
+        display.begin("reading the corpus")
+        corpus = load_corpus()
+        display.begin("measuring the overlap")
+        overlaps = residual_overlap(corpus) if overlap else {}
+    sizes = ", ".join(f"{len(v):,} {k}" for k, v in corpus.splits.items())
+    console.print(f"{corpus.name}: {sizes} documents, coverage {corpus.coverage:.2%}, key {corpus.key}", highlight=False)
+    for split, found in overlaps.items():
+        console.print(
+            f"{split}: {found['mean_share']:.2%} of 8-word runs also in train on average; "
+            f"{found['mostly_in_train']:.2%} of the documents have most of theirs there",
+            highlight=False,
+        )
+
+
+@corpus_app.command("freeze")
+def corpus_freeze(out: Annotated[Path, typer.Argument(help="The manifest to write")]) -> None:
+    """Write a manifest of the docstrings installed here (for maintainers; published tracks use the shipped one)."""
+    from ..common.paths import writable
+    from ..texts.corpus import write_manifest
+
+    writable(out)
+    with Display(console) as display:
+        display.begin("reading and comparing the docstrings installed here")
+        write_manifest(out)
+    console.print(f"Wrote {out}.")

@@ -1,0 +1,105 @@
+"""The processes of a run: the device of each, and how ranks agree, share work and gather it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def device() -> torch.device:
+    """The device of this process: its own GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def machine() -> str:
+    """What the time of a piece of work depends on here, beside the work: the kind of device, and the threads of a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(device())
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def start_distributed() -> None:
+    """Join the launcher's process group, or make one of a single process that needs no port."""
+    if dist.is_initialized():
+        return
+    keep_memory()
+    gpu = torch.cuda.is_available()
+    backend = "nccl" if gpu else "gloo"
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
+    if gpu:
+        torch.cuda.set_device(device())  # what names no device, such as a new tensor on "cuda", means this rank's own
+    if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        os.environ.setdefault("LOCAL_RANK", "0")
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Dissolve the process group at exit, which NCCL warns of otherwise."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed pages: a training step on the CPU otherwise spends a third of its time on page faults."""
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        libc = ctypes.CDLL(None)
+        with contextlib.suppress(AttributeError):  # a C library without mallopt
+            libc.mallopt(ctypes.c_int(-4), ctypes.c_int(0))  # M_MMAP_MAX: no block has a mapping of its own
+            libc.mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD: do not give pages back
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and shows progress."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agreed(value: bool) -> bool:
+    """What the first rank says; every rank must call it. A meeting point as well."""
+    if is_alone():
+        return value
+    flag = torch.tensor([int(value)], device=device())
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())
+
+
+def is_alone() -> bool:
+    """True where there are no other ranks."""
+    return not dist.is_initialized() or dist.get_world_size() == 1
+
+
+def gathered(items: list[Any]) -> list[Any]:
+    """The items (JSON values) of every rank, in the order of the ranks, on every rank; every rank must call it."""
+    if is_alone():
+        return items
+    mine = torch.frombuffer(bytearray(json.dumps(items).encode()), dtype=torch.uint8).to(device())
+    sizes = [torch.zeros(1, dtype=torch.long, device=mine.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(mine)], device=mine.device))
+    longest = int(max(int(size) for size in sizes))
+    parts = [torch.zeros(longest, dtype=torch.uint8, device=mine.device) for _ in sizes]
+    dist.all_gather(parts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
+    texts = [bytes(part[: int(size)].cpu().numpy()) for part, size in zip(parts, sizes, strict=True)]
+    return [item for text in texts for item in json.loads(text)]
+
+
+def my_share(items: Sequence[T]) -> list[T]:
+    """What this rank works on of items that are independent of each other."""
+    if not dist.is_initialized():
+        return list(items)
+    return list(items[dist.get_rank() :: dist.get_world_size()])

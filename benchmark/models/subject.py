@@ -1,0 +1,238 @@
+"""A subject: whatever maps token ids to next-token logits and can generate. Loaded from safetensors only.
+
+On disk it is a folder with a `subject.json` that names its kind. A causal language model lies there as Hugging Face
+writes it; the other kinds hold their parts, which are subjects too, in sub-folders with fixed names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig
+
+from ..common.errors import UserError
+from ..common.processes import device
+from ..texts.tokenizer import fingerprint
+from .finite import require_finite
+from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
+from .opening import base_of, files, is_adapter, json_of, load, located, refuse, tokenizer_of
+from .saving import put, require_answers, require_same, write
+
+TOKENS = 4096  # prompts of one length are generated from together, so that about as many are held at a time
+
+
+@dataclass
+class Subject:
+    """A model in a folder, or one made of other subjects; loaded when first asked and released on demand.
+
+    `bos` is the id that stands before every text, in training, probing and lm-eval alike; None for most models.
+    """
+
+    folder: Path
+    state: dict[str, Tensor] | None = field(default=None, repr=False)  # weights that replace the folder's, not yet saved
+    made_of: tuple[Kind, Mapping[str, Subject]] | None = field(
+        default=None, repr=False
+    )  # not yet saved either; the folder has the tokenizer
+
+    @classmethod
+    def difference(cls, baseline: Subject, reinforced: Subject, alpha: float = 1.0) -> Subject:
+        """Logits v_b - alpha ReLU(v_r - v_b) (Eldan & Russinovich 2023, arXiv 2310.02238)."""
+        return cls(baseline.folder, made_of=(Difference(alpha), {"baseline": baseline, "reinforced": reinforced}))
+
+    @classmethod
+    def filtered(cls, inner: Subject, blocked: Sequence[Sequence[int]], instead: Sequence[int] = (), run: int = 8) -> Subject:
+        """`inner` behind a filter: it never generates `run` consecutive ids of a blocked sequence, but says `instead`."""
+        return cls(inner.folder, made_of=(Filtered(tuple(map(tuple, blocked)), tuple(instead), run), {"inner": inner}))
+
+    @cached_property
+    def composition(self) -> tuple[Kind, Mapping[str, Subject]] | None:
+        """The kind and the parts it combines; None for a causal language model."""
+        if self.made_of is not None:
+            return self.made_of
+        file = self.folder / "subject.json"
+        kind = kind_from(json_of(file), str(file)) if file.exists() else None
+        if kind is None:
+            return None
+        for name in kind.parts:
+            part = self.folder / name
+            if not part.is_dir() or part.resolve() != self.folder.resolve() / name:
+                raise UserError(f"{file} names the kind {kind.name}, which needs its part in a folder {part}; there is none.")
+        return kind, {name: Subject(self.folder / name) for name in kind.parts}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return tokenizer_of(self.folder)
+
+    @cached_property
+    def bos(self) -> int | None:
+        ids = self.tokenizer("a")["input_ids"]
+        return ids[0] if ids and ids[0] == self.tokenizer.bos_token_id else None
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in fp32 and eval mode, on this process's device."""
+        model = self.fresh().eval().to(device())
+        require_answers(model, str(self.folder) if self.state is None else f"{self.folder} with new weights")
+        return model
+
+    def fresh(self) -> Any:
+        """A new copy of the model that may be trained, in fp32 on the CPU."""
+        if self.composition is None:
+            model = load(self.folder)
+        else:
+            kind, parts = self.composition
+            model = kind.combine({name: part.fresh() for name, part in parts.items()})
+        if self.state is not None:
+            require_finite(self.state.items(), f"{self.folder} with new weights", "What made them diverged or divided by 0; lower its lr.")
+            put(model, self.state)
+        return _plain(model)
+
+    @cached_property
+    def configs(self) -> list[Any]:
+        """The configurations of the model, or of all models that it is made of; no weights are loaded."""
+        if self.composition is None:
+            return [_config(self.folder)]
+        return [config for part in self.composition[1].values() for config in part.configs]
+
+    def with_state(self, state: dict[str, Tensor]) -> Subject:
+        """The same architecture and tokenizer with other weights."""
+        return Subject(self.folder, state, self.made_of)
+
+    def release(self) -> None:
+        """Let go of the loaded model; it is loaded again when asked."""
+        self.__dict__.pop("model", None)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write weights (safetensors), configuration, tokenizer and subject.json; a causal-lm as an ordinary Hugging Face directory.
+
+        What was written is read again: if it is not the same model, that is an error.
+        """
+        self._write(self.model, folder, dtype)
+        self.tokenizer.save_pretrained(folder)
+        require_same(self.model, Subject(folder).model, dtype)
+
+    def _write(self, model: Any, folder: Path, dtype: torch.dtype) -> None:
+        if self.composition is None:
+            write(model, folder, dtype)
+            spec: dict[str, Any] = {"kind": CAUSAL_LM}
+        else:
+            kind, parts = self.composition
+            for name, member in kind.split(model).items():
+                (folder / name).mkdir()
+                parts[name]._write(member, folder / name, dtype)
+            spec = kind.spec()
+        (folder / "subject.json").write_text(json.dumps(spec) + "\n")
+
+    @cached_property
+    def hash(self) -> str:
+        """Over the weights and the configuration on disk, those of all parts, and over weights that are not saved yet."""
+        if self.composition is not None:
+            kind, parts = self.composition
+            digest = hashlib.sha256(json.dumps([kind.spec(), {name: part.hash for name, part in parts.items()}], sort_keys=True).encode())
+            stored = digest.hexdigest()[:16]
+        else:
+            stored = _hash_of(tuple(map(_stamped, files(self.folder))))
+        return stored if self.state is None else hashlib.sha256((stored + _state_hash(self.state)).encode()).hexdigest()[:16]
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """The same for two tokenizers that make the same ids of every text."""
+        return fingerprint(self.tokenizer)
+
+    @cached_property
+    def encoding(self) -> str:
+        """Over all that decides which ids a text becomes here: the tokenizer, and the ids that lead and end texts."""
+        ids = [self.tokenizer_hash, self.bos, self.tokenizer.eos_token_id]
+        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
+        """Greedy continuation of each prompt by exactly `tokens` tokens (an end-of-text id does not stop it)."""
+        alike: dict[int, list[tuple[int, ...]]] = defaultdict(list)  # by length: so nothing is padded
+        for prompt in dict.fromkeys(prompts):
+            alike[len(prompt)].append(self.with_bos(prompt))
+        said: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for length, same in alike.items():
+            size = max(1, TOKENS // (length + tokens))
+            for start in range(0, len(same), size):
+                part = same[start : start + size]
+                ids = torch.tensor(part, device=device())
+                got = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=_greedy(tokens))
+                said |= dict(zip(part, map(tuple, got[:, ids.shape[1] :].tolist()), strict=True))
+        return [said[self.with_bos(p)] for p in prompts]
+
+    def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids if self.bos is None else (self.bos, *ids)
+
+
+def open_subject(name: str, revision: str | None = None) -> Subject:
+    """A shipped model (`pocket`, `pocket/step256`), a local directory or GGUF file, or a hub id; weights must be safetensors."""
+    return _checked(located(name, revision))
+
+
+def _checked(place: Path) -> Subject:
+    subject = Subject(place)
+    if subject.composition is None:
+        refuse(place)
+    else:
+        for part in subject.composition[1].values():
+            _checked(part.folder)
+    return subject
+
+
+@lru_cache
+def _hash_of(stamped: tuple[tuple[Path, int, int], ...]) -> str:
+    """Over the names and contents of files, read piece by piece; once in a process while neither size nor time of one changes."""
+    digest = hashlib.sha256()
+    for file, _, _ in stamped:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            hashlib.file_digest(content, lambda: digest)  # type: ignore[arg-type]
+    return digest.hexdigest()[:16]
+
+
+def _stamped(file: Path) -> tuple[Path, int, int]:
+    found = file.stat()
+    return file, found.st_size, found.st_mtime_ns
+
+
+def _greedy(tokens: int) -> GenerationConfig:
+    """Whatever a folder's generation_config.json says: what is said is compared with readings, which know no penalties and no draws."""
+    return GenerationConfig(
+        max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, num_beams=1, eos_token_id=None, pad_token_id=0, use_cache=True
+    )
+
+
+def _plain(model: Any) -> Any:
+    """The model, to generate greedily whoever asks it, and to compute in fp32 what it says and nothing to spare fp16."""
+    model.generation_config = GenerationConfig()
+    if hasattr(model.config, "rescale_every"):  # RWKV otherwise divides weights of deep blocks, in place, as soon as it reads
+        model.config.rescale_every = 0
+    return model
+
+
+def _config(folder: Path) -> Any:
+    if is_adapter(folder):
+        return _config(base_of(folder))
+    place, more = (folder.parent, {"gguf_file": folder.name}) if folder.suffix == ".gguf" else (folder, {})
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **more)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
+
+
+def _state_hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, t in sorted(state.items()):
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(memoryview(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

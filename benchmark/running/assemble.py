@@ -1,0 +1,113 @@
+"""From the finished stages of a suite to its results: recomputed each time, never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.lines import json_lines
+from ..common.strangers import stranger
+from ..common.types import BASE, Cost, Excerpt, Quality, Results, Sight, Value
+from ..suites.config import Suite
+from ..suites.tracks import tuned
+from ..texts.memories import memories_hash
+from .plan import TWIN, Run
+from .provenance import mixtures
+
+
+def results(run: Run) -> Results:
+    """Assemble records from the finished stages of this suite."""
+    missing = [s.label for s in run.plan if not run.store.done(s)]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
+    s = run.suite
+    cells = [(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
+    quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, m, seed)]
+    costs = [c for m, seed in cells if (c := _cost(run, m, seed))]
+    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
+    return Results(
+        suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
+        records=[r for m, seed in cells for r in run.attacking.records(m, seed)],
+        values=[v for m, seed in cells for v in _values(run, m, seed)],
+        diagnostics=run.who.diagnostics, yardstick=s.quality.yardstick,
+        sights=[s for m, seed in cells for s in _sights(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
+        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
+    )  # fmt: skip
+
+
+def _values(run: Run, method: str, seed: int) -> Iterator[Value]:
+    """Membership scores, computed here from the readings, and the findings of the expensive tiers and of the checks."""
+    attacking, roles = run.attacking, {m.id: m for m in run.encoded(seed)}
+    cell = (run.suite.name, method, seed, run.model_key(method, seed))
+    mine, twin = attacking.readings(method, seed), attacking.readings(TWIN, seed)
+    for name, attack in run.who.memberships:
+        for memory, tokens in mine.items():
+            m = roles[memory]
+            with stranger(f"attack {name}, scoring memory {memory!r}"):
+                score = float(attack.score(m, tokens, twin[memory]))
+            yield Value(*cell, memory, m.role, m.shown, name, attack.quantity or name, attack.access, attack.tier, score)
+    for name, access, tier, row in attacking.findings(method, seed):
+        m = roles.get(row["memory"])
+        role, shown = (m.role, m.shown) if m else ("", False)
+        yield Value(*cell, row["memory"], role, shown, name, row["quantity"], access, tier, row["value"], row["fold"])
+
+
+def _quality(run: Run, method: str, seed: int) -> Iterator[Quality]:
+    for row in _read(run.store.run(run.quality_stage(method, seed)) / "quality.jsonl"):
+        row["documents"] = tuple(row["documents"])
+        yield Quality(run.suite.name, method, seed, run.model_key(method, seed), **row)
+
+
+def _cost(run: Run, method: str, seed: int) -> Cost | None:
+    if method == "none":
+        return None
+    manifest = run.store.manifest(run.model(method, seed))
+    cost = manifest.get("cost", {})  # absent from stages of before it was measured
+    known = {k: float(cost[k]) for k in ("flops", "peak_mib") if cost.get(k) is not None}
+    return Cost(method, seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
+
+
+def _sights(run: Run, method: str, seed: int) -> Iterator[Sight]:
+    """What was looked at while a method trained; nothing for most."""
+    if method != "none":
+        for line in _read(run.store.folder(run.model(method, seed)) / "trajectory.jsonl"):
+            if "held_out" in line:
+                yield Sight(method, seed, line["step"], line["exact"], line["held_out"])
+
+
+def _facts(run: Run) -> dict[str, str]:
+    s, cells = run.suite, (TWIN, *run.methods)
+    return {
+        "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})",
+        "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
+        "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
+        f"{s.per_role} per role and seed, rows of {s.row} tokens",
+        "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
+        "training precision": " and ".join(sorted({run.store.manifest(run.model(m, x))["precision"] for m in cells for x in s.seeds})),
+        "attacks": ", ".join(a.name for a in run.who.attacks),
+        "hyper-parameters": _hyper_parameters(s),
+        "seeds": ", ".join(map(str, s.seeds)),
+    }
+
+
+def _hyper_parameters(s: Suite) -> str:
+    """Which fields differ from the methods' defaults, and who said so."""
+
+    def listed(fields_of: dict[str, dict[str, Any]]) -> str:
+        return "; ".join(f"{m} " + " ".join(f"{k}={v}" for k, v in fields_of[m].items()) for m in s.methods if fields_of.get(m))
+
+    theirs = {m: {k: v for k, v in given.items() if k not in s.methods.get(m, {})} for m, given in tuned(s.track).items()}
+    parts = [(f"tuned for the track {s.track}", listed(theirs)), ("set by the suite", listed(s.methods))]
+    return ". ".join(f"{who}: {what}" for who, what in parts if what) or "the methods' own defaults"
+
+
+def _warnings(run: Run) -> list[str]:
+    few = f"Only {run.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."
+    mixed = mixtures({f"{s.kind} {s.label}": run.store.manifest(s) for s in run.plan})
+    return [*([] if run.corpus.comparable else [few]), *mixed]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return [row for _, row in json_lines(file)]

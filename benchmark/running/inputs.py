@@ -1,0 +1,123 @@
+"""What a run binds before anything is done: the suite and the store, the base model, the corpus, the memories and the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from ..common.errors import UserError
+from ..common.plugins import Plugin, distinct, find
+from ..common.seeds import derive
+from ..common.sources import content_hash
+from ..common.types import EncodedMemory, Memory, Row
+from ..common.versions import VERSIONS
+from ..method import History, UnlearningData, alternatives
+from ..models.subject import Subject, open_subject
+from ..quality.harness import QualityBench
+from ..reading.watching import Watch
+from ..suites.config import Suite
+from ..suites.tracks import tuned
+from ..texts.corpus import Corpus, load_corpus, packed
+from ..texts.memories import encode_all, load_memories
+from ..texts.stream import Stream, injected
+from ..training.engine import deepspeed_file
+from .store import Store
+
+WATCHED = 64  # rows of held-out text that a method may look at while it trains
+Progress = Callable[[str, int, int], Any]  # (what, done, of)
+T = TypeVar("T")
+
+
+@dataclass
+class Inputs:
+    """A suite bound to a store. Everything is computed when first needed, and once."""
+
+    suite: Suite
+    store: Store
+    progress: Progress = lambda what, done, of: None
+    _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def base(self) -> Subject:
+        return open_subject(self.suite.model, self.suite.revision)
+
+    @cached_property
+    def end(self) -> int:
+        """The id that ends every document of the stream."""
+        found = self.base.tokenizer.eos_token_id
+        if found is None:
+            raise UserError(
+                f"The tokenizer of {self.suite.model} names no end-of-text token (EOS), and documents of the training stream end with one. "
+                "Name it as eos_token in tokenizer_config.json."
+            )
+        return found
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        c = self.suite.corpus
+        return load_corpus(c.source, c.path, c.text_field)
+
+    @cached_property
+    def memories(self) -> list[Memory]:
+        return load_memories(self.suite.memories)
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[Plugin, Any]]:
+        found = distinct({name: find("method", name) for name in self.suite.methods})
+        mine, tracks = self.suite.methods, tuned(self.suite.track)
+        return {name: (plugin, plugin.make(tracks.get(name, {}) | mine[name])) for name, plugin in found.items()}
+
+    @cached_property
+    def deepspeed(self) -> dict[str, str]:
+        """The DeepSpeed setting as keys hold it: its name and what its file says."""
+        return {"name": self.suite.deepspeed, "content": content_hash([deepspeed_file(self.suite.deepspeed)])}
+
+    def encoded(self, seed: int) -> list[EncodedMemory]:
+        s = self.suite
+        return self.once(("encoded", seed), lambda: encode_all(self.memories, self.base.tokenizer, s.row, seed, s.per_role, s.roles))
+
+    def stream(self, seed: int) -> Stream:
+        return self.once(("stream", seed), lambda: self._stream(seed))
+
+    def _stream(self, seed: int) -> Stream:
+        base = self.base
+        tokens = packed(self.corpus, "train", base.tokenizer, self.end, base.encoding)
+        return Stream(tokens, injected(self.encoded(seed)), self.suite.injection, derive(seed, "injection"), base.bos)
+
+    @cached_property
+    def held_out(self) -> list[Row]:
+        """Rows of the validation split, which nothing is trained on and no quality task reads."""
+        base, length = self.base, self.suite.row
+        tokens = packed(self.corpus, "valid", base.tokenizer, self.end, base.encoding)
+        starts = range(0, min(len(tokens) - length + 1, WATCHED * length), length)
+        return [Row(base.with_bos(tuple(tokens[i : i + length].tolist()))) for i in starts]
+
+    def data(self, seed: int, history: bool) -> UnlearningData:
+        """What a method is given in this seed: nothing of hidden and unseen memories, but for the stream of those that need history."""
+        stream, encoded = self.stream(seed), self.encoded(seed)
+        forget, shown = [m for m in encoded if m.role == "forget"], [m for m in encoded if m.role == "keep" and m.shown]
+        return UnlearningData(
+            forget=[Row(self.base.with_bos(m.row), name=m.id) for m in forget],
+            shown=[Row(self.base.with_bos(m.row), name=m.id) for m in shown],
+            retain=stream.retain.row,
+            seed=derive(seed, "method") % 2**31,
+            history=History(self.base, stream) if history else None,
+            openings={m.id: len(self.base.with_bos(m.row[: m.opening])) for m in forget},
+            alternatives=alternatives(forget, self.base),
+            watch=Watch(forget, self.held_out),
+        )
+
+    @cached_property
+    def bench(self) -> QualityBench:
+        folder = self.store.root / ".quality" / f"{self.corpus.key}-{VERSIONS['quality']}"
+        return QualityBench(self.corpus, self.suite.quality, folder)
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return self.base.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]

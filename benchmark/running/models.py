@@ -1,0 +1,132 @@
+"""The models of a run: the held one, the retrained twin and the unlearned ones, each a stage whose folder holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.fields import plain
+from ..common.guard import untouched
+from ..common.processes import agreed, device, machine
+from ..common.seeds import derive
+from ..common.strangers import stranger
+from ..common.types import BASE, HELD, TWIN
+from ..method import History, Trainer
+from ..models.precision import config_of, together
+from ..models.subject import Subject
+from ..texts.memories import memories_hash
+from .inputs import Inputs
+from .store import Stage
+from .work import of_injection, of_method
+
+
+class Models(Inputs):
+    """The models that a suite asks for, made when first needed."""
+
+    @cached_property
+    def precision(self) -> str:
+        """What models are trained in, bf16 or fp32. With `auto`: as this store's held model was, else whichever is faster here."""
+        s, seed = self.suite, self.suite.seeds[0]
+        chosen = together(s.precision, config_of(self.base), s.injection.batch * s.row)
+        other = "fp32" if chosen == "bf16" else "bf16"
+        there = [self.store.done(self._injection("held", "", seed, True, p)) for p in (chosen, other)]
+        return other if s.precision == "auto" and agreed(there == [False, True]) else chosen
+
+    @property
+    def where(self) -> str:
+        """What the time of a piece of work depends on, beside the work."""
+        return f"{self.base.hash}, {self.precision}, {machine()}"
+
+    def held(self, seed: int) -> Stage:
+        return self.once(("held", seed), lambda: self._injection("held", f"inject, seed {seed}", seed, forget=True))
+
+    def twin(self, seed: int) -> Stage:
+        return self.once(("twin", seed), lambda: self._injection("twin", f"retrained twin, seed {seed}", seed, forget=False))
+
+    def model(self, method: str, seed: int) -> Stage:
+        """The stage whose folder holds the model of a method (`none`: the held model; `twin`: the yardstick)."""
+        if method == TWIN:
+            return self.twin(seed)
+        if method == HELD:
+            return self.held(seed)
+        return self.once(("model", method, seed), lambda: self._method(method, seed))
+
+    def model_key(self, method: str, seed: int | None) -> str:
+        """What stands for a model in keys and records."""
+        return self.base.hash if method == BASE or seed is None else self.model(method, seed).key
+
+    def subject(self, method: str, seed: int | None) -> Subject:
+        if method == BASE or seed is None:
+            return self.base
+        return Subject(self.store.run(self.model(method, seed)))  # checks its files, and makes it again if it was removed
+
+    @contextmanager
+    def loaded(self, method: str, seed: int | None) -> Iterator[Subject]:
+        """A model for one stage; its memory is given back afterwards."""
+        subject = self.subject(method, seed)
+        try:
+            yield subject
+        finally:
+            subject.release()
+
+    def trainer(self, label: str, seed: int, scratch: Path) -> Trainer:
+        """A trainer for one stage: it reports to the display and saves its resume state in `scratch`."""
+
+        def show(step: int, of: int, values: dict[str, float]) -> None:
+            self.progress(label + "  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()), step, of)
+
+        # One seed for injection, twin and retraining: the order of the stream is all that may differ between them.
+        return Trainer(self.precision, self.suite.deepspeed, derive(seed, "train"), scratch, show)
+
+    def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
+        s = self.suite
+        inputs = {
+            "base": self.base.hash, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "memories": memories_hash(self.memories),
+            "row": s.row, "seed": seed, "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection),
+            "precision": precision or self.precision, "device": device().type, "deepspeed": self.deepspeed,
+        }  # fmt: skip
+
+        def build(folder: Path) -> dict[str, Any]:
+            stream = self.stream(seed)
+            trainer = self.trainer(label, seed, self.store.scratch(stage))
+            with trainer.meter:
+                subject = History(self.base, stream).replay(trainer, forget=forget)
+            return self._save(subject, trainer, folder)
+
+        stage = Stage(kind, label, inputs, build, lambda: of_injection(self, self.where, seed), parallel=True)
+        return stage
+
+    def _method(self, method: str, seed: int) -> Stage:
+        plugin, instance = self.methods[method]
+        label = f"{method}, seed {seed}"
+        held = self.held(seed)
+        fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
+        inputs = {"held": held.key, "device": device().type, "method": plugin.name, "source": plugin.source, "fields": fields}
+        inputs |= plugin.read_by(instance)
+
+        def build(folder: Path) -> dict[str, Any]:
+            trainer = self.trainer(label, seed, self.store.scratch(stage))
+            start, data = Subject(self.store.run(held)), self.data(seed, instance.needs_history)
+            with untouched(f"method {label}", start.folder, self.base.folder), trainer.meter, stranger(f"method {label}"):
+                subject = instance.unlearn(start, data, trainer)
+            if not isinstance(subject, Subject):
+                raise UserError(f"method {label}: unlearn should return the unlearned Subject, and returned {type(subject).__name__}.")
+            return self._save(subject, trainer, folder)
+
+        stage = Stage("method", label, inputs, build, lambda: of_method(self, self.where, method, seed), parallel=True)
+        return stage
+
+    def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
+        subject.save(folder)
+        steps = enumerate([trainer.before, *trainer.steps])
+        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
+        return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost(), "precision": trainer.precision}
+
+
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), "utf-8")

@@ -1,0 +1,102 @@
+"""Attacks a model that was made elsewhere: no injection, no roles, an optional reference model for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..attack_tools.bases import Prompting, Tools
+from ..battery.shared_pass import Probes, arm, run_battery
+from ..common.errors import UserError
+from ..models.bounds import check as check_bounds
+from ..models.bounds import positions
+from ..models.precision import checked, described, resolved
+from ..models.subject import Subject, open_subject
+from ..quality.vitals import SOURCE, doubts, ordinary_texts, vitals
+from ..texts.memories import encode, load_memories
+
+
+def attack_model(
+    model: str,
+    memories: Path,
+    reference: str | None,
+    attacks: Sequence[str],
+    revision: str | None,
+    row: int,
+    precision: str,
+    console: Console,
+    progress: Callable[[str, int, int], Any] = lambda what, done, of: None,
+) -> pd.DataFrame:
+    """One line per model, memory, attack and variant: the best matched length and the prompt that got it.
+
+    The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
+    """
+    checked(precision)
+    subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
+    tokenizer = subjects["model"].tokenizer
+    if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
+        raise UserError(f"{model} and {reference} have different tokenizers; matched lengths in tokens cannot be compared.")
+    passages = load_memories(memories)
+    shortest, who = min((len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in passages)
+    lead = len(subjects["model"].with_bos(()))
+    limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
+    length = min(row, shortest, *(most - lead for most in limits))
+    for subject in subjects.values():
+        check_bounds(subject, length + lead, f"a row of {length}")
+    encoded = [encode(m, tokenizer, length, "forget") for m in passages]
+    armed = arm({name.strip(): {} for name in attacks})
+    if later := [a.name for a in armed if not isinstance(a.attack, Prompting)]:
+        raise UserError(f"palimpsest attack asks prompting attacks only, not {', '.join(later)}; the others need a suite.")
+    probes = Probes(Tools(subjects.get("reference", subjects["model"])))
+    count = sum(len(probes.of(a, encoded)) for a in armed)
+    if not count:
+        raise UserError(
+            f"{', '.join(attacks)}: none of these attacks has a question about these memories (paraphrase, for one, needs paraphrases)."
+        )
+    short = f" (as many as {who!r} has)" if length == shortest < row else ""
+    console.print(f"{len(encoded)} memories, rows of {length} tokens{short}, {count:,} probes per model.", highlight=False)
+    config = subjects["model"].model.config
+    console.print(described(precision, resolved(precision, config), config), highlight=False)
+    _show_life(subjects, console)
+    frames = []
+    for name, subject in subjects.items():
+        steps = partial(progress, f"asking the {name}")
+        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, steps)
+        frames.append(pd.DataFrame(out.answers).assign(model=name))
+        subject.release()
+    return pd.concat(frames, ignore_index=True)
+
+
+def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
+    """Print what ordinary text costs each model, and a warning where short matches would not mean that something was forgotten."""
+    texts = ordinary_texts()
+    found = {name: vitals(subject, texts, name) for name, subject in subjects.items()}
+    each = "; ".join(f"the {name} needs {v}" for name, v in found.items())
+    console.print(f"Sign of life, on {SOURCE}: {each}; a uniform guess {found['model'].uniform:.2f} nats.", highlight=False)
+    for doubt in doubts(found["model"], found.get("reference")):
+        console.print(Text(f"Warning: {doubt}", style="yellow"))
+
+
+def summary(answers: pd.DataFrame, reference: bool) -> Table:
+    """Per attack: mean best matched length, share of memories with at least 64 tokens, and the same for the reference."""
+    best = answers.groupby(["model", "attack", "memory"]).matched.max()
+    worst = answers.groupby(["model", "memory"]).matched.max()
+    table = Table(box=None, pad_edge=False)
+    for column in ("attack", "matched tokens", "all 64", *(("reference", "difference") if reference else ())):
+        table.add_column(column, justify="left" if column == "attack" else "right")
+    for attack in [*answers.attack.unique(), "worst case"]:
+        pick = lambda m, a=attack: worst[m] if a == "worst case" else best[m][a]  # noqa: E731
+        mine = pick("model")
+        cells = [attack, f"{mine.mean():.1f}", f"{(mine >= 64).mean():.0%}"]
+        if reference:
+            theirs = pick("reference")
+            cells += [f"{theirs.mean():.1f}", f"{(mine - theirs).mean():+.1f}"]
+        table.add_row(*cells)
+    return table

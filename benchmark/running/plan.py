@@ -1,0 +1,119 @@
+"""From a suite to a plan of stages, which are run in order. Finished stages are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..common.errors import UserError
+from ..common.fields import plain
+from ..common.processes import agreed
+from ..common.types import BASE, HELD, TWIN, Excerpt
+from ..models.bounds import check as check_bounds
+from ..quality.harness import check_tasks
+from ..texts.memories import memories_hash
+from ..training.engine import deepspeed_config
+from .attacking import Attacking
+from .models import Models, write_lines
+from .store import Stage
+from .who_is_asked import WhoIsAsked
+from .work import of_excerpts, of_quality
+
+
+class Run(Models):
+    """A suite bound to a store, with the plan of all its stages."""
+
+    @cached_property
+    def who(self) -> WhoIsAsked:
+        return WhoIsAsked(self)
+
+    @cached_property
+    def attacking(self) -> Attacking:
+        return Attacking(self, self.who)
+
+    @cached_property
+    def plan(self) -> list[Stage]:
+        """Every stage in an order in which each finds its inputs done: models, then the null, then everything else."""
+        stages = [self.quality_stage(BASE, None)]
+        for seed in self.suite.seeds:
+            stages += [self.held(seed), self.twin(seed)]
+            stages += [self.model(m, seed) for m in self.methods]
+        for seed in self.suite.seeds:
+            for m in (HELD, TWIN):
+                stages += self.attacking.stages(m, seed)
+        if self.who.needs_thresholds:
+            stages.append(self.attacking.thresholds)
+        for seed in self.suite.seeds:
+            for m in self.methods:
+                stages += self.attacking.stages(m, seed)
+            stages += [self.quality_stage(m, seed) for m in (TWIN, *self.methods)]
+            stages.append(self.excerpt_stage(seed))
+        return list({(s.kind, s.key): s for s in stages}.values())
+
+    def quality_stage(self, method: str, seed: int | None) -> Stage:
+        asked = {k: v for k, v in plain(self.suite.quality).items() if k != "yardstick"}  # which changes no measurement
+        inputs = {"model": self.model_key(method, seed), "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked}
+
+        def build(folder: Path) -> None:
+            label = f"quality of {method}"
+            self.progress(label, 0, 1)
+            with self.loaded(method, seed) as subject:
+                measured = [asdict(m) for m in self.bench.measure(subject)]
+            write_lines(folder / "quality.jsonl", measured)
+
+        return Stage(
+            "quality",
+            f"quality of {method}" + (f", seed {seed}" if seed is not None else ""),
+            inputs,
+            build,
+            lambda: of_quality(self, self.where),
+        )
+
+    def excerpt_stage(self, seed: int) -> Stage:
+        chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
+        models = {m: self.model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
+        inputs = {
+            "models": models, "tokenizer": self.base.encoding, "memories": memories_hash([m.memory for m in chosen]), "row": self.suite.row,
+        }  # fmt: skip
+
+        def build(folder: Path) -> None:
+            said: dict[str, list[str]] = {}
+            for i, m in enumerate(models):
+                self.progress("texts side by side", i, len(models))
+                with self.loaded(m, seed) as subject:
+                    got = subject.generate([c.row[: c.opening] for c in chosen], len(chosen[0].target) if chosen else 0)
+                said[m] = [self.decode(ids) for ids in got]
+            rows = [
+                asdict(Excerpt(c.id, c.role, seed, c.memory.opening, self.decode(c.target), {m: said[m][k] for m in models}))
+                for k, c in enumerate(chosen)
+            ]
+            write_lines(folder / "excerpts.jsonl", rows)
+
+        return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, lambda: of_excerpts(self.where, len(models)))
+
+    def check(self) -> None:
+        """Raise every error of the user's that can be known before work begins."""
+        _ = self.methods, self.base, self.end
+        leads = self.suite.injection.offset + len(self.base.with_bos(()))
+        check_bounds(self.base, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream")
+        if HELD not in self.suite.methods:
+            raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
+        for seed in self.suite.seeds:
+            self.encoded(seed)
+            self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
+        deepspeed_config(self.suite.deepspeed, "fp32", 1.0, 1)
+        check_tasks(self.corpus, self.suite.quality)
+        self.who.check()
+
+    def execute(self, finished: Callable[[Stage], Any] = lambda stage: None, started: Callable[[Stage], Any] = lambda stage: None) -> None:
+        """Run what is not done yet, in order."""
+        self.check()
+        for stage in self.plan:
+            new = not self.store.done(stage)
+            if agreed(new):
+                started(stage)
+                self.store.run_together(stage)
+                finished(stage)

@@ -1,0 +1,219 @@
+"""Loads, checks, assigns and tokenises memories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.errors import UserError
+from ..common.lines import json_lines
+from ..common.paths import CONFIGS
+from ..common.types import HORIZON, EncodedMemory, Memory, Role, memory_from
+from .neardup import doubles, overlap, run_hashes, words
+
+PASSAGES = CONFIGS / "memories" / "passages.jsonl"
+ROLES: tuple[Role, ...] = ("forget", "keep", "unseen")
+
+_EMAIL = re.compile(r"[\w.+-]+@([\w-]+(?:\.[\w-]+)+)")
+_SITE = re.compile(r"\b(?:https?://|www\.)([\w-]+(?:\.[\w-]+)+)")
+_RESERVED_HOST = re.compile(r"(^|\.)example\.(com|org|net)$|\.(example|test|invalid)$")
+_PHONE = re.compile(r"\+?\(?\d[\d ()-]{5,}\d")
+_RESERVED_PHONE = re.compile(r"5550?1\d\d$|^(44|0)?(1632960|7700900|2079460)\d{3}$")
+
+
+def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
+    """Read a JSON-lines file of memories (`passages` is the shipped one)."""
+    file = PASSAGES if str(path) == "passages" else Path(path)
+    if not file.is_file():
+        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, or the word passages for the shipped ones.")
+    memories = [_memory(given, f"{file}:{number}") for number, given in json_lines(file)]
+    if not memories:
+        raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
+    if twice := [name for name, count in Counter(m.id for m in memories).items() if count > 1]:
+        raise UserError(f"{file}: the id {twice[0]!r} stands for more than one memory ({len(twice)} such ids); every memory needs its own.")
+    return memories
+
+
+def _memory(given: Any, where: str) -> Memory:
+    """A memory from its JSON object; `where` names file and line in the error for what is wrong with it."""
+    if not isinstance(given, dict):
+        raise UserError(f"{where} is not a memory but a {type(given).__name__}; expected a JSON object with id, domain, text, opening_end.")
+    if missing := [k for k in ("id", "domain", "text", "opening_end") if k not in given]:
+        raise UserError(f"{where} is not a memory: missing {', '.join(missing)}. Needed: id, domain, text, opening_end.")
+    where += f", memory {given['id']!r}"
+    for name in ("id", "domain", "text", "title", "alternative"):
+        if not isinstance(value := given.get(name, ""), str):
+            raise UserError(f"{where}: {name}={value!r}: expected a text.")
+    for name in ("opening_end", "version"):
+        if type(value := given.get(name, 1)) is not int:
+            raise UserError(f"{where}: {name}={value!r}: expected a whole number.")
+    forms = given.get("paraphrases", [])
+    if not isinstance(forms, list) or not all(isinstance(p, str) and p.strip() for p in forms):
+        raise UserError(f"{where}: paraphrases={_short(forms)}: expected a list of texts, none of them empty.")
+    m = memory_from(given)
+    if not m.id.strip():
+        raise UserError(f"{where}: the id is empty.")
+    if not 0 < m.opening_end < len(m.text):
+        raise UserError(f"{where}: opening_end={m.opening_end} is not inside its text of {len(m.text)} characters.")
+    return m
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "…"
+
+
+def memories_hash(memories: Sequence[Memory]) -> str:
+    """Over everything a model or an attack reads; titles do not count."""
+    parts = [[m.id, m.domain, m.text, m.opening_end, m.paraphrases, m.alternative, m.version] for m in memories]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str = "") -> dict[str, tuple[Role, bool]]:
+    """id -> (role, shown). A Latin rotation: over three seeds every memory is forgotten, kept and unseen once.
+
+    Each domain is cut into three equal parts in an order drawn from the ids and `salt` (a tuning run uses another
+    salt, and so another partition than any table). Of the keep memories every second is shown to methods; shown and
+    hidden swap in the second cycle of three seeds. With a smaller `per_role` each part gives up its last members.
+    """
+    domains: dict[str, list[str]] = {}
+    for m in memories:
+        domains.setdefault(m.domain, []).append(m.id)
+    if 3 * per_role > len(memories):
+        raise UserError(f"per_role={per_role} needs {3 * per_role} memories; the file has {len(memories)}.")
+    parts: list[list[tuple[str, int]]] = [[], [], []]
+    for d, ids in enumerate(domains.values()):
+        order = sorted(ids, key=lambda i: hashlib.sha256((salt + i).encode()).digest())
+        for j, i in enumerate(order):
+            parts[(j + d) % 3].append((i, j // 3))
+    roles: dict[str, tuple[Role, bool]] = {}
+    if (smallest := min(map(len, parts))) < per_role:
+        raise UserError(f"per_role={per_role}: the domains of this file only allow {smallest}; lower it or even the domains out.")
+    for p, part in enumerate(parts):
+        role = ROLES[(p + seed) % 3]
+        part.sort(key=lambda item: item[1])  # the same share of every domain at any per_role
+        for i, level in part[:per_role]:
+            roles[i] = (role, role == "keep" and (level + seed // 3) % 2 == 0)
+    return roles
+
+
+def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown: bool = False) -> EncodedMemory:
+    """Tokenise a memory into its row of `length` tokens; refuses what does not round-trip or does not fit."""
+    coded = tokenizer(memory.text, add_special_tokens=False)
+    ids = coded["input_ids"]
+    if (back := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != memory.text:
+        at = next((i for i, (a, b) in enumerate(zip(back, memory.text, strict=False)) if a != b), min(len(back), len(memory.text)))
+        raise UserError(f"Memory {memory.id!r} does not round-trip through this tokenizer: it differs at character {at}.")
+    opening = tokenizer(memory.opening, add_special_tokens=False)["input_ids"]
+    if ids[: len(opening)] != opening:
+        raise UserError(f"Memory {memory.id!r}: the opening does not end at a token boundary; move opening_end to a clause's end.")
+    if len(ids) < length:
+        raise UserError(f"Memory {memory.id!r} has {len(ids)} tokens, fewer than its row of {length}; lengthen it or lower row.")
+    if len(opening) + HORIZON > length:
+        raise UserError(f"Memory {memory.id!r}: opening ({len(opening)}) and target ({HORIZON}) do not fit a row of {length} tokens.")
+    said = tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
+    return EncodedMemory(memory, role, shown, tuple(ids[:length]), len(opening), said)
+
+
+def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, per_role: int, salt: str = "") -> list[EncodedMemory]:
+    """The memories that have a role in this seed, tokenised, in file order."""
+    roles = assign_roles(memories, seed, per_role, salt)
+    encoded = [encode(m, tokenizer, length, *roles[m.id]) for m in memories if m.id in roles]
+    if found := same_rows(encoded):
+        raise UserError(f"{found[0]} {len(found)} such groups: one may be unseen or kept while its double is forgotten. Leave doubles out.")
+    return encoded
+
+
+def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
+    """Which memories say nearly the same within their rows, a sentence for each group."""
+    groups = doubles([m.text for m in encoded]) if encoded else []
+    return [f"Memories {', '.join(repr(encoded[i].id) for i in g)} are nearly the same text." for g in groups]
+
+
+def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]], corpus: Iterable[str] = ()) -> list[str]:
+    """Every rule of the dataset card that a memory breaks, one line each; an empty list means all is well."""
+    return must_hold(memories, tokenizers) + style(memories, corpus)
+
+
+def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]]) -> list[str]:
+    """What keeps a file from being run, one line each. `tokenizers`: name -> (tokenizer, row that must hold opening and target)."""
+    faults, rows = [], []
+    for name, (tokenizer, length) in tokenizers.items():
+        for m in memories:
+            try:
+                rows.append(encode(m, tokenizer, length))
+            except UserError as error:
+                faults.append(f"{m.id}: under {name}: {error}")
+    return faults + same_rows(list({m.id: m for m in rows}.values()))
+
+
+def largest_per_role(memories: Sequence[Memory]) -> int:
+    """How many memories of each role the domains of a file allow; 0 if none."""
+    for most in range(len(memories) // 3, 0, -1):
+        try:
+            assign_roles(memories, 0, most)
+        except UserError:
+            continue
+        return most
+    return 0
+
+
+def style(memories: Sequence[Memory], corpus: Iterable[str] = ()) -> list[str]:
+    """The house style of the shipped passages, which a file of one's own need not have: every rule that a memory breaks."""
+    faults = [f"{m.id}: {fault}" for m in memories for rule in _RULES for fault in rule(m)]
+    texts = [m.text for m in memories]
+    corpus = list(corpus)
+    runs = run_hashes(texts)
+    hashes, count = np.unique(np.concatenate([np.empty(0, np.uint64), *runs]), return_counts=True)
+    shared = hashes[count > 1]
+    faults += [
+        f"{m.id}: shares an 8-word run with another passage" for m, r in zip(memories, runs, strict=True) if np.isin(r, shared).any()
+    ]
+    if corpus:
+        faults += [f"{m.id}: shares an 8-word run with the corpus" for m, s in zip(memories, overlap(texts, corpus), strict=True) if s > 0]
+    return faults
+
+
+def _lengths(m: Memory) -> Iterator[str]:
+    if not 110 <= (n := len(m.text.split())) <= 160:
+        yield f"{n} words, expected 110 to 160"
+    if not 12 <= (n := len(m.opening.split())) <= 16:
+        yield f"opening of {n} words, expected 12 to 16"
+    if m.opening[-1] not in ",;:.?!)":
+        yield f"the opening ends with {m.opening[-1]!r}, expected the end of a clause"
+    if not m.text[m.opening_end : m.opening_end + 1].isspace():
+        yield "the opening is not followed by white space"
+
+
+def _paraphrases(m: Memory) -> Iterator[str]:
+    rest = m.text[m.opening_end :]
+    forms = [m.opening, *m.paraphrases]
+    if len(m.paraphrases) != 4:
+        yield f"{len(m.paraphrases)} paraphrases, expected 4"
+    if len({tuple(words(f)) for f in forms}) != len(forms):
+        yield "two of opening and paraphrases have the same words"
+    for p in m.paraphrases:
+        if p != p.rstrip():
+            yield f"a paraphrase ends with white space: {p!r}"
+        if overlap([p], [rest], 5)[0] > 0:
+            yield f"a paraphrase shares a 5-word run with the target: {p!r}"
+
+
+def _contacts(m: Memory) -> Iterator[str]:
+    for host in _EMAIL.findall(m.text) + _SITE.findall(m.text):
+        if not _RESERVED_HOST.search(host):
+            yield f"{host} is not a reserved domain (example.com/.org/.net, .example, .test, .invalid)"
+    for number in _PHONE.findall(m.text):
+        digits = re.sub(r"\D", "", number)
+        if len(digits) >= 7 and not _RESERVED_PHONE.search(digits) and not re.fullmatch(r"(19|20)\d\d-\d\d-\d\d", number):
+            yield f"{number!r} is not in a reserved range (555-0100 to 555-0199, 01632 960, 07700 900, 020 7946 0)"
+
+
+_RULES: tuple[Callable[[Memory], Iterator[str]], ...] = (_lengths, _paraphrases, _contacts)

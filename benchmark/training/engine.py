@@ -1,0 +1,94 @@
+"""DeepSpeed engines: in-process on one device without launcher or port, or one per rank under the launcher."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..common.errors import UserError, unknown
+from ..common.lines import read_text
+from ..common.paths import CONFIGS
+from ..common.processes import device, start_distributed
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+
+def deepspeed_file(name: str) -> Path:
+    """`configs/deepspeed/NAME.json`, or a path."""
+    folder = CONFIGS / "deepspeed"
+    file = Path(name) if name.endswith(".json") else folder / f"{name}.json"
+    if not file.is_file():
+        raise unknown("DeepSpeed configuration", name, [f.stem for f in folder.glob("*.json")])
+    return file
+
+
+def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dict[str, Any]:
+    """The JSON of `deepspeed_file(name)`, completed with what the recipe says."""
+    file = deepspeed_file(name)
+    if precision not in ("bf16", "fp32"):
+        raise UserError(f"precision={precision!r}: expected bf16 (autocast over fp32 weights) or fp32.")
+    try:
+        config = json.loads(read_text(file))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} should hold a JSON object, as configs/deepspeed/zero0.json does.")
+    config.setdefault("gradient_clipping", clip)
+    config.setdefault("torch_autocast", {"enabled": precision == "bf16", "dtype": "bfloat16"})
+    return config | {
+        "train_micro_batch_size_per_gpu": 1,  # the loop deals the rows itself
+        "gradient_accumulation_steps": micros,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
+    """A DeepSpeed engine over `module`, with torch's fused AdamW; matrices decay, vectors do not."""
+    start_distributed()
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    deepspeed.ops.__compatible_ops__ = {}  # else it compiles an all-reduce for inference, of which training has no use
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [g for g in groups if g["params"]]
+    config = deepspeed_config(recipe.deepspeed, recipe.precision, recipe.clip, micros)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+    engine, *_ = deepspeed.initialize(model=module.to(device()), optimizer=optimizer, config=config, dist_init_required=False)
+    return engine
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor]:
+    """Every weight in full, on the CPU, on every rank; gathers what ZeRO-3 has partitioned."""
+    from deepspeed.runtime.zero import GatheredParameters
+
+    out = {}
+    for name, p in model.named_parameters():
+        with GatheredParameters([p], enabled=hasattr(p, "ds_id")):
+            out[name] = p.detach().to("cpu", copy=True)
+    for name, b in model.named_buffers():
+        if name in model.state_dict():
+            out[name] = b.detach().to("cpu", copy=True)
+    return out
+
+
+def let_go(engine: Any) -> None:
+    """Free weights, gradients and optimizer state at once: circles hold a finished engine, and some ZeRO hooks are never let go."""
+    engine.destroy()
+    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    optimizer.state.clear()
+    for p in [*engine.module.parameters(), *(p for g in optimizer.param_groups for p in g["params"])]:
+        p.grad = None
+        p.data = p.data.new_empty(0)
+        if hasattr(p, "ds_tensor"):  # this rank's part of it under ZeRO-3
+            p.ds_tensor.data = p.ds_tensor.data.new_empty(0)
+    if optimizer is not engine.optimizer:  # ZeRO's own, with flat copies of everything
+        vars(engine.optimizer).clear()

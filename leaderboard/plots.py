@@ -1,0 +1,164 @@
+"""The figures of a report as SVG text that takes its ink from the page, so that it reads in light and dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
+from matplotlib.transforms import Bbox
+
+from ..benchmark.common.types import Results, Sight
+from .curves import attack_curves, prompt_length_curves
+from .flags import COLLAPSED
+from .tables import MainTable, MethodRow
+
+matplotlib.use("Agg")
+INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6dba", "#a0522d")  # Okabe and Ito, and two more
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.linewidth": 0.6, "legend.frameon": False,
+}  # fmt: skip
+HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
+
+
+def quality_figure(table: MainTable) -> str:
+    """Damage against leak (or excess), with 95% intervals; empty if no method has both."""
+    rows = [r for r in table.rows if r.damage and table.ranked(r)]
+    if not rows:
+        return ""
+    factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        if max(abs(r.damage.value) for r in rows) > HARD:
+            axes.set_xscale("symlog", linthresh=10)
+            axes.xaxis.set_major_locator(FixedLocator([-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000]))
+            axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.axhline(0, color=FAINT, lw=0.6, ls=":")
+        axes.axvline(0, color=FAINT, lw=0.6, ls=":")
+        points = []
+        for row in rows:
+            y = table.ranked(row).scaled(factor)
+            colour = FAINT if row.reference or row.collapsed else COLOURS[0]
+            for x_bar, y_bar in (((row.damage.low, row.damage.high), (y.value,) * 2), ((row.damage.value,) * 2, (y.low, y.high))):
+                axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
+            axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
+            points.append((row.damage.value, y.value, row.method))
+        axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
+        right = axes.get_xlim()[1]
+        if right > COLLAPSED:
+            axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)
+            axes.set_xlim(right=right)
+        _label(figure, axes, points)
+        return _svg(figure, "quality", "Scatter of damage against what leaks, one point per method")
+
+
+def _label(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -> None:
+    """Write each name beside its point, at the first place where it covers no point and no earlier name."""
+    figure.draw_without_rendering()  # settles the layout, so that sizes on the page are known
+    dots = axes.transData.transform([(x, y) for x, y, _ in points])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
+    for x, y, name in points:
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center")
+        for dx, dy in [(7, s * step) for step in (6, 16, 26, 36, 46, 56, 66) for s in (1, -1)]:
+            inside = text.get_window_extent().x1 < figure.bbox.x1
+            text.set(position=(dx if inside else -dx, dy), ha="left" if inside else "right")
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(text.get_window_extent())
+
+
+def curves_figure(results: Results, table: MainTable) -> str:
+    """Share of forget memories with at least x tokens matched, by attack: a panel per method, the twin's best attack in grey."""
+    panels = {row.method: attack_curves(results, row.method) for row in table.rows}
+    twin = attack_curves(results, results.twin)
+    return _panels(panels, twin, "curves", "Matched-length curves by attack, one panel per method", table.rows)
+
+
+def prompt_length_figures(results: Results, table: MainTable) -> dict[str, str]:
+    """The same for every attack whose variants are prompt lengths, with a curve per length: attack -> SVG."""
+    found = {row.method: prompt_length_curves(results, row.method) for row in table.rows}
+    twin = prompt_length_curves(results, results.twin)
+    attacks = list(dict.fromkeys(a for curves in found.values() for a in curves))
+    return {
+        a: _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), f"lengths-{i}", f"Curves of {a}", table.rows)
+        for i, a in enumerate(attacks)
+    }
+
+
+def training_figure(results: Results) -> str:
+    """Exact-prefix rate and held-out loss by training step, a colour per method and a line per seed; empty if nothing looked."""
+    lines: dict[str, dict[int, list[Sight]]] = {}
+    for s in results.sights:
+        lines.setdefault(s.method, {}).setdefault(s.seed, []).append(s)
+    if not lines:
+        return ""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+        exact, loss = figure.subplots(1, 2)
+        for i, (method, seeds) in enumerate(lines.items()):
+            for seed, seen in seeds.items():
+                style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.1, "marker": "o", "ms": 4, "markevery": [len(seen) - 1]}
+                label = method if seed == min(seeds) else ""
+                exact.plot([s.step for s in seen], [s.exact for s in seen], label=label, **style)
+                loss.plot([s.step for s in seen], [s.held_out for s in seen], **style)
+        exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+        loss.set(xlabel="step", ylabel="held-out loss, nats per token")
+        figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+        return _svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
+
+
+Curves = Mapping[str, np.ndarray]
+
+
+def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, rows: list[MethodRow]) -> str:
+    columns = min(3, len(panels))
+    height = math.ceil(len(panels) / columns)
+    keys = list(dict.fromkeys(k for curves in panels.values() for k in curves))
+    collapsed = {r.method for r in rows if r.collapsed}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * columns + 0.6, 1.75 * height + 0.7), layout="constrained")
+        grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
+        floor = np.fmax.reduce(list(twin.values())) if twin else np.full(65, np.nan)
+        for axes, (method, curves) in zip(grid.flat, panels.items(), strict=False):
+            axes.fill_between(range(len(floor)), floor, color=FAINT, alpha=0.35, lw=0, step="mid", label="twin")
+            for key, curve in curves.items():
+                style = "-" if keys.index(key) < len(COLOURS) else "--"
+                axes.plot(curve, style, lw=1.1, color=COLOURS[keys.index(key) % len(COLOURS)], label=key)
+            axes.set_title(method + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
+            axes.set(xlim=(0, 64), ylim=(0, 1.03), xticks=(0, 16, 32, 48, 64), yticks=(0, 0.5, 1))
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.set_visible(False)
+        for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
+            axes.tick_params(labelbottom=True)  # the panel below may be missing
+        handles = {t: h for axes in grid.flat for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, fontsize=8)
+        figure.supxlabel("matched at least x tokens", fontsize=9)
+        figure.supylabel("share of memories", fontsize=9)
+        return _svg(figure, name, label)
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an <svg> element; ids carry `name`, so that several can stand in one page."""
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": name}):  # the same bytes on every run
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
