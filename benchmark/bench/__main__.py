@@ -106,8 +106,8 @@ def main() -> None:
     rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
     few = dict(list(rows.items())[:16])
     for what in (HELD, "npo", TWIN):
-        stage = run.model(what, 0)
-        if run.store.done(stage):
+        stage = run.model(what, 0).stage
+        if stage and run.store.done(stage):
             reading(what, Subject(run.store.folder(stage)), few, peaks, table)
     if not run.store.done(run.held(0)):
         reading("base", run.base, few, peaks, table)

@@ -25,7 +25,7 @@ def tiers(run: Run, table: Table) -> None:
     cells = [(m, seed) for seed in run.suite.seeds for m in (TWIN, *run.methods)]
     for method, seed in cells:
         of_tier: dict[str, float] = defaultdict(float)
-        stages = run.attacking.stages(method, seed)
+        stages = run.attacking.stages(run.model(method, seed))
         if not all(run.store.done(s) for s in stages):
             continue
         for stage in stages:
@@ -45,11 +45,11 @@ def screening(run: Run, table: Table, count: int = 4) -> None:
     for armed in (a for a in run.who.attacks if a.name == "beam_search"):
         attack = cast(Searching, armed.attack)
         for method in (TWIN, *run.methods):
-            if not run.store.done(run.attacking.battery(method, seed, 0)):
+            if not run.store.done(run.attacking.battery(run.model(method, seed), 0)):
                 continue
             memories = [m for m in run.encoded(seed) if m.role == "forget"][:count]
-            tools = run.attacking.workshop(method, seed, "bench")
-            with run.loaded(method, seed) as subject:
+            tools = run.attacking.workshop(run.model(method, seed), "bench")
+            with run.loaded(run.model(method, seed)) as subject:
                 _screened(f"beam search on {method}", attack, subject, memories, tools, table)
 
 

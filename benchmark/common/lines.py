@@ -1,10 +1,10 @@
-"""Reads text and JSON lines that come from anywhere: one message for what is wrong, with file and line."""
+"""Text and JSON lines. What comes from anywhere is read with one message for what is wrong, with file and line."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +60,8 @@ def _lone_surrogate(value: Any) -> str:
     except UnicodeEncodeError as error:
         return f"\\u{ord(error.object[error.start]):04x}"
     return ""
+
+
+def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines with sorted keys."""
+    file.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), "utf-8")

@@ -49,7 +49,7 @@ class Shot:
 def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     """Shape and range, determinism, independence of batch mates, more on the held model than on the twin, nothing changed."""
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
-    held = run.subject(HELD, SEED)
+    held = run.subject(run.model(HELD, SEED))
     before, files = _weights(held), _files(held)
     first = fire(run, armed, HELD, held, memories)
     after = _weights(held)
@@ -69,7 +69,7 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     same = back.about(memories) == first.about(memories) and alone.about(memories[-1:]) == first.about(memories[-1:])
     yield Check("independent", same, "", "A result must not depend on the other memories of the call, nor on their order.")
     if not armed.attack.diagnostic:  # which need not read anything back
-        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, run.subject(TWIN, SEED), memories))
+        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
         yield Check(
             "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
             "A model that holds the memories should give more than one that never saw them.",
@@ -84,10 +84,10 @@ def fire(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequen
         tools = Tools(run.base, SEED, [m for m in run.encoded(SEED) if m.role == "keep" and m.shown])
         return _shot(run_battery(subject, Probes(tools), [(armed, memories)], precision).answers, [])
     if isinstance(armed.attack, Membership):
-        mine, twin = attacking.readings(method, SEED), attacking.readings(TWIN, SEED)
+        mine, twin = attacking.readings(run.model(method, SEED)), attacking.readings(run.model(TWIN, SEED))
         scores = {m.id: armed.attack.score(m, mine[m.id], twin[m.id]) for m in memories}
         return Shot(scores, [], {memory: [repr(score)] for memory, score in scores.items()})
-    workshop = attacking.workshop(method, SEED, "check")
+    workshop = attacking.workshop(run.model(method, SEED), "check")
     task = Task(armed, memories, run.encoded(SEED), workshop, run.who.probes(SEED), run.who.reasked, strict=False)
     attack_once(task, subject)
     return replace(_shot(task.answers, [asdict(f) for f in task.findings]), doubts=tuple(task.doubts))

@@ -9,11 +9,12 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import BASE, Cost, Excerpt, Quality, Results, Sight, Value
+from ..common.types import BASE, HELD, TWIN, Cost, Excerpt, Quality, Results, Sight, Value
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.memories import memories_hash
-from .plan import TWIN, Run
+from .model import Model
+from .plan import Run
 from .provenance import mixtures
 
 
@@ -23,69 +24,70 @@ def results(run: Run) -> Results:
     if missing:
         raise UserError(f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
     s = run.suite
-    cells = [(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
-    quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, m, seed)]
-    costs = [c for m, seed in cells if (c := _cost(run, m, seed))]
+    models = [run.model(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
+    quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, run.model(m, seed))]
+    costs = [c for m in models if (c := _cost(run, m))]
     excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
         suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
-        records=[r for m, seed in cells for r in run.attacking.records(m, seed)],
-        values=[v for m, seed in cells for v in _values(run, m, seed)],
+        records=[r for m in models for r in run.attacking.records(m)],
+        values=[v for m in models for v in _values(run, m)],
         diagnostics=run.who.diagnostics, yardstick=s.quality.yardstick,
-        sights=[s for m, seed in cells for s in _sights(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
+        sights=[s for m in models for s in _sights(run, m)], facts=_facts(run), warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
     )  # fmt: skip
 
 
-def _values(run: Run, method: str, seed: int) -> Iterator[Value]:
+def _values(run: Run, model: Model) -> Iterator[Value]:
     """Membership scores, computed here from the readings, and the findings of the expensive tiers and of the checks."""
-    attacking, roles = run.attacking, {m.id: m for m in run.encoded(seed)}
-    cell = (run.suite.name, method, seed, run.model_key(method, seed))
-    mine, twin = attacking.readings(method, seed), attacking.readings(TWIN, seed)
+    attacking, roles = run.attacking, {m.id: m for m in model.memories}
+    cell = (run.suite.name, model.name, model.seed, model.key)
+    mine, twin = attacking.readings(model), attacking.readings(run.model(TWIN, model.seed))
     for name, attack in run.who.memberships:
         for memory, tokens in mine.items():
             m = roles[memory]
             with stranger(f"attack {name}, scoring memory {memory!r}"):
                 score = float(attack.score(m, tokens, twin[memory]))
             yield Value(*cell, memory, m.role, m.shown, name, attack.quantity or name, attack.access, attack.tier, score)
-    for name, access, tier, row in attacking.findings(method, seed):
+    for name, access, tier, row in attacking.findings(model):
         m = roles.get(row["memory"])
         role, shown = (m.role, m.shown) if m else ("", False)
         yield Value(*cell, row["memory"], role, shown, name, row["quantity"], access, tier, row["value"], row["fold"])
 
 
-def _quality(run: Run, method: str, seed: int) -> Iterator[Quality]:
-    for row in _read(run.store.run(run.quality_stage(method, seed)) / "quality.jsonl"):
+def _quality(run: Run, model: Model) -> Iterator[Quality]:
+    for row in _read(run.store.run(run.quality_stage(model)) / "quality.jsonl"):
         row["documents"] = tuple(row["documents"])
-        yield Quality(run.suite.name, method, seed, run.model_key(method, seed), **row)
+        yield Quality(run.suite.name, model.name, model.seed, model.key, **row)
 
 
-def _cost(run: Run, method: str, seed: int) -> Cost | None:
-    if method == "none":
+def _cost(run: Run, model: Model) -> Cost | None:
+    if model.name == HELD or not model.stage:
         return None
-    manifest = run.store.manifest(run.model(method, seed))
+    manifest = run.store.manifest(model.stage)
     cost = manifest.get("cost", {})  # absent from stages of before it was measured
     known = {k: float(cost[k]) for k in ("flops", "peak_mib") if cost.get(k) is not None}
-    return Cost(method, seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
+    return Cost(model.name, model.seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
 
 
-def _sights(run: Run, method: str, seed: int) -> Iterator[Sight]:
+def _sights(run: Run, model: Model) -> Iterator[Sight]:
     """What was looked at while a method trained; nothing for most."""
-    if method != "none":
-        for line in _read(run.store.folder(run.model(method, seed)) / "trajectory.jsonl"):
+    if model.name != HELD and model.stage:
+        for line in _read(run.store.folder(model.stage) / "trajectory.jsonl"):
             if "held_out" in line:
-                yield Sight(method, seed, line["step"], line["exact"], line["held_out"])
+                yield Sight(model.name, model.seed, line["step"], line["exact"], line["held_out"])
 
 
 def _facts(run: Run) -> dict[str, str]:
-    s, cells = run.suite, (TWIN, *run.methods)
+    s = run.suite
+    trained = [stage for m in (TWIN, *run.methods) for x in s.seeds if (stage := run.model(m, x).stage)]
     return {
         "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})",
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
         "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
-        "training precision": " and ".join(sorted({run.store.manifest(run.model(m, x))["precision"] for m in cells for x in s.seeds})),
+        "training precision": " and ".join(sorted({run.store.manifest(stage)["precision"] for stage in trained})),
         "attacks": ", ".join(a.name for a in run.who.attacks),
         "hyper-parameters": _hyper_parameters(s),
         "seeds": ", ".join(map(str, s.seeds)),

@@ -29,6 +29,7 @@ from ..reading.readings import load_readings, save_readings
 from ..scoring.score import Calibration, Score, survivors
 from ..texts.memories import memories_hash
 from ..training.trainer import Trainer
+from .model import Model
 from .models import Models
 from .store import Stage
 from .who_is_asked import SHARED, WhoIsAsked
@@ -43,29 +44,29 @@ class Attacking:
         self.suite = models.suite
         self.who = who
 
-    def stages(self, method: str, seed: int) -> list[Stage]:
+    def stages(self, model: Model) -> list[Stage]:
         """Every attack stage of one model, cheapest first; thresholds stand where they are first needed."""
         tiers = sorted({a.attack.tier for a in self.who.attacks})
-        out = [self.battery(method, seed, tier) for tier in tiers if tier <= SHARED]
+        out = [self.battery(model, tier) for tier in tiers if tier <= SHARED]
         later = [a for a in self.who.attacks if a.attack.tier > SHARED]
-        return [*out, *(self.single(method, seed, a) for a in later), self.checks(method, seed)]
+        return [*out, *(self.single(model, a) for a in later), self.checks(model)]
 
-    def battery(self, method: str, seed: int, tier: int) -> Stage:
+    def battery(self, model: Model, tier: int) -> Stage:
         """One shared pass: every attack of tier 0 or 1 on one model, and what it says about each token of each memory."""
         armed = [a for a in self.who.attacks if a.attack.tier == tier and isinstance(a.attack, Prompting)]
-        asked = [(a, self.who.asked(method, seed, a.attack)) for a in armed]
-        label = f"attacks of tier {tier} on {method}, seed {seed}"
-        inputs = self._inputs(method, seed) | {"tier": tier, "attacks": [a.spec for a in armed], "who": self.suite.ask}
-        inputs |= self._screening(method, seed, tier)
+        asked = [(a, self.who.asked(model, a.attack)) for a in armed]
+        label = f"attacks of tier {tier} on {model.label}"
+        inputs = self._inputs(model) | {"tier": tier, "attacks": [a.spec for a in armed], "who": self.suite.ask}
+        inputs |= self._screening(model, tier)
 
         def build(folder: Path) -> dict[str, Any]:
-            on_top = {a.name: self._survivors(method, seed, a.attack) for a in armed}
+            on_top = {a.name: self._survivors(model, a.attack) for a in armed}
             everyone = [(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked]
-            with self.models.loaded(method, seed) as subject:
-                rows = self.rows(method, seed, subject)
+            with self.models.loaded(model) as subject:
+                rows = self.rows(model, subject)
                 out = run_battery(
-                    subject, self.who.probes(seed), everyone, self.suite.precision,
-                    lambda done, of: self.models.progress(label, done, of), self.models.encoded(seed) if tier == 0 else (), load_known(rows),
+                    subject, self.who.probes(model.seed), everyone, self.suite.precision,
+                    lambda done, of: self.models.progress(label, done, of), model.memories if tier == 0 else (), load_known(rows),
                 )  # fmt: skip
             if is_main():
                 save_known(rows, out.learnt)
@@ -74,96 +75,97 @@ class Attacking:
             write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})
             return out.facts
 
-        return Stage("battery", label, inputs, build, lambda: of_battery(self.who, self.models.where, asked, tier, seed), parallel=True)
+        return Stage(
+            "battery", label, inputs, build, lambda: of_battery(self.who, self.models.where, asked, tier, model.seed), parallel=True
+        )
 
-    def rows(self, method: str, seed: int, subject: Subject) -> Path:
+    def rows(self, model: Model, subject: Subject) -> Path:
         """The side file of what a model was asked and answered: of these weights, with this tokenizer, by this reader."""
-        return self.models.store.rows(self.models.model_key(method, seed), f"{subject.hash} {subject.encoding} {READER}")
+        return self.models.store.rows(model.key, f"{subject.hash} {subject.encoding} {READER}")
 
-    def single(self, method: str, seed: int, armed: Armed) -> Stage:
+    def single(self, model: Model, armed: Armed) -> Stage:
         """One attack of the expensive tiers on one model."""
-        label = f"{armed.name} on {method}, seed {seed}"
+        label = f"{armed.name} on {model.label}"
         tier = armed.attack.tier
-        memories = self.who.asked(method, seed, armed.attack)
-        inputs = self._inputs(method, seed) | {
+        memories = self.who.asked(model, armed.attack)
+        inputs = self._inputs(model) | {
             "attack": armed.spec, "reasked": [a.spec for a in self.who.reasked], "who": self.suite.ask, "subset": self.suite.subset,
-            "held": self.models.held(seed).key, "twin": self.models.twin(seed).key, "device": device().type,
+            "held": self.models.held(model.seed).key, "twin": self.models.twin(model.seed).key, "device": device().type,
             "deepspeed": self.models.deepspeed, "precision": self.models.precision,
         }  # fmt: skip
-        inputs |= self._screening(method, seed, tier)
+        inputs |= self._screening(model, tier)
 
         def build(folder: Path) -> dict[str, Any]:
-            scored = [*memories, *_without(self._survivors(method, seed, armed.attack), memories)]
-            with self.models.loaded(method, seed) as subject:
+            scored = [*memories, *_without(self._survivors(model, armed.attack), memories)]
+            with self.models.loaded(model) as subject:
                 task = Task(
-                    armed, scored, self.models.encoded(seed), self.workshop(method, seed, label), self.who.probes(seed), self.who.reasked,
+                    armed, scored, model.memories, self.workshop(model, label), self.who.probes(model.seed), self.who.reasked,
                     lambda text: self.models.progress(f"{label}: {text}", 0, 1),
                 )  # fmt: skip
                 models = (subject, task.tools.base, task.tools.held, task.tools.twin)
                 with untouched(label, *{s.folder for s in models if s}):
                     attack_once(task, subject)
-            write_answers(folder, task.answers, [asdict(f) for f in task.findings], self.who.extra(scored, seed))
+            write_answers(folder, task.answers, [asdict(f) for f in task.findings], self.who.extra(scored, model.seed))
             return {"memories": len(scored), "precision": self.models.precision}
 
         return Stage(
-            "attack", label, inputs, build, lambda: of_attack(self.who, self.models.where, armed, len(memories), seed), parallel=True
+            "attack", label, inputs, build, lambda: of_attack(self.who, self.models.where, armed, len(memories), model.seed), parallel=True
         )
 
-    def checks(self, method: str, seed: int) -> Stage:
+    def checks(self, model: Model) -> Stage:
         """Facts that flags need: is the output stochastic, does generation agree with reading, how small is the update."""
-        inputs = self._inputs(method, seed) | {"held": self.models.held(seed).key, "subset": self.suite.subset}
+        inputs = self._inputs(model) | {"held": self.models.held(model.seed).key, "subset": self.suite.subset}
 
         def build(folder: Path) -> None:
-            self.models.progress(f"checks of {method}", 0, 1)
-            few = [m for m in self.models.encoded(seed) if m.role == "forget" and m.id in self.who.fixed(seed)]
-            held = self.models.subject(HELD, seed)
-            with self.models.loaded(method, seed) as subject:
+            self.models.progress(f"checks of {model.name}", 0, 1)
+            few = [m for m in model.memories if m.role == "forget" and m.id in self.who.fixed(model.seed)]
+            held = self.models.subject(self.models.model(HELD, model.seed))
+            with self.models.loaded(model) as subject:
                 found = run_checks(subject, held, few, self.suite.precision)
             write_answers(folder, [], [asdict(f) for f in found], set())
 
-        return Stage("checks", f"checks of {method}, seed {seed}", inputs, build, lambda: of_checks(self.models.where, self.suite.subset))
+        return Stage("checks", f"checks of {model.label}", inputs, build, lambda: of_checks(self.models.where, self.suite.subset))
 
     @cached_property
     def thresholds(self) -> Stage:
         """What counts as recovered at each access level, from the null of all seeds."""
-        null = [s for seed in self.suite.seeds for m in (HELD, TWIN) for s in self.stages(m, seed)]
+        null = [s for seed in self.suite.seeds for m in (HELD, TWIN) for s in self.stages(self.models.model(m, seed))]
         inputs = {"null": [s.key for s in null], "subset": self.suite.subset}
 
         def build(folder: Path) -> None:
-            records = [r for seed in self.suite.seeds for m in (HELD, TWIN) for r in self.records(m, seed)]
+            records = [r for seed in self.suite.seeds for m in (HELD, TWIN) for r in self.records(self.models.model(m, seed))]
             found = Score(records, TWIN, self.who.diagnostics).calibrations
             (folder / "thresholds.json").write_text(json.dumps({k: c.as_dict() for k, c in found.items()}, indent=1) + "\n")
 
         return Stage("thresholds", "thresholds from the null", inputs, build)
 
-    def records(self, method: str, seed: int, stages: Sequence[Stage] | None = None) -> Iterator[Record]:
+    def records(self, model: Model, stages: Sequence[Stage] | None = None) -> Iterator[Record]:
         """Records of finished stages of one model (all of them by default)."""
-        roles = {m.id: m for m in self.models.encoded(seed)}
-        key = self.models.model_key(method, seed)
+        roles = {m.id: m for m in model.memories}
         asked = {a.name: a.attack.asks for a in self.who.attacks}
-        for stage in self.stages(method, seed) if stages is None else stages:
+        for stage in self.stages(model) if stages is None else stages:
             for row in read_answers(self.models.store.run(stage)):
                 m = roles[row["memory"]]
                 asks = asked[row["attack"]].get(row["variant"], asked[row["attack"]].get("", ""))
-                yield Record(self.suite.name, method, seed, key, role=m.role, shown=m.shown, asks=asks, **row)
+                yield Record(self.suite.name, model.name, model.seed, model.key, role=m.role, shown=m.shown, asks=asks, **row)
 
-    def findings(self, method: str, seed: int) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    def findings(self, model: Model) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
         """(attack, access, tier, finding) of every finished stage of one model."""
         for armed in (a for a in self.who.attacks if a.attack.tier > SHARED):
-            for row in read_findings(self.models.store.run(self.single(method, seed, armed))):
+            for row in read_findings(self.models.store.run(self.single(model, armed))):
                 yield armed.name, armed.attack.access, armed.attack.tier, row
-        for row in read_findings(self.models.store.run(self.checks(method, seed))):
+        for row in read_findings(self.models.store.run(self.checks(model))):
             yield "checks", "white-box", 0, row
 
-    def readings(self, method: str, seed: int) -> dict[str, TokenReading]:
+    def readings(self, model: Model) -> dict[str, TokenReading]:
         """What a model says about each token of each memory; empty if the suite has no attack of tier 0."""
         if not any(a.attack.tier == 0 for a in self.who.attacks):
             return {}
-        return load_readings(self.models.store.run(self.battery(method, seed, 0)) / "tokens.safetensors")
+        return load_readings(self.models.store.run(self.battery(model, 0)) / "tokens.safetensors")
 
-    def workshop(self, method: str, seed: int, label: str) -> Workshop:
+    def workshop(self, model: Model, label: str) -> Workshop:
         """What a searching or tampering attack may use on this model."""
-        models, s = self.models, self.suite
+        models, s, seed = self.models, self.suite, model.seed
 
         def trainer(purpose: str) -> Trainer:
             def show(step: int, of: int, values: dict[str, float]) -> None:
@@ -173,36 +175,37 @@ class Attacking:
 
         return Workshop(
             models.base, derive(seed, "attacks"), self.who.known(seed), retain=models.stream(seed).retain.row, trainer=trainer,
-            tokens=self.readings(method, seed), held=models.subject(HELD, seed), twin=models.subject(TWIN, seed), precision=s.precision,
+            tokens=self.readings(model), precision=s.precision,
+            held=models.subject(models.model(HELD, seed)), twin=models.subject(models.model(TWIN, seed)),
         )  # fmt: skip
 
-    def _inputs(self, method: str, seed: int) -> dict[str, Any]:
+    def _inputs(self, model: Model) -> dict[str, Any]:
         s = self.suite
         return {
-            "model": self.models.model_key(method, seed), "base": self.models.base.hash, "tokenizer": self.models.base.encoding,
+            "model": model.key, "base": self.models.base.hash, "tokenizer": self.models.base.encoding,
             "memories": memories_hash(self.models.memories),
-            "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": seed,
-            "as": method if method in (HELD, TWIN) else "",
+            "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": model.seed,
+            "as": model.name if model.null else "",
         }  # fmt: skip
 
-    def _screening(self, method: str, seed: int, tier: int) -> dict[str, Any]:
+    def _screening(self, model: Model, tier: int) -> dict[str, Any]:
         """Part of a key: the thresholds and cheaper stages that decide who survives."""
-        if not self.who.screened(method, tier):
+        if not self.who.screened(model.name, tier):
             return {}
-        return {"thresholds": self.thresholds.key, "cheaper": [s.key for s in self._cheaper(method, seed, tier)]}
+        return {"thresholds": self.thresholds.key, "cheaper": [s.key for s in self._cheaper(model, tier)]}
 
-    def _cheaper(self, method: str, seed: int, tier: int) -> list[Stage]:
-        shared = [self.battery(method, seed, t) for t in sorted({a.attack.tier for a in self.who.attacks}) if t < tier and t <= SHARED]
-        return shared + [self.single(method, seed, a) for a in self.who.attacks if SHARED < a.attack.tier < tier]
+    def _cheaper(self, model: Model, tier: int) -> list[Stage]:
+        shared = [self.battery(model, t) for t in sorted({a.attack.tier for a in self.who.attacks}) if t < tier and t <= SHARED]
+        return shared + [self.single(model, a) for a in self.who.attacks if SHARED < a.attack.tier < tier]
 
-    def _survivors(self, method: str, seed: int, attack: Attack) -> list[EncodedMemory]:
+    def _survivors(self, model: Model, attack: Attack) -> list[EncodedMemory]:
         """Forget memories for which this attack can still change the worst case, in the order of the subset."""
-        if not self.who.screened(method, attack.tier) or attack.diagnostic:
+        if not self.who.screened(model.name, attack.tier) or attack.diagnostic:
             return []
         file = self.models.store.run(self.thresholds) / "thresholds.json"
         calibrations = {k: Calibration.from_dict(v) for k, v in json.loads(file.read_text()).items()}
-        known = list(self.records(method, seed, self._cheaper(method, seed, attack.tier)))
-        forget = [m for m in self.models.encoded(seed) if m.role == "forget"]
+        known = list(self.records(model, self._cheaper(model, attack.tier)))
+        forget = [m for m in model.memories if m.role == "forget"]
         alive = survivors([m.id for m in forget], known, calibrations, attack.access)
         return [m for m in forget if m.id in alive]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..common.errors import unknown
 from ..common.types import TWIN, EncodedMemory, Record
-from ..models.subject import Subject
 from .assemble import results
 from .attacking import SHARED
 from .plan import Run
@@ -46,7 +45,7 @@ def _answer(run: Run, best: Record, seed: int) -> list[str]:
 def _said(run: Run, best: Record, memory: EncodedMemory, tokens: int) -> str:
     if best.tier > SHARED or best.access != "black-box":
         return "(the attack changed or opened the model; what it says then is not kept)"
-    subject = Subject(run.store.folder(run.model(best.method, best.seed)))
+    subject = run.subject(run.model(best.method, best.seed))
     return repr(run.decode(subject.generate([_prompt_ids(run, best, memory)], tokens)[0]))
 
 

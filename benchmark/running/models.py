@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.guard import untouched
+from ..common.lines import write_lines
 from ..common.processes import agreed, device, machine
 from ..common.seeds import derive
 from ..common.strangers import stranger
@@ -21,6 +21,7 @@ from ..models.precision import config_of, together
 from ..models.subject import Subject
 from ..texts.memories import memories_hash
 from .inputs import Inputs
+from .model import Model
 from .store import Stage
 from .work import of_injection, of_method
 
@@ -48,27 +49,24 @@ class Models(Inputs):
     def twin(self, seed: int) -> Stage:
         return self.once(("twin", seed), lambda: self._injection("twin", f"retrained twin, seed {seed}", seed, forget=False))
 
-    def model(self, method: str, seed: int) -> Stage:
-        """The stage whose folder holds the model of a method (`none`: the held model; `twin`: the yardstick)."""
-        if method == TWIN:
-            return self.twin(seed)
-        if method == HELD:
-            return self.held(seed)
-        return self.once(("model", method, seed), lambda: self._method(method, seed))
+    def model(self, name: str, seed: int) -> Model:
+        """A model of a seed by its name: `base`, `none` (the held model), `twin`, or a method's."""
+        return self.once(("model", name, seed), lambda: self._model(name, seed))
 
-    def model_key(self, method: str, seed: int | None) -> str:
-        """What stands for a model in keys and records."""
-        return self.base.hash if method == BASE or seed is None else self.model(method, seed).key
+    def _model(self, name: str, seed: int) -> Model:
+        if name == BASE:
+            return Model(BASE, seed, self.base.hash)
+        stage = self.twin(seed) if name == TWIN else self.held(seed) if name == HELD else self._method(name, seed)
+        return Model(name, seed, stage.key, stage, self.encoded(seed))
 
-    def subject(self, method: str, seed: int | None) -> Subject:
-        if method == BASE or seed is None:
-            return self.base
-        return Subject(self.store.run(self.model(method, seed)))  # checks its files, and makes it again if it was removed
+    def subject(self, model: Model) -> Subject:
+        """What to ask; its files are checked, and made again if they were removed."""
+        return Subject(self.store.run(model.stage)) if model.stage else self.base
 
     @contextmanager
-    def loaded(self, method: str, seed: int | None) -> Iterator[Subject]:
+    def loaded(self, model: Model) -> Iterator[Subject]:
         """A model for one stage; its memory is given back afterwards."""
-        subject = self.subject(method, seed)
+        subject = self.subject(model)
         try:
             yield subject
         finally:
@@ -126,7 +124,3 @@ class Models(Inputs):
         steps = enumerate([trainer.before, *trainer.steps])
         write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
         return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost(), "precision": trainer.precision}
-
-
-def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), "utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..common.errors import UserError
 from ..common.fields import plain
+from ..common.lines import write_lines
 from ..common.processes import agreed
 from ..common.types import BASE, HELD, TWIN, Excerpt
 from ..models.bounds import check as check_bounds
@@ -17,7 +18,8 @@ from ..quality.harness import check_tasks
 from ..texts.memories import memories_hash
 from ..training.engine import deepspeed_config
 from .attacking import Attacking
-from .models import Models, write_lines
+from .model import Model
+from .models import Models
 from .store import Stage
 from .who_is_asked import WhoIsAsked
 from .work import of_excerpts, of_quality
@@ -37,36 +39,36 @@ class Run(Models):
     @cached_property
     def plan(self) -> list[Stage]:
         """Every stage in an order in which each finds its inputs done: models, then the null, then everything else."""
-        stages = [self.quality_stage(BASE, None)]
+        stages = [self.quality_stage(self.model(BASE, self.suite.seeds[0]))]
         for seed in self.suite.seeds:
             stages += [self.held(seed), self.twin(seed)]
-            stages += [self.model(m, seed) for m in self.methods]
+            stages += [stage for m in self.methods if (stage := self.model(m, seed).stage)]
         for seed in self.suite.seeds:
             for m in (HELD, TWIN):
-                stages += self.attacking.stages(m, seed)
+                stages += self.attacking.stages(self.model(m, seed))
         if self.who.needs_thresholds:
             stages.append(self.attacking.thresholds)
         for seed in self.suite.seeds:
             for m in self.methods:
-                stages += self.attacking.stages(m, seed)
-            stages += [self.quality_stage(m, seed) for m in (TWIN, *self.methods)]
+                stages += self.attacking.stages(self.model(m, seed))
+            stages += [self.quality_stage(self.model(m, seed)) for m in (TWIN, *self.methods)]
             stages.append(self.excerpt_stage(seed))
         return list({(s.kind, s.key): s for s in stages}.values())
 
-    def quality_stage(self, method: str, seed: int | None) -> Stage:
+    def quality_stage(self, model: Model) -> Stage:
         asked = {k: v for k, v in plain(self.suite.quality).items() if k != "yardstick"}  # which changes no measurement
-        inputs = {"model": self.model_key(method, seed), "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked}
+        inputs = {"model": model.key, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked}
 
         def build(folder: Path) -> None:
-            label = f"quality of {method}"
+            label = f"quality of {model.name}"
             self.progress(label, 0, 1)
-            with self.loaded(method, seed) as subject:
+            with self.loaded(model) as subject:
                 measured = [asdict(m) for m in self.bench.measure(subject)]
             write_lines(folder / "quality.jsonl", measured)
 
         return Stage(
             "quality",
-            f"quality of {method}" + (f", seed {seed}" if seed is not None else ""),
+            f"quality of {model.label}",
             inputs,
             build,
             lambda: of_quality(self, self.where),
@@ -74,16 +76,17 @@ class Run(Models):
 
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
-        models = {m: self.model_key(m, seed) for m in (BASE, TWIN, *self.methods)}
+        models = {m: self.model(m, seed) for m in (BASE, TWIN, *self.methods)}
         inputs = {
-            "models": models, "tokenizer": self.base.encoding, "memories": memories_hash([m.memory for m in chosen]), "row": self.suite.row,
+            "models": {m: model.key for m, model in models.items()}, "tokenizer": self.base.encoding,
+            "memories": memories_hash([m.memory for m in chosen]), "row": self.suite.row,
         }  # fmt: skip
 
         def build(folder: Path) -> None:
             said: dict[str, list[str]] = {}
             for i, m in enumerate(models):
                 self.progress("texts side by side", i, len(models))
-                with self.loaded(m, seed) as subject:
+                with self.loaded(models[m]) as subject:
                     got = subject.generate([c.row[: c.opening] for c in chosen], len(chosen[0].target) if chosen else 0)
                 said[m] = [self.decode(ids) for ids in got]
             rows = [

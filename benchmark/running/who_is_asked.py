@@ -13,6 +13,7 @@ from ..common.types import HELD, TWIN, EncodedMemory
 from ..scoring.score import FEWEST_NULL, UNCHANGED
 from ..texts.subsets import subset
 from .inputs import Inputs
+from .model import Model
 
 SHARED = 1  # the last tier whose attacks share passes
 
@@ -55,37 +56,35 @@ class WhoIsAsked:
     def needs_thresholds(self) -> bool:
         return any(self.screened(m, a.attack.tier) for m in self.suite.methods for a in self.attacks)
 
-    def screened(self, method: str, tier: int) -> bool:
+    def screened(self, name: str, tier: int) -> bool:
         """Whether a model's survivors of the cheaper tiers decide who is asked in this tier."""
         first = {"all": 99, "subset": SHARED + 1, "worst": 1}[self.suite.ask]
-        return tier >= first and method not in (HELD, TWIN) and self.possible
+        return tier >= first and name not in (HELD, TWIN) and self.possible
 
-    def asked(self, method: str, seed: int, attack: Attack) -> list[EncodedMemory]:
+    def asked(self, model: Model, attack: Attack) -> list[EncodedMemory]:
         """The memories that one attack is asked about on one model whatever came before, so without survivors."""
-        null = method in (HELD, TWIN)
-        roles = {"forget", "unseen"} if null else {"forget"}
-        everyone = self.inputs.encoded(seed)
-        chosen = [m for m in everyone if m.role in roles]
+        roles = {"forget", "unseen"} if model.null else {"forget"}
+        chosen = [m for m in model.memories if m.role in roles]
         if isinstance(attack, Prompting) and (attack.everyone or attack.asks_exactly):
-            return everyone
-        if self.screened(method, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
+            return list(model.memories)
+        if self.screened(model.name, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
             return []
         if attack.tier <= SHARED:
             return chosen
-        few = self.fixed(seed)
-        return [m for m in chosen if m.id in few or self._beyond(method, m.role, attack)]
+        few = self.fixed(model.seed)
+        return [m for m in chosen if m.id in few or self._beyond(model.name, m.role, attack)]
 
-    def _beyond(self, method: str, role: str, attack: Attack) -> bool:
+    def _beyond(self, name: str, role: str, attack: Attack) -> bool:
         """Whether a role is asked beyond the subset by an expensive attack, though nothing depends on what came before.
 
         The null is asked alike however the methods are asked, so thresholds are the same: all of it in tier 2; in tier 3 only the
         forget memories on the twin, beside which the survivors of others stand.
         """
-        if method != TWIN and role == "forget":
+        if name != TWIN and role == "forget":
             return self.suite.ask == "all"
         if attack.diagnostic:
             return False
-        return attack.tier == SHARED + 1 or (method == TWIN and role == "forget" and self.possible)
+        return attack.tier == SHARED + 1 or (name == TWIN and role == "forget" and self.possible)
 
     def extra(self, scored: Sequence[EncodedMemory], seed: int) -> set[str]:
         """Ids of memories that an expensive attack is not asked about on every model alike: outside the subset; with ask=worst all."""

@@ -115,7 +115,7 @@ def test_the_twin_is_asked_what_survivors_are_asked(runs: dict[str, Run], monkey
     (relearn,) = arm({"relearn": {}})
 
     def asked(method: str, role: str) -> int:
-        return sum(m.role == role for m in runs["subset"].who.asked(method, 0, relearn.attack))
+        return sum(m.role == role for m in runs["subset"].who.asked(runs["subset"].model(method, 0), relearn.attack))
 
     monkeypatch.setattr(who_is_asked, "FEWEST_NULL", 25)
     assert asked(TWIN, "forget") == asked("npo", "forget") == 4, "without thresholds there are no survivors"

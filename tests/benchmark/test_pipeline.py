@@ -164,15 +164,16 @@ def test_what_a_model_was_asked_is_kept_by_its_stage_its_weights_its_tokenizer_a
     models = {whole.model(m, 0).key for m in (TWIN, *METHODS)}
     files = {f.name for f in (whole.store.root / ".rows").glob("*.safetensors")}
     assert sorted(f.partition("-")[0] for f in files) == sorted(models)
-    asking, subject = whole.attacking, whole.subject("npo", 0)
-    assert asking.rows("npo", 0, subject).name in files
+    asking, npo = whole.attacking, whole.model("npo", 0)
+    subject = whole.subject(npo)
+    assert asking.rows(npo, subject).name in files
     others = [Subject(whole.store.folder(whole.held(0)))]
     for name in ("hash", "encoding"):
         others.append(Subject(subject.folder))
         others[-1].__dict__[name] = "another"
-    assert not files & {asking.rows("npo", 0, other).name for other in others}
+    assert not files & {asking.rows(npo, other).name for other in others}
     monkeypatch.setattr(attacking, "READER", 99)
-    assert asking.rows("npo", 0, subject).name not in files
+    assert asking.rows(npo, subject).name not in files
 
 
 def test_answers_of_models_that_are_gone_are_collected(whole: Run, tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_answers_of_models_that_are_gone_are_collected(whole: Run, tmp_path: Pat
 
 def test_a_report_says_that_its_stages_come_from_different_commits_libraries_or_devices(whole: Run) -> None:
     assert not [w for w in assemble(whole).warnings if "Not all stages" in w]
-    file = whole.store.folder(whole.model("npo", 0)) / "manifest.json"
+    file = whole.store.folder(whole.model("npo", 0).stage) / "manifest.json"
     before, stat = file.read_text(), file.stat()
     changed = json.loads(before) | {"commit": "f" * 40, "dirty": True, "device": "cuda (GPU)"}
     changed["versions"] |= {"torch": "9.9"}
@@ -235,11 +236,11 @@ def test_a_method_that_looks_at_itself_leaves_what_it_saw(whole: Run) -> None:
     assert list(_sights(run, "npo", 0)) == []
     looking = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
     assert looking.model("npo", 0).key != run.model("npo", 0).key
-    looking.store.run(looking.model("npo", 0))
+    looking.store.run(looking.model("npo", 0).stage)
     seen = list(_sights(looking, "npo", 0))
     assert [s.step for s in seen] == [0, 1, 2]
     assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)
-    weights = [(r.store.folder(r.model("npo", 0)) / "model.safetensors").read_bytes() for r in (run, looking)]
+    weights = [(r.store.folder(r.model("npo", 0).stage) / "model.safetensors").read_bytes() for r in (run, looking)]
     assert weights[0] == weights[1]
     text = {r.ids for r in looking.held_out}
     assert text
@@ -247,7 +248,7 @@ def test_a_method_that_looks_at_itself_leaves_what_it_saw(whole: Run) -> None:
 
 
 def test_what_is_switched_off_changes_no_key(whole: Run) -> None:
-    fields = whole.model("npo", 0).inputs["fields"]
+    fields = whole.model("npo", 0).stage.inputs["fields"]
     assert "lr" in fields
     assert fields.keys().isdisjoint({"lora", "stop"})
 
@@ -260,7 +261,7 @@ def test_texts_side_by_side_show_every_model(results: Results) -> None:
 
 
 def test_held_and_twin_differ_and_none_of_the_models_is_the_base(whole: Run) -> None:
-    hashes = {m: Subject(whole.store.folder(whole.model(m, 0))).hash for m in (TWIN, *METHODS)} | {BASE: whole.base.hash}
+    hashes = {m: Subject(whole.store.folder(whole.model(m, 0).stage)).hash for m in (TWIN, *METHODS)} | {BASE: whole.base.hash}
     assert len(set(hashes.values())) == 6
 
 
@@ -328,9 +329,9 @@ def test_a_damaged_held_model_is_reported_before_anything_reads_it(whole: Run, t
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.model("npo", 0))
+        run.store.run(run.model("npo", 0).stage)
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.attacking.stages("none", 0)[0])
+        run.store.run(run.attacking.stages(run.model("none", 0))[0])
 
 
 VANDAL = """
@@ -357,8 +358,8 @@ def test_a_method_that_changes_the_held_model_on_disk_is_named_and_leaves_no_sta
     run = Run(replace(whole.suite, methods={"none": {}, name: {}}), Store(tmp_path / "store"))
     shutil.copytree(whole.store.folder(whole.held(0)), run.store.folder(run.held(0)))
     with pytest.raises(UserError, match=r"Vandal, seed 0 changed files that it may only read: config.json in .*held"):
-        run.store.run(run.model(name, 0))
-    assert not run.store.done(run.model(name, 0))
+        run.store.run(run.model(name, 0).stage)
+    assert not run.store.done(run.model(name, 0).stage)
 
 
 # ---- mistakes that are known before work begins
@@ -413,11 +414,11 @@ def test_other_architectures_can_be_injected_and_attacked(
     attacks = {"prefix": {}, "shifted_window": {"stride": 8}}
     run = Run(replace(suite, model=str(tmp_path / "model"), per_role=1, injection=injection, attacks=attacks), Store(tmp_path / "store"))
     run.check()
-    for stage in (run.held(0), *run.attacking.stages("none", 0)):
+    for stage in (run.held(0), *run.attacking.stages(run.model("none", 0))):
         run.store.run(stage)
     held = open_subject(str(run.store.folder(run.held(0))))
     assert type(held.model) is type(base)
-    answers = pd.read_parquet(run.store.folder(run.attacking.stages("none", 0)[0]) / "answers.parquet")
+    answers = pd.read_parquet(run.store.folder(run.attacking.stages(run.model("none", 0))[0]) / "answers.parquet")
     opening = answers[answers.variant == "opening"].set_index("memory").matched
     for m in run.encoded(0):
         said = held.generate([m.row[: m.opening]], HORIZON)[0]
