@@ -19,7 +19,7 @@ from .commands.check import check
 from .commands.data import corpus_app, memories_app, store_app
 from .commands.interruption import interruption
 from .commands.new import new
-from .commands.progress import Display, RunDisplay, duration, hush, simple
+from .commands.progress import Display, RunDisplay, duration, hush
 from .commands.shared import (
     DEFAULT_STORE,
     Overrides,
@@ -219,8 +219,10 @@ def pretrain(
     if out is None and not overwrite and any(shipped.glob("step*")):
         raise UserError(f"{config.name} is a shipped model and stays as it is. Name another folder with --out, or say --overwrite.")
     interruption.kept = lambda: "The training is kept as it was when last saved; the same command continues."
-    with simple(console, f"pretraining {config.name}", config.points[-1]) as update:
-        train(config, out or CONFIGS / "models", update)
+    with Display(console) as display:
+        display.begin(f"pretraining {config.name}")
+        hush()
+        train(config, out or CONFIGS / "models", display.update)
 
 
 app.command()(check)

@@ -9,6 +9,7 @@ from typing import Any
 from ..attack_tools.bases import Attack, Changed, Searching, Tampering, Workshop
 from ..common.errors import UserError
 from ..common.processes import gathered, my_share
+from ..common.progress import Progress, silent
 from ..common.strangers import each, stranger
 from ..common.types import Answer, EncodedMemory, Finding, Row, opening_probe
 from ..models.subject import Subject
@@ -16,8 +17,6 @@ from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
 from .claims import check_claims
 from .shared_pass import Armed, Probes, run_battery
-
-Show = Callable[[str], Any]
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Task:
     tools: Workshop
     probes: Probes
     reasked: Sequence[Armed] = ()  # the prompting attacks that a changed model is asked with
-    show: Show = lambda text: None
+    progress: Progress = silent
     strict: bool = True  # False: a claim of a search that does not hold is noted in `doubts`, not raised
     doubts: list[str] = field(default_factory=list, init=False)
     answers: list[dict[str, Any]] = field(default_factory=list, init=False)
@@ -97,7 +96,7 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
             if isinstance(changed, Finding):
                 task.findings.append(Finding(changed.memory, changed.quantity, changed.value, fold))
                 continue
-            task.show(changed.dose)
+            task.progress(changed.dose, 0, 1)
             if changed.covered is not None and (reached := Finding("", "covered", changed.covered)) not in task.findings:
                 task.findings.append(reached)
             _ask_again(task, changed, scored, fold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
@@ -11,6 +11,7 @@ from ..attack_tools.bases import Attack, Claims, Membership, Prompting, Searchin
 from ..common.errors import UserError, unknown
 from ..common.plugins import Plugin, distinct, find
 from ..common.processes import gathered, is_alone, my_share
+from ..common.progress import Progress, silent
 from ..common.strangers import each, stranger
 from ..common.types import Asks, EncodedMemory, Probe, Questions, TokenReading
 from ..models.subject import Subject
@@ -107,7 +108,7 @@ def run_battery(
     probes: Probes,
     asked: Asked,
     precision: str,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Progress = silent,
     tokens: Sequence[EncodedMemory] = (),
     known: Any = None,
 ) -> Outcome:
@@ -123,7 +124,7 @@ def run_battery(
 
 
 def _ask(
-    subject: Subject, probes: Probes, asked: Asked, precision: str, progress: Any, tokens: Sequence[EncodedMemory], known: Any
+    subject: Subject, probes: Probes, asked: Asked, precision: str, progress: Progress, tokens: Sequence[EncodedMemory], known: Any
 ) -> Outcome:
     reader = Reader(subject, precision, progress=progress, known=known)
     written = [(armed, p) for armed, memories in asked for p in probes.of(armed, memories)]

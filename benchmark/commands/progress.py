@@ -6,8 +6,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -136,15 +135,6 @@ class RunDisplay(Display):
     def _count(self) -> None:
         done = len(self.run.plan) - len(self.todo)
         self.bars.update(self.stages, completed=done, description=f"stages, about {duration(self.left)} left")
-
-
-@contextmanager
-def simple(console: Console, label: str, total: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A display for one long training: call with (step, loss terms)."""
-    with Display(console) as display:
-        display.begin(label)
-        hush()
-        yield lambda step, values: display.update("  ".join([label, *(f"{k} {v:.3f}" for k, v in values.items())]), step, total)
 
 
 def duration(seconds: float) -> str:

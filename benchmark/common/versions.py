@@ -68,7 +68,7 @@ NOTHING = (
     "common.guard",
     "models.precision",
     "training.metering",
-    "commands.progress",
+    "common.progress",
     "common.sources",
     "common.versions",
 )

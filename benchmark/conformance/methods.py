@@ -195,7 +195,7 @@ def _interrupted(job: Job, steps: int, folder: Path) -> Done:
     """Begin the run, end it in the middle of its steps, and run it again with what was saved."""
     left = steps // 2 + 1
 
-    def count(step: int, of: int, values: dict[str, float]) -> None:
+    def count(what: str, done: int, of: int) -> None:
         nonlocal left
         left -= 1
         if not left:

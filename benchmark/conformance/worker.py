@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.plugins import find
 from ..common.processes import keep_memory
+from ..common.progress import Progress, silent
 from ..method import UnlearningData
 from ..models.subject import Subject
 from ..training.trainer import Trainer
@@ -53,9 +54,7 @@ class Done:
     fits: int  # how often it trained through `Trainer.fit`
 
 
-def unlearn(
-    job: Job, held: Subject | None = None, resume: Path | None = None, progress: Callable[[int, int, dict[str, float]], Any] | None = None
-) -> tuple[Subject, Done]:
+def unlearn(job: Job, held: Subject | None = None, resume: Path | None = None, progress: Progress = silent) -> tuple[Subject, Done]:
     """Run the method once, in fp32, with every generator that has no seed of its own in a new state, so that such draws show."""
     random.seed()
     np.random.seed()

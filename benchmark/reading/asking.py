@@ -6,14 +6,14 @@ First comes a pass in bf16 or fp32, then fp32 where a decision in bf16 was close
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.progress import Progress, silent
 from ..common.types import EncodedMemory, TokenReading
 from .forward import Forward, Layer, batches, padded
 from .verdicts import ALONE, FULL, LOW, PAIRS, START, Gate, Verdicts
@@ -68,7 +68,7 @@ class Asking:
         gate: Gate,
         tokens_per_batch: int,
         top: int = 40,
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Progress = silent,
     ):
         self.forward, self.jobs, self.gate, self.top = forward, jobs, gate, top
         self.tokens_per_batch, self.progress = tokens_per_batch, progress
@@ -180,8 +180,7 @@ class Asking:
                         if m.id not in self.readings:
                             self.readings[m.id] = self.forward.reading(m.id, m.row, states[None][b], self.top)
                 self.tokens, self.tokens_again = self.tokens + (not again) * sum(lengths), self.tokens_again + again * sum(lengths)
-                if self.progress:
-                    self.progress(min(self.tokens, self.expected), self.expected)
+                self.progress("", min(self.tokens, self.expected), self.expected)
 
     def _settle(self, states: dict[Layer, Tensor], jobs: Sequence[int], given: np.ndarray, level: int) -> None:
         """Decide what the spans of these jobs read, a block of positions at a time, only where the run still goes on."""

@@ -7,14 +7,14 @@ in fp32 up to the last position at which a decision that was read was close (doc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from ..common.errors import UserError
 from ..common.processes import keep_memory
+from ..common.progress import Progress, silent
 from ..common.types import EncodedMemory, Probe, TokenReading
 from ..models.bounds import mixes
 from ..models.logits import route
@@ -40,7 +40,7 @@ class Reader:
     precision: str = "auto"  # whichever of bf16 and fp32 is faster here: answers are the same
     gate: float | None = None
     tokens_per_batch: int | None = None
-    progress: Callable[[int, int], Any] | None = None
+    progress: Progress = silent
     known: Mapping[bytes, int] = field(default_factory=dict, repr=False)
     top: int = 40  # tokens whose mass a `TokenReading` tells
     readings: dict[str, TokenReading] = field(default_factory=dict, init=False, repr=False)

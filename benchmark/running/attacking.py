@@ -20,6 +20,7 @@ from ..battery.one_attack import Task, attack_once
 from ..battery.shared_pass import Armed, run_battery
 from ..common.guard import untouched
 from ..common.processes import device, is_main
+from ..common.progress import within
 from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Record, TokenReading
 from ..common.versions import READER
@@ -66,7 +67,7 @@ class Attacking:
                 rows = self.rows(model, subject)
                 out = run_battery(
                     subject, self.who.probes(model.seed), everyone, self.suite.precision,
-                    lambda done, of: self.models.progress(label, done, of), model.memories if tier == 0 else (), load_known(rows),
+                    within(label, self.models.progress), model.memories if tier == 0 else (), load_known(rows),
                 )  # fmt: skip
             if is_main():
                 save_known(rows, out.learnt)
@@ -100,7 +101,7 @@ class Attacking:
             with self.models.loaded(model) as subject:
                 task = Task(
                     armed, scored, model.memories, self.workshop(model, label), self.who.probes(model.seed), self.who.reasked,
-                    lambda text: self.models.progress(f"{label}: {text}", 0, 1),
+                    within(f"{label}: ", self.models.progress),
                 )  # fmt: skip
                 models = (subject, task.tools.base, task.tools.held, task.tools.twin)
                 with untouched(label, *{s.folder for s in models if s}):
@@ -168,10 +169,8 @@ class Attacking:
         models, s, seed = self.models, self.suite, model.seed
 
         def trainer(purpose: str) -> Trainer:
-            def show(step: int, of: int, values: dict[str, float]) -> None:
-                models.progress(f"{label}, {purpose}", step, of)
-
-            return Trainer(models.precision, s.deepspeed, derive(seed, "attack training", purpose), None, show)
+            progress = within(f"{label}, {purpose}", models.progress)
+            return Trainer(models.precision, s.deepspeed, derive(seed, "attack training", purpose), None, progress)
 
         return Workshop(
             models.base, derive(seed, "attacks"), self.who.known(seed), retain=models.stream(seed).retain.row, trainer=trainer,

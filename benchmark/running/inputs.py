@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..common.errors import UserError
 from ..common.plugins import Plugin, distinct, find
+from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.sources import content_hash
 from ..common.types import EncodedMemory, Memory, Row
@@ -26,7 +27,6 @@ from ..training.engine import deepspeed_file
 from .store import Store
 
 WATCHED = 64  # rows of held-out text that a method may look at while it trains
-Progress = Callable[[str, int, int], Any]  # (what, done, of)
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ class Inputs:
 
     suite: Suite
     store: Store
-    progress: Progress = lambda what, done, of: None
+    progress: Progress = silent
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property

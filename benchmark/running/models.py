@@ -13,6 +13,7 @@ from ..common.fields import plain
 from ..common.guard import untouched
 from ..common.lines import write_lines
 from ..common.processes import agreed, device, machine
+from ..common.progress import within
 from ..common.seeds import derive
 from ..common.strangers import stranger
 from ..common.types import BASE, HELD, TWIN
@@ -74,12 +75,8 @@ class Models(Inputs):
 
     def trainer(self, label: str, seed: int, scratch: Path) -> Trainer:
         """A trainer for one stage: it reports to the display and saves its resume state in `scratch`."""
-
-        def show(step: int, of: int, values: dict[str, float]) -> None:
-            self.progress(label + "  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()), step, of)
-
         # One seed for injection, twin and retraining: the order of the stream is all that may differ between them.
-        return Trainer(self.precision, self.suite.deepspeed, derive(seed, "train"), scratch, show)
+        return Trainer(self.precision, self.suite.deepspeed, derive(seed, "train"), scratch, within(label, self.progress))
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite

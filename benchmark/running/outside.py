@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -15,6 +13,7 @@ from rich.text import Text
 from ..attack_tools.bases import Prompting, Tools
 from ..battery.shared_pass import Probes, arm, run_battery
 from ..common.errors import UserError
+from ..common.progress import Progress, silent, within
 from ..models.bounds import check as check_bounds
 from ..models.bounds import positions
 from ..models.precision import checked, described, resolved
@@ -32,7 +31,7 @@ def attack_model(
     row: int,
     precision: str,
     console: Console,
-    progress: Callable[[str, int, int], Any] = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> pd.DataFrame:
     """One line per model, memory, attack and variant: the best matched length and the prompt that got it.
 
@@ -67,8 +66,8 @@ def attack_model(
     _show_life(subjects, console)
     frames = []
     for name, subject in subjects.items():
-        steps = partial(progress, f"asking the {name}")
-        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, steps)
+        asking = within(f"asking the {name}", progress)
+        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, asking)
         frames.append(pd.DataFrame(out.answers).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)

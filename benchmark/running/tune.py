@@ -26,6 +26,7 @@ from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.guard import untouched
 from ..common.plugins import find
+from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.strangers import stranger
 from ..common.types import HORIZON, Probe
@@ -36,7 +37,7 @@ from ..quality.harness import QualityBench
 from ..reading.reader import Reader
 from ..suites.config import QualityConfig, Suite
 from ..suites.space import Range, Space
-from .plan import Progress, Run
+from .plan import Run
 from .store import Store, canonical
 
 TRIALS = 12  # of every method
@@ -86,7 +87,7 @@ def tune(
     store: Store,
     show: Callable[[Trial], Any],
     trials: int = TRIALS,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> list[Trial]:
     """Try a method's search space; returns the trials, the chosen one first. Finished trials are kept in the store's `tuning` folder."""
     tuning = Tuning(Run(tuning_suite(suite, method), store, progress), method)

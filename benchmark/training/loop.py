@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..common.processes import device, start_distributed
+from ..common.progress import Progress, silent, terms
 from ..common.types import Batch
 from ..models.finite import require_finite
 from ..models.logits import route
@@ -76,7 +77,7 @@ def train(
     *,
     resume: Path | None = None,
     save_every: float = EVERY,
-    progress: Callable[[int, dict[str, float]], Any] | None = None,
+    progress: Progress = silent,
     state: Any = None,
     stops: Collection[int] = (),
     at_stop: Callable[[int, dict[str, Tensor]], Look | None] | None = None,
@@ -119,8 +120,7 @@ def train(
         ends = step + 1 == recipe.steps or bool(look and look.ends)
         if checkpoint and checkpoint.due and not ends:
             checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps, "spent": meter.spent()})
-        if progress:
-            progress(step + 1, values)
+        progress(terms(values), step + 1, recipe.steps)
         if ends:
             break
     out.state = full_state(model)

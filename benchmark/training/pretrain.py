@@ -20,6 +20,7 @@ from ..common.fields import build
 from ..common.limits import Count, Counts, NotNegative, Positive
 from ..common.paths import CONFIGS
 from ..common.processes import is_main
+from ..common.progress import Progress, silent
 from ..common.types import Batch
 from ..common.written import read_yaml
 from ..models.precision import together
@@ -58,9 +59,7 @@ class PretrainConfig:
         )  # fmt: skip
 
 
-def pretrain(
-    config: PretrainConfig, out: Path = CONFIGS / "models", progress: Callable[[int, dict[str, float]], Any] | None = None
-) -> None:
+def pretrain(config: PretrainConfig, out: Path = CONFIGS / "models", progress: Progress = silent) -> None:
     """Train and save every point under `out/NAME/stepN` with a model card; an interrupted run continues."""
     corpus = load_corpus()
     if not corpus.comparable:
@@ -73,11 +72,10 @@ def pretrain(
     model = new_model(config, len(tokenizer), tokenizer.eos_token_id)
     config = replace(config, precision=together(config.precision, model.config, config.batch * config.length))
 
-    def after(step: int, values: dict[str, float]) -> None:
+    def after(what: str, step: int, of: int) -> None:
         if step in config.points and is_main():
             save_point(model, tokenizer, config, step, corpus, valid, out / config.name / f"step{step}")
-        if progress:
-            progress(step, values)
+        progress(f"pretraining {config.name}{what}", step, of)
 
     resume = out / config.name / ".resume"
     train(model, batches(tokens, config), language_model_loss, config.recipe, resume=resume, progress=after)

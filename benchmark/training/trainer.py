@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.types import Batch
 from ..models.subject import Subject
@@ -28,7 +29,7 @@ class Trainer:
     deepspeed: str = "zero0"
     seed: int = 0
     resume: Path | None = None
-    progress: Callable[[int, int, dict[str, float]], Any] | None = None
+    progress: Progress = silent
     tokens: int = 0  # consumed so far, over all runs
     steps: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)  # what was seen before the first step
@@ -55,10 +56,6 @@ class Trainer:
         """
         recipe = replace(recipe, precision=self.precision, deepspeed=self.deepspeed, seed=derive(self.seed, "train") % 2**31)
 
-        def show(step: int, values: dict[str, float]) -> None:
-            if self.progress:
-                self.progress(step, recipe.steps, values)
-
         resume = self.resume / f"fit{self.fits}" if self.resume else None
         self.fits += 1
 
@@ -73,7 +70,7 @@ class Trainer:
             return at_stop(step, subject_of(weights)) if at_stop else None
 
         done = train(
-            model, batch_at, loss, recipe, resume=resume, save_every=self.save_every, progress=show,
+            model, batch_at, loss, recipe, resume=resume, save_every=self.save_every, progress=self.progress,
             state=state, stops=stops, at_stop=stop, meter=self.meter,
         )  # fmt: skip
         self.tokens += done.tokens

@@ -236,9 +236,9 @@ def test_a_run_is_ended_in_its_middle_and_goes_on_from_what_was_saved(
     def watched(job: Job, resume: Path, progress=lambda *_: None):
         seen.append([])
 
-        def show(step: int, of: int, values: dict[str, float]) -> None:
-            seen[-1].append(step)
-            progress(step, of, values)
+        def show(what: str, done: int, of: int) -> None:
+            seen[-1].append(done)
+            progress(what, done, of)
 
         return unlearn(job, resume=resume, progress=show)
 

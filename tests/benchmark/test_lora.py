@@ -142,7 +142,7 @@ class StoppedError(Exception):
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(models: Path, straight: dict[str, Tensor], tmp_path: Path):
-    def interrupt(step: int, of: int, values: dict[str, float]) -> None:
+    def interrupt(what: str, step: int, of: int) -> None:
         if step == 3:
             raise StoppedError
 
@@ -153,7 +153,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(models: Path, straight: 
     with pytest.raises(StoppedError):
         fit(interrupt)
     steps: list[int] = []
-    assert furthest(state_of(fit(lambda step, of, values: steps.append(step))), straight) == 0
+    assert furthest(state_of(fit(lambda what, step, of: steps.append(step))), straight) == 0
     assert steps == [4]
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.progress import Progress, silent
 from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Reference, Trainer, UnlearningData
 from palimpsest.benchmark.models.subject import Subject
@@ -114,12 +115,12 @@ def test_an_interrupted_run_goes_on_counting(tiny: Subject, tmp_path: Path) -> N
     class InterruptError(Exception):
         pass
 
-    def stop(step: int, values: Any) -> None:
+    def stop(what: str, step: int, of: int) -> None:
         if step == 4:
             raise InterruptError
 
-    def run(meter: Meter, progress: Any = None) -> None:
-        with meter, pytest.raises(InterruptError) if progress else nullcontext():
+    def run(meter: Meter, progress: Progress = silent) -> None:
+        with meter, pytest.raises(InterruptError) if progress is stop else nullcontext():
             recipe = Recipe(steps=6)
             train(tiny.fresh(), batch_at, language_model_loss, recipe, resume=tmp_path / "r", save_every=0, progress=progress, meter=meter)
 

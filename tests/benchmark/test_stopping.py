@@ -171,7 +171,7 @@ def test_an_interrupted_run_ends_at_the_same_step_with_the_same_history(
     time = [0]
     monkeypatch.setattr(resume, "monotonic", lambda: time[0])
 
-    def interrupt(step: int, of: int, values: dict[str, float]) -> None:
+    def interrupt(what: str, step: int, of: int) -> None:
         time[0] += 1  # a step takes a second
         if step == last:
             raise StoppedError

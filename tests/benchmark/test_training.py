@@ -6,7 +6,6 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.progress import Progress
 from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training import loop as training
@@ -177,7 +177,7 @@ def test_the_loop_trains_with_the_learning_rate_of_each_step(tiny: Subject) -> N
     watched = model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight
     seen = [watched.detach().cpu().clone()]
     recipe = Recipe(lr=1e-3, steps=3, warmup=1.0, precision="fp32", clip=1e6, betas=(0.0, 0.0))
-    train(model, uneven, language_model_loss, recipe, progress=lambda step, values: seen.append(watched.detach().cpu().clone()))
+    train(model, uneven, language_model_loss, recipe, progress=lambda what, step, of: seen.append(watched.detach().cpu().clone()))
     moved = [float((after - before).abs().median()) for before, after in itertools.pairwise(seen)]
     assert moved == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3], rel=1e-2)
 
@@ -208,12 +208,12 @@ class StoppedError(Exception):
     """Stands for whatever ends a run early."""
 
 
-def both(first: Callable[..., Any], second: Callable[..., Any]) -> Callable[[int, dict[str, float]], Any]:
-    return lambda step, values: (first(step, values), second(step, values))
+def both(first: Progress, second: Progress) -> Progress:
+    return lambda what, done, of: (first(what, done, of), second(what, done, of))
 
 
-def interrupt_after(step: int) -> Callable[[int, dict[str, float]], Any]:
-    def progress(done: int, values: dict[str, float]) -> None:
+def interrupt_after(step: int) -> Progress:
+    def progress(what: str, done: int, of: int) -> None:
         if done == step:
             raise StoppedError
 
@@ -221,13 +221,13 @@ def interrupt_after(step: int) -> Callable[[int, dict[str, float]], Any]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, dict[str, float]], None]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Progress:
     """A clock that stands still but for ten seconds a step; called as progress."""
     now = itertools.count(0, 10)
     time = [next(now)]
     monkeypatch.setattr(resume, "monotonic", lambda: time[0])
 
-    def tick(step: int, values: dict[str, float]) -> None:
+    def tick(what: str, done: int, of: int) -> None:
         time[0] = next(now)
 
     return tick
@@ -235,7 +235,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, dict[str, float]], 
 
 @pytest.mark.parametrize(("after", "every", "kept"), [(2, 0, 2), (5, 0, 5), (2, 20, 0), (3, 20, 3), (4, 20, 3), (5, 20, 5), (5, 25, 4)])
 def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state(
-    tiny: Subject, tmp_path: Path, clock: Callable[[int, dict[str, float]], None], after: int, every: float, kept: int
+    tiny: Subject, tmp_path: Path, clock: Progress, after: int, every: float, kept: int
 ) -> None:
     """Saved where at least `every` seconds have passed: what follows the last saving is done again."""
 
@@ -249,7 +249,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state
     with pytest.raises(StoppedError):
         run(Dual(), resume=tmp_path / "run", save_every=every, progress=both(clock, interrupt_after(after)))
     again, seen = Dual(), []
-    resumed = run(again, resume=tmp_path / "run", save_every=every, progress=lambda step, values: seen.append(step))
+    resumed = run(again, resume=tmp_path / "run", save_every=every, progress=lambda what, step, of: seen.append(step))
     assert seen == list(range(kept + 1, 7))
     assert resumed.steps == straight.steps
     assert resumed.tokens == straight.tokens
