@@ -59,9 +59,9 @@ def test_one_value_stands_for_a_list_of_one() -> None:
 
 
 def test_a_field_of_a_method_is_changed_by_its_path() -> None:
-    methods = load_suite("quick", ["methods.npo.lr=1e-4"]).methods
+    methods = load_suite("pocket", ["methods.npo.lr=1e-4"]).methods
     assert methods["npo"] == {"lr": 1e-4}
-    assert set(methods) == set(load_suite("quick").methods)
+    assert set(methods) == set(load_suite("pocket").methods)
 
 
 def test_method_runs_only_that_method_between_ceiling_and_yardstick() -> None:
@@ -100,7 +100,7 @@ def test_a_text_stays_as_it_was_typed(text: str) -> None:
 
 def test_values_are_read_by_the_type_of_their_field() -> None:
     given = ["methods.npo.lora.rank=4", "methods.npo.lr=2e-3", "attacks.prefix.lengths=[8, 16]", "attacks.quantise.symmetric=true"]
-    suite = load_suite("quick", [*given, "revision=null", "quality.tasks=[palimpsest_bits_per_byte, 0123]", "memories={x}"])
+    suite = load_suite("pocket", [*given, "revision=null", "quality.tasks=[palimpsest_bits_per_byte, 0123]", "memories={x}"])
     assert suite.methods["npo"] == {"lora": {"rank": 4}, "lr": 2e-3}
     assert (suite.attacks["prefix"], suite.attacks["quantise"]["symmetric"]) == ({"lengths": [8, 16]}, True)
     assert (suite.revision, suite.quality.tasks, suite.memories) == (None, ("palimpsest_bits_per_byte", "0123"), "{x}")
