@@ -136,7 +136,7 @@ def _ask(
             if key not in best or length > best[key][0]:  # ties go to the probe that was written first
                 best[key] = (length, armed, probe, cut)
     answers = [_answer(*key, *value, probes.tools) for key, value in best.items()]
-    facts = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
+    facts: dict[str, Any] = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
     facts["read_in"] = reader.used  # not `precision`: answers do not depend on it
     return Outcome(answers, facts, reader.readings, reader.learnt)
 

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -67,7 +67,7 @@ class Display:
         while not self._ended.wait(self.every):
             self.say(self.line())
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self.bars.start()
         if self.bars.disable and not self.quiet:
             threading.Thread(target=self._pulse, daemon=True).start()

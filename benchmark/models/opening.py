@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from ..common.errors import UserError
 from ..common.paths import CONFIGS
@@ -179,7 +178,7 @@ def _refuse_config(place: Path, config: dict[str, Any]) -> None:
     own = sorted(k for k in config.get("auto_map") or {} if k.startswith(("AutoConfig", "AutoModel")))
     if own:
         kind = config.get("model_type")
-        known = f" The library has a {kind} of its own: remove auto_map to use that." if kind in CONFIG_MAPPING_NAMES else ""
+        known = f" The library has a {kind} of its own: remove auto_map to use that." if kind in CONFIG_MAPPING else ""
         raise UserError(f"{place}/config.json names code of its own (auto_map: {', '.join(own)}), which is never run here.{known}")
     quantised = config.get("quantization_config")
     if not isinstance(quantised, dict):
@@ -200,10 +199,11 @@ def _from_library(place: Path) -> tuple[Any, dict[str, Any]]:
         folder, more = place.parent, {"gguf_file": place.name, "quantization_config": transformers.GgufConfig(dequantize=True)}
     with _quiet():
         try:
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **more,
             )  # fmt: skip
+            model, found = loaded  # with its report, since it was asked for
             return _dequantised(model), found
         except ImportError as error:
             cure = "pip install gguf, or convert it to safetensors" if more else "install that, or bring weights that need nothing"

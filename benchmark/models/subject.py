@@ -234,5 +234,5 @@ def _state_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, t in sorted(state.items()):
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        digest.update(memoryview(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(memoryview(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data))
     return digest.hexdigest()

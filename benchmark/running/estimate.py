@@ -116,13 +116,13 @@ def measure(run: Run) -> Rates:
     def score(part: list[tuple[int, ...]]) -> None:
         base.model(input_ids=torch.tensor(part, device=device()), use_cache=False).logits.float().log_softmax(-1).sum().item()
 
-    rates = [paced(work, rows) for work in (train, ask, score)]
+    trained, asked, scored = (paced(work, rows) for work in (train, ask, score))
     base.generate([rows[0][:8]], 2)
     began = perf_counter()
     base.generate([rows[0][:8]], SAID)
     said = SAID / (perf_counter() - began)
     base.release()
-    return Rates(*rates, said)
+    return Rates(trained, asked, scored, said)
 
 
 def paced(work: Callable[[list[tuple[int, ...]]], Any], rows: list[tuple[int, ...]]) -> float:

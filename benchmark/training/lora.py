@@ -42,9 +42,8 @@ def adapt(model: Any, lora: Lora, seed: int) -> None:
         raise UserError("LoRA has nothing to adapt: no matrix of attention and MLPs is trained here. Train without LoRA.")
     maps = [name.removesuffix(".weight") for name, p in trained.items() if isinstance(p.owner, nn.Linear | Conv1D)]
     experts = [name for name, p in trained.items() if not isinstance(p.owner, nn.Linear | Conv1D)]
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=maps, target_parameters=experts or None, lora_dropout=0.0, bias="none",
-    )  # type: ignore[arg-type]  # fmt: skip
+    config = LoraConfig(r=lora.rank, target_modules=maps, target_parameters=experts or None, lora_dropout=0.0, bias="none")
+    config.lora_alpha = lora.alpha  # type: ignore[assignment]  # the library reckons with it as a number
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)

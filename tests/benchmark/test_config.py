@@ -31,10 +31,10 @@ def test_every_shipped_suite_loads_and_says_what_it_is_for(name: str) -> None:
 
 def test_a_suite_takes_from_the_one_it_extends_what_it_does_not_say() -> None:
     quick, pocket = load_suite("quick"), load_suite("pocket")
-    assert (quick.per_role, quick.seeds) == (32, (0,))
-    assert (quick.model, quick.methods, quick.row) == (pocket.model, pocket.methods, pocket.row)
+    assert (quick.per_role, quick.seeds) == (16, (0,))
+    assert (quick.model, set(quick.methods), quick.row) == (pocket.model, set(pocket.methods), pocket.row)
     assert set(quick.attacks) < set(pocket.attacks)
-    assert quick.quality == QualityConfig(documents=200)
+    assert quick.quality == QualityConfig(documents=100)
 
 
 def test_what_to_run_replaces_and_other_fields_add_up(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_one_value_stands_for_a_list_of_one() -> None:
 
 
 def test_a_field_of_a_method_is_changed_by_its_path() -> None:
-    methods = load_suite("quick", ["methods.npo.lr=1e-4"]).methods
+    methods = load_suite("pocket", ["methods.npo.lr=1e-4"]).methods
     assert methods["npo"] == {"lr": 1e-4}
-    assert set(methods) == set(load_suite("quick").methods)
+    assert set(methods) == set(load_suite("pocket").methods)
 
 
 def test_method_runs_only_that_method_between_ceiling_and_yardstick() -> None:
@@ -88,7 +88,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
 
 def test_a_suite_of_other_tasks_names_its_yardstick() -> None:
     mine = load_suite("quick", ["quality.tasks=[hellaswag]", "quality.yardstick=hellaswag"])
-    assert mine.quality == QualityConfig(tasks=("hellaswag",), documents=200, yardstick="hellaswag")
+    assert mine.quality == QualityConfig(tasks=("hellaswag",), documents=100, yardstick="hellaswag")
 
 
 @pytest.mark.parametrize("text", ["5", "0123", "1e400", "a #b", "${oc.env:HOME}", "a: b", "[x", "'q'", " x ", "true", "2020-01-01"])
@@ -100,7 +100,7 @@ def test_a_text_stays_as_it_was_typed(text: str) -> None:
 
 def test_values_are_read_by_the_type_of_their_field() -> None:
     given = ["methods.npo.lora.rank=4", "methods.npo.lr=2e-3", "attacks.prefix.lengths=[8, 16]", "attacks.quantise.symmetric=true"]
-    suite = load_suite("quick", [*given, "revision=null", "quality.tasks=[palimpsest_bits_per_byte, 0123]", "memories={x}"])
+    suite = load_suite("pocket", [*given, "revision=null", "quality.tasks=[palimpsest_bits_per_byte, 0123]", "memories={x}"])
     assert suite.methods["npo"] == {"lora": {"rank": 4}, "lr": 2e-3}
     assert (suite.attacks["prefix"], suite.attacks["quantise"]["symmetric"]) == ({"lengths": [8, 16]}, True)
     assert (suite.revision, suite.quality.tasks, suite.memories) == (None, ("palimpsest_bits_per_byte", "0123"), "{x}")
