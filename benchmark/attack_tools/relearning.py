@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..common.types import Batch
+from ..common.types import Batch, Row
+from ..models.subject import Subject
 from ..models.weights import covered
 from ..training.lora import Lora
 from ..training.losses import language_model_loss
 from ..training.recipe import Recipe
-from .bases import Changed, Row, Subject, Workshop
+from .bases import Changed, Workshop
 
 
 @dataclass(frozen=True)

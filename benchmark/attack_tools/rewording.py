@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from ..common.limits import CountOrZero, Positive
+from ..common.types import EncodedMemory, Memory, Probe
 from ..models.bounds import positions
 from ..models.logits import hidden_states, logits_of, route
 from ..texts.neardup import overlap
-from .bases import EncodedMemory, Memory, Probe, Prompting, Tools
+from .bases import Prompting, Tools
 from .synonyms import ARTICLES, cased, substitute
 
 RUN = 5  # words in a row that a prompt may not share with what follows the opening

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from ..attack_tools.bases import Answer, Finding, Searching, Workshop
-from ..common.types import TWIN, EncodedMemory, TokenReading
+from ..attack_tools.bases import Searching, Workshop
+from ..common.types import TWIN, Answer, EncodedMemory, Finding, TokenReading
 from ..models.subject import Subject
-from ..running.attacking import SHARED
 from ..running.plan import Run
 from ..running.store import Stage
+from ..running.who_is_asked import SHARED
 from .reading import timed
 
 

@@ -25,9 +25,10 @@ from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
-from ..reading.reader import load_known, save_known
+from ..reading.known import load_known, save_known
 from ..reading.readings import load_readings, save_readings
-from ..scoring.score import Calibration, Score, survivors
+from ..scoring.calibration import Calibration
+from ..scoring.score import Score, survivors
 from ..texts.memories import memories_hash
 from ..training.trainer import Trainer
 from .model import Model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..common.errors import unknown
 from ..common.types import TWIN, EncodedMemory, Record
 from .assemble import results
-from .attacking import SHARED
 from .plan import Run
+from .who_is_asked import SHARED
 
 
 def explain(run: Run, memory: str, attack: str) -> str:

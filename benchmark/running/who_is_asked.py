@@ -10,7 +10,8 @@ from ..battery.shared_pass import Armed, Probes, arm
 from ..common.errors import UserError
 from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory
-from ..scoring.score import FEWEST_NULL, UNCHANGED
+from ..scoring.calibration import FEWEST_NULL
+from ..scoring.score import UNCHANGED
 from ..texts.subsets import subset
 from .inputs import Inputs
 from .model import Model

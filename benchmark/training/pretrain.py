@@ -21,13 +21,13 @@ from ..common.limits import Count, Counts, NotNegative, Positive
 from ..common.paths import CONFIGS
 from ..common.processes import is_main
 from ..common.progress import Progress, silent
-from ..common.types import Batch
+from ..common.types import Batch, Row
 from ..common.written import read_yaml
 from ..models.precision import together
 from ..texts.corpus import Corpus, load_corpus, pack
 from ..texts.tokenizer import train_tokenizer
 from .engine import full_state
-from .loop import Row, train
+from .loop import train
 from .losses import language_model_loss
 from .recipe import Recipe
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.battery.shared_pass import arm
+from palimpsest.benchmark.common.types import TWIN
 from palimpsest.benchmark.running import who_is_asked
 from palimpsest.benchmark.running.assemble import results as assemble
-from palimpsest.benchmark.running.plan import TWIN, Run
+from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.scoring import calibration
-from palimpsest.benchmark.scoring.score import Score, recovered
+from palimpsest.benchmark.scoring.calibration import recovered
+from palimpsest.benchmark.scoring.score import Score
 from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 

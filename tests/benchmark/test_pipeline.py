@@ -22,14 +22,14 @@ from rich.console import Console
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from palimpsest.benchmark.common.errors import UserError
-from palimpsest.benchmark.common.types import BASE, HORIZON, Results
+from palimpsest.benchmark.common.types import BASE, HORIZON, TWIN, Results
 from palimpsest.benchmark.models.subject import Subject, open_subject
 from palimpsest.benchmark.running import attacking
 from palimpsest.benchmark.running.assemble import _sights
 from palimpsest.benchmark.running.assemble import results as assemble
 from palimpsest.benchmark.running.estimate import Estimates
 from palimpsest.benchmark.running.explain import explain
-from palimpsest.benchmark.running.plan import TWIN, Run
+from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Stage, Store, _sha_of
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 from palimpsest.leaderboard.report import print_table, render

@@ -11,18 +11,8 @@ import pandas as pd
 import pytest
 
 from palimpsest.benchmark.common.types import Record
-from palimpsest.benchmark.scoring.calibration import _percentile
-from palimpsest.benchmark.scoring.score import (
-    FEWEST_NULL,
-    Calibration,
-    Score,
-    best_lengths,
-    calibrate,
-    excess,
-    null_lengths,
-    recovered,
-    survivors,
-)
+from palimpsest.benchmark.scoring.calibration import FEWEST_NULL, Calibration, _percentile, calibrate, excess, recovered
+from palimpsest.benchmark.scoring.score import Score, best_lengths, null_lengths, survivors
 
 from ..synthetic import record, results
 

@@ -35,14 +35,15 @@ def test_every_kind_has_a_version_and_says_what_makes_it() -> None:
 @pytest.mark.parametrize(
     ("module", "kinds"),
     [
-        ("store", set()), ("cli", set()), ("report", set()), ("errors", set()), ("metering", set()), ("pipeline", set()),
-        ("attention", {"held", "twin", "method", "attack"}),
-        ("asking", {"method", "battery", "attack", "checks", READING}),
-        ("scoring", {"attack", "thresholds"}),
-        ("quality_data", {"quality"}),
+        ("running.store", set()), ("cli", set()), ("common.errors", set()), ("training.metering", set()), ("running.plan", set()),
+        ("training.attention", {"held", "twin", "method", "attack"}),
+        ("reading.asking", {"method", "battery", "attack", "checks", READING}),
+        ("scoring.score", {"attack", "thresholds"}),
+        ("quality.documents", {"quality"}),
     ],
 )  # fmt: skip
 def test_a_module_concerns_the_kinds_whose_results_it_can_change(module: str, kinds: set[str]) -> None:
+    sources.file_of(f"benchmark.{module}")  # it is there
     assert {kind for kind in MADE_BY if f"{sources.NAME}.benchmark.{module}" in modules(kind)} == kinds
 
 

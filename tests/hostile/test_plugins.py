@@ -15,8 +15,8 @@ from palimpsest.benchmark.battery.shared_pass import Probes, arm
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.common.strangers import each, stranger
+from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.training.batches import Term
-from palimpsest.benchmark.training.loop import Row
 from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.benchmark.training.trainer import Trainer
 from tests.conftest import Memorised
