@@ -1,4 +1,8 @@
-"""Set before torch is imported: how long its idle threads spin (GNU OpenMP reads this once, when it is loaded)."""
+"""The machine: folders that each do one thing and import only what the table in tests/test_layers.py lets them.
+
+At the top lie only what plug-ins import (`method`, `attack`) and what a command begins with (`start`, `cli`). Set here, before torch is
+imported: how long its idle threads spin (GNU OpenMP reads this once, when it is loaded).
+"""
 
 import os
 

@@ -1,0 +1,1 @@
+"""`make bench`: timings as ratios against a named alternative in the same run. Nothing else imports it."""
