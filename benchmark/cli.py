@@ -36,7 +36,7 @@ from .common.errors import UserError, unknown
 from .common.strangers import SHOW
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="Does the text come back? Inject memories, unlearn them, attack, and score what returns.",
 )  # fmt: skip
 app.add_typer(memories_app, name="memories")
