@@ -147,6 +147,14 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path: Path) -> None
     assert done.stderr.count("\n") == 1
 
 
+def test_a_run_names_the_page_first_and_each_other_file(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("some-reports") / "[quick]"
+    cli._say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
+    page, beside = capsys.readouterr().out.splitlines()
+    assert page == f"Report: {folder / 'report.html'}"
+    assert beside.split(": ")[1].split(", ") == ["report.md", "table.csv", "curves.svg"]
+
+
 def test_a_shell_learns_to_complete_commands(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     palimpsest = f"{sys.executable} -c 'from palimpsest.benchmark.cli import main; main()'"

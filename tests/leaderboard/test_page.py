@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from matplotlib import rc_context
 
 from palimpsest.benchmark.common.types import Results
+from palimpsest.leaderboard import plots
 from palimpsest.leaderboard.cells import PHONE, Cell, Grid, GridRow
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.report import TEMPLATES, render
 from palimpsest.leaderboard.tables import main_table
 
-from ..synthetic import battery
+from ..synthetic import battery, results
 
 STYLE = (TEMPLATES / "style.css").read_text("utf-8")
 COLUMN = 350  # pixels of text across a phone of 390
@@ -67,6 +69,22 @@ def test_print_in_figures_is_legible_on_a_phone(page: str):
         sizes = [float(size) for size in re.findall(r"<text [^>]*?font(?:-size)?: ([\d.]+)px", svg)]
         assert sizes
         assert min(sizes) * COLUMN / width > 9
+
+
+def test_names_in_the_figure_of_damage_stand_whole_within_it():
+    """Matplotlib is asked for the extents, since an SVG says where a text begins and not where it ends."""
+    long = "./mine/of_some_length.py:AMethodWithAVeryLongName"
+    made = results(("none", "gradient_ascent", long), memories=9, seeds=(0,), bits={"gradient_ascent": 1.12, long: 1.11})
+    table = main_table(made)
+    with rc_context(plots.STYLE):
+        figure = plots.scatter(table, table.rows)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        extents = {text.get_text(): text.get_window_extent() for text in axes.texts}
+        assert set(extents) == {"none", "gradient_ascent", "AMethodWithAVeryLongN…"}
+        for box in extents.values():
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert axes.bbox.width > 0.6 * figure.bbox.width, "names leave room for the points"
 
 
 def test_the_numbers_come_before_what_is_said_about_them(page: str, shown: list[Grid]):
