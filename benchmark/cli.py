@@ -36,7 +36,7 @@ from .common.errors import UserError, unknown
 from .common.strangers import SHOW
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="Does the text come back? Inject memories, unlearn them, attack, and score what returns.",
 )  # fmt: skip
 app.add_typer(memories_app, name="memories")
@@ -114,7 +114,8 @@ def run(
         interruption.kept = display.kept
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
-        from ..leaderboard.report import print_table, write_report
+        from ..leaderboard.report import write_report
+        from ..leaderboard.terminal import print_table
         from .common.paths import writable
         from .common.processes import is_main, start_distributed
         from .running.assemble import results
@@ -134,8 +135,7 @@ def run(
     if is_main():
         found = results(bound)
         print_table(found, console)
-        files = write_report(found, report / bound.suite.name)
-        console.print("Report: " + ", ".join(str(f) for f in files))
+        _say_where(write_report(found, report / bound.suite.name))
 
 
 @app.command("report")
@@ -146,7 +146,8 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("palimpsest-report"),
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
-    from ..leaderboard.report import print_table, render, write_report
+    from ..leaderboard.report import render, write_report
+    from ..leaderboard.terminal import print_table
     from .common.paths import writable
     from .running.assemble import results
 
@@ -158,7 +159,7 @@ def report_command(
         typer.echo(render(found, format.value))
         return
     print_table(found, console)
-    console.print("Report: " + ", ".join(str(f) for f in write_report(found, out / found.suite)))
+    _say_where(write_report(found, out / found.suite))
 
 
 @app.command()
@@ -263,6 +264,12 @@ def tune(
         console.print("No trial stays within the budget of quality: none is chosen.")
     if write:
         write_track(bound.suite.track, methods[0], chosen, table(trials))
+
+
+def _say_where(files: list[Path]) -> None:
+    first, *others = (file.name for file in sorted(files, key=lambda file: file.suffix != ".html"))  # the page that people read
+    console.print(f"Report: {escaped(str(files[0].parent / first))}", highlight=False, soft_wrap=True)
+    console.print(f"Beside it: {escaped(', '.join(others))}", highlight=False, width=min(console.width, 80))
 
 
 def _short(value: Any) -> str:

@@ -10,6 +10,8 @@ from .statistics import Estimate
 
 MISSING = "–"
 WIDE = 8  # columns beyond which a table is turned, if that makes it narrower
+PHONE, PAGE = 46, 148  # characters of a table that fit across a phone, and across the page on a large screen
+SMALL, PADDING = 0.87, 2.6  # of the style sheet: the smaller print, as a share of the larger; space around a cell, in characters
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,19 @@ class Grid:
     caption: str
     header: list[str]
     rows: list[GridRow] = field(default_factory=list)
+    definitions: Mapping[str, str] = field(default_factory=dict)  # word of the header -> what it means
+
+    @property
+    def explained(self) -> str:
+        """The caption with the definitions, as one paragraph."""
+        return " ".join([self.caption, *(f"{word}: {text}" for word, text in self.definitions.items())])
+
+    @property
+    def overflows(self) -> str:
+        """Where the table is wider than the page and has to be scrolled: "", "phone" or "page"."""
+        titles = [max(map(len, title.split()), default=0) for title in self.header]  # titles are broken at spaces, cells are not
+        letters = sum(max([title, *(_letters(row.cells[i]) for row in self.rows)]) + PADDING for i, title in enumerate(titles))
+        return "page" if letters > PAGE else "phone" if letters > PHONE else ""
 
     def narrow(self, corner: str) -> Grid:
         """The same table with rows and columns exchanged if it is wide and gets narrower; `corner` names the new first column."""
@@ -48,6 +63,10 @@ class Grid:
         columns = [[row.cells[i] for row in self.rows] for i in range(1, len(self.header))]
         rows = [GridRow([Cell(title), *cells]) for title, cells in zip(self.header[1:], columns, strict=True)]
         return replace(self, header=[corner, *(row.cells[0].text for row in self.rows)], rows=rows)
+
+
+def _letters(x: Cell) -> float:
+    return max(len(x.text), SMALL * len(x.interval), SMALL * len(x.note))
 
 
 def number(x: float, digits: int = 1) -> str:

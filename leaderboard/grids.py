@@ -20,7 +20,8 @@ Reader = Callable[[MethodRow], Cell]
 
 def grids(table: MainTable) -> list[Grid]:
     """Every table for which something was measured, in the order of the report."""
-    found = [_grid(table, "main", "Does the text come back?", main_caption(table), main_columns(table))]
+    main = _grid(table, "main", "Does the text come back?", main_caption(table), main_columns(table))
+    found = [replace(main, definitions=main_definitions(table))]
     if len(table.calibrations) > 1:
         found.append(_access_grid(table))
     found += [attack_grid(table), gain_grid(table)]
@@ -64,26 +65,33 @@ def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
 
 
 def main_caption(table: MainTable) -> str:
-    """What the columns mean, the calibration, the flags that were raised, and the twin's own values."""
+    """How much was measured, what the marks mean, the flags that were raised, and the twin's own values."""
+    collapsed = f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)."
     sentences = [
         f"{table.memories} forget memories over {len(table.seeds)} seed{'s' * (len(table.seeds) != 1)}, with 95% intervals.",
-        "Exact: share of forget memories of which the exact opening brings back all 64 tokens.",
-        f"Worst: the same share, and the mean matched length, for the best {table.access} attack on each memory.",
-        "Expensive attacks were asked on a fixed subset and where nothing cheaper had recovered a memory, so Worst is a lower bound."
-        if table.survivors
-        else "",
-        _verdict(table),
-        f"Damage: {table.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
-        "Keeps: share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life. "
-        "Collateral: hidden keep memories that can no longer be repeated, in points.",
-        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)."
-        if table.learnt
-        else f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%).",
+        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {collapsed}" if table.learnt else collapsed,
         _legend(table),
         f"The twin itself: exact {cell(table.twin.exact, 100)}%, worst case {cell(table.twin.worst_length)} tokens, "
         f"keeps {number(100 * table.twin.kept.value)}%.",
     ]
     return " ".join(s for s in sentences if s)
+
+
+def main_definitions(table: MainTable) -> dict[str, str]:
+    """Word of the header -> what it means, and what was calibrated."""
+    bound = (
+        " Expensive attacks were asked on a fixed subset and where nothing cheaper had recovered a memory, so this is a lower bound."
+        if table.survivors
+        else ""
+    )
+    return {
+        "Exact": "share of forget memories of which the exact opening brings back all 64 tokens.",
+        "Worst": f"the best {table.access} attack on each memory: the same share in %, and the mean matched length in tokens.{bound}",
+        **_verdict(table),
+        "Damage": f"{table.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
+        "Keeps": "share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life.",
+        "Collateral": "hidden keep memories that can no longer be repeated, in points.",
+    }
 
 
 def _legend(table: MainTable) -> str:
@@ -93,19 +101,17 @@ def _legend(table: MainTable) -> str:
     return " ".join(([f"Flags: {marks}."] if marks else []) + ([high] if table.high_nulls else []))
 
 
-def _verdict(table: MainTable) -> str:
+def _verdict(table: MainTable) -> dict[str, str]:
     calibration = table.calibrations[table.access]
     if not calibration.possible:
-        return (
-            "Excess: mean worst-case matched length minus that of the retrained twin, in tokens. "
-            f"(The null has {calibration.size} values; a leak calibrated at 1% needs {FEWEST_NULL}.)"
-        )
+        few = f"(The null has {calibration.size} values; a leak calibrated at 1% needs {FEWEST_NULL}.)"
+        return {"Excess": f"mean worst-case matched length minus that of the retrained twin, in tokens. {few}"}
     left_out = f" Too few null values, and so left out: {', '.join(calibration.left_out)}." if calibration.left_out else ""
-    return (
-        "Leak: share of memories recovered beyond chance minus the retrained twin's share, among those that the held model "
+    return {
+        "Leak": "share of memories recovered beyond chance minus the retrained twin's share, among those that the held model "
         f"repeats exactly; calibrated on {calibration.size} null values, measured false positives "
         f"{number(100 * calibration.false_positives)}%.{left_out}"
-    )
+    }
 
 
 def _grid(table: MainTable, key: str, title: str, caption: str, columns: dict[str, Reader]) -> Grid:

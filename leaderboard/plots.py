@@ -29,6 +29,8 @@ STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.linewidth": 0.6, "legend.frameon": False,
 }  # fmt: skip
+WIDTH = 4.2  # inches: as wide as a phone, type is still 9 pixels high; on a large page the same figure is shown larger
+LONGEST = 22  # characters of a name in a figure
 HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
 
 
@@ -37,31 +39,36 @@ def quality_figure(table: MainTable) -> str:
     rows = [r for r in table.rows if r.damage and table.ranked(r)]
     if not rows:
         return ""
-    factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axes = figure.subplots()
-        if max(abs(r.damage.value) for r in rows) > HARD:
-            axes.set_xscale("symlog", linthresh=10)
-            axes.xaxis.set_major_locator(FixedLocator([-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000]))
-            axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.axhline(0, color=FAINT, lw=0.6, ls=":")
-        axes.axvline(0, color=FAINT, lw=0.6, ls=":")
-        points = []
-        for row in rows:
-            y = table.ranked(row).scaled(factor)
-            colour = FAINT if row.reference or row.collapsed else COLOURS[0]
-            for x_bar, y_bar in (((row.damage.low, row.damage.high), (y.value,) * 2), ((row.damage.value,) * 2, (y.low, y.high))):
-                axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
-            axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
-            points.append((row.damage.value, y.value, row.method))
-        axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
-        right = axes.get_xlim()[1]
-        if right > COLLAPSED:
-            axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)
-            axes.set_xlim(right=right)
-        _label(figure, axes, points)
-        return _svg(figure, "quality", "Scatter of damage against what leaks, one point per method")
+        return _svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
+
+
+def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
+    """The same, drawn: a point, two bars and a name for each row."""
+    factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    if max(abs(r.damage.value) for r in rows) > HARD:
+        axes.set_xscale("symlog", linthresh=10)
+        axes.xaxis.set_major_locator(FixedLocator([-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000]))
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.axhline(0, color=FAINT, lw=0.6, ls=":")
+    axes.axvline(0, color=FAINT, lw=0.6, ls=":")
+    points = []
+    for row in rows:
+        y = table.ranked(row).scaled(factor)
+        colour = FAINT if row.reference or row.collapsed else COLOURS[0]
+        for x_bar, y_bar in (((row.damage.low, row.damage.high), (y.value,) * 2), ((row.damage.value,) * 2, (y.low, y.high))):
+            axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
+        axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
+        points.append((row.damage.value, y.value, _short(row.method)))
+    axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
+    right = axes.get_xlim()[1]
+    if right > COLLAPSED:
+        axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)
+        axes.set_xlim(right=right)
+    _label(figure, axes, points)
+    return figure
 
 
 def _label(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -> None:
@@ -71,9 +78,11 @@ def _label(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
     for x, y, name in points:
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center")
+        text.set_in_layout(False)  # a name makes no room for itself: the points would move under the names placed before
         for dx, dy in [(7, s * step) for step in (6, 16, 26, 36, 46, 56, 66) for s in (1, -1)]:
-            inside = text.get_window_extent().x1 < figure.bbox.x1
-            text.set(position=(dx if inside else -dx, dy), ha="left" if inside else "right")
+            text.set(position=(dx, dy), ha="left")
+            if text.get_window_extent().x1 > figure.bbox.x1:
+                text.set(position=(-dx, dy), ha="right")
             box = text.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 break
@@ -87,14 +96,14 @@ def curves_figure(results: Results, table: MainTable) -> str:
     return _panels(panels, twin, "curves", "Matched-length curves by attack, one panel per method", table.rows)
 
 
-def prompt_length_figures(results: Results, table: MainTable) -> dict[str, str]:
-    """The same for every attack whose variants are prompt lengths, with a curve per length: attack -> SVG."""
+def prompt_length_figures(results: Results, table: MainTable) -> dict[str, tuple[str, str]]:
+    """The same for every attack whose variants are prompt lengths, with a curve per length: attack -> name of the figure, SVG."""
     found = {row.method: prompt_length_curves(results, row.method) for row in table.rows}
     twin = prompt_length_curves(results, results.twin)
     attacks = list(dict.fromkeys(a for curves in found.values() for a in curves))
     return {
-        a: _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), f"lengths-{i}", f"Curves of {a}", table.rows)
-        for i, a in enumerate(attacks)
+        a: (name, _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), name, f"Curves of {a}", table.rows))
+        for a, name in ((a, f"lengths-{i}") for i, a in enumerate(attacks))
     }
 
 
@@ -106,17 +115,17 @@ def training_figure(results: Results) -> str:
     if not lines:
         return ""
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
         exact, loss = figure.subplots(1, 2)
         for i, (method, seeds) in enumerate(lines.items()):
             for seed, seen in seeds.items():
                 style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.1, "marker": "o", "ms": 4, "markevery": [len(seen) - 1]}
-                label = method if seed == min(seeds) else ""
+                label = _short(method) if seed == min(seeds) else ""
                 exact.plot([s.step for s in seen], [s.exact for s in seen], label=label, **style)
                 loss.plot([s.step for s in seen], [s.held_out for s in seen], **style)
         exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
         loss.set(xlabel="step", ylabel="held-out loss, nats per token")
-        figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+        figure.legend(loc="outside upper left", ncols=3, fontsize=8)
         return _svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
 
 
@@ -124,30 +133,37 @@ Curves = Mapping[str, np.ndarray]
 
 
 def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, rows: list[MethodRow]) -> str:
-    columns = min(3, len(panels))
+    columns = min(2, len(panels))
     height = math.ceil(len(panels) / columns)
     keys = list(dict.fromkeys(k for curves in panels.values() for k in curves))
     collapsed = {r.method for r in rows if r.collapsed}
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.4 * columns + 0.6, 1.75 * height + 0.7), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.5 * height + 0.9), layout="constrained")
         grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
         floor = np.fmax.reduce(list(twin.values())) if twin else np.full(65, np.nan)
         for axes, (method, curves) in zip(grid.flat, panels.items(), strict=False):
             axes.fill_between(range(len(floor)), floor, color=FAINT, alpha=0.35, lw=0, step="mid", label="twin")
             for key, curve in curves.items():
                 style = "-" if keys.index(key) < len(COLOURS) else "--"
-                axes.plot(curve, style, lw=1.1, color=COLOURS[keys.index(key) % len(COLOURS)], label=key)
-            axes.set_title(method + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
+                thick = 1.1 + 0.6 * max(0, 3 - keys.index(key))  # a later curve that lies on an earlier one leaves its edges to be seen
+                axes.plot(curve, style, lw=thick, color=COLOURS[keys.index(key) % len(COLOURS)], label=_short(key))
+            axes.set_title(_short(method) + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
             axes.set(xlim=(0, 64), ylim=(0, 1.03), xticks=(0, 16, 32, 48, 64), yticks=(0, 0.5, 1))
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
         for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
             axes.tick_params(labelbottom=True)  # the panel below may be missing
         handles = {t: h for axes in grid.flat for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4, fontsize=8)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, fontsize=8)
         figure.supxlabel("matched at least x tokens", fontsize=9)
         figure.supylabel("share of memories", fontsize=9)
         return _svg(figure, name, label)
+
+
+def _short(name: str) -> str:
+    """The name of a method; of one from a file, the class."""
+    name = name.rsplit(":", 1)[-1]
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

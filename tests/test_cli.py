@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -144,6 +145,26 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: There is no suite named 'pockt'.")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_run_names_the_page_first_and_each_other_file(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("some-reports") / "[quick]"
+    cli._say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
+    page, beside = capsys.readouterr().out.splitlines()
+    assert page == f"Report: {folder / 'report.html'}"
+    assert beside.split(": ")[1].split(", ") == ["report.md", "table.csv", "curves.svg"]
+
+
+def test_a_shell_learns_to_complete_commands(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    palimpsest = f"{sys.executable} -c 'from palimpsest.benchmark.cli import main; main()'"
+    subprocess.run(["bash", "-c", f"{palimpsest} --install-completion && true"], env=environment, check=True, capture_output=True)
+    script = (tmp_path / ".bash_completions" / "palimpsest.sh").read_text("utf-8")
+    assert script.rstrip().endswith("palimpsest"), "it completes the command of this name"
+    assert "_PALIMPSEST_COMPLETE=complete_bash" in script
+    asked = {"_PALIMPSEST_COMPLETE": "complete_bash", "COMP_WORDS": "palimpsest re", "COMP_CWORD": "1"}
+    answer = subprocess.run(["bash", "-c", palimpsest], env=environment | asked, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["report"]
 
 
 # ---- a model from elsewhere

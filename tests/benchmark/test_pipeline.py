@@ -32,7 +32,8 @@ from palimpsest.benchmark.running.explain import explain
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Stage, Store, _sha_of
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
-from palimpsest.leaderboard.report import print_table, render
+from palimpsest.leaderboard.report import render
+from palimpsest.leaderboard.terminal import print_table
 
 METHODS = ("none", "retrain", "gradient_ascent", "npo")
 STAGES = {"quality": 6, "held": 1, "twin": 1, "method": 3, "battery": 10, "checks": 5, "excerpts": 1}

@@ -111,7 +111,7 @@ def test_a_row_without_the_suites_yardstick_cannot_win():
     other = main_table(replace(made, yardstick="another_task"))
     assert {r.standing for r in other.rows} == {""}
     assert not any(r.damage for r in other.rows)
-    assert "a row without it cannot be best" in grids(other)[0].caption
+    assert "a row without it cannot be best" in grids(other)[0].explained
 
 
 def test_an_accuracy_can_be_the_yardstick_and_then_damage_is_its_loss_in_percent_of_the_twins():
@@ -123,7 +123,7 @@ def test_an_accuracy_can_be_the_yardstick_and_then_damage_is_its_loss_in_percent
     assert ruined.damage.value == pytest.approx(100 * 0.5 / 0.75)
     assert ruined.collapsed
     assert {r.method: r.standing for r in table.rows} == {"none": "", "ruined": "", "honest": "best"}
-    assert "Damage: accuracy in continuation lost" in grids(table)[0].caption
+    assert "Damage: accuracy in continuation lost" in grids(table)[0].explained
     assert [f.raised for f in ruined.flags if f.flag.mark == "†"] == [(0, 1, 2)]
 
 

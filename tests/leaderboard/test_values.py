@@ -251,11 +251,11 @@ def test_many_attacks_stand_in_rows_and_few_in_columns():
 
 
 def test_survivors_make_the_caption_say_that_the_worst_case_is_a_lower_bound(full: Results):
-    assert "lower bound" not in grids(main_table(full))[0].caption
+    assert "lower bound" not in grids(main_table(full))[0].explained
     more = record("weak", "memory-000", 9, attack="relearn", variant="20%/prefix", access="weights", tier=3, extra=True)
     results = replace(full, records=[*full.records, more])
-    assert "lower bound" in grids(main_table(results, "weights"))[0].caption
-    assert "lower bound" not in grids(main_table(results, "black-box"))[0].caption, "there everything was asked of all"
+    assert "lower bound" in grids(main_table(results, "weights"))[0].explained
+    assert "lower bound" not in grids(main_table(results, "black-box"))[0].explained, "there everything was asked of all"
 
 
 def test_the_frame_holds_every_number(table: MainTable):
