@@ -1,7 +1,5 @@
 """What single attacks and whole access levels get back of one method, against the twin."""
 
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 import math

@@ -1,18 +1,18 @@
 """Validity flags: what makes a row mean something other than it seems to. One number per method and seed, one limit per flag."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from ..benchmark.common.types import HELD
 from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import Score, best_lengths
+from .frames import least, means
 from .membership import chance_of_lowest
 from .values import CHECKS, COVERED, LOSS, WHOLE, ValueScore
 
@@ -54,7 +54,7 @@ class Evidence:
 
     def check(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
-        return _mean(pd.concat([self.values.series(method, CHECKS, quantity, role) for role in ("forget", WHOLE)]))
+        return means(pd.concat([self.values.series(method, CHECKS, quantity, role) for role in ("forget", WHOLE)]))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def masked(evidence: Evidence, method: str) -> BySeed:
     if len(evidence.aimed) < 2 or method == HELD:
         return {}
     black, white = (_forgotten(evidence.aimed[access], method) for access in ("black-box", "white-box"))
-    return _mean((black - white).dropna())
+    return means((black - white).dropna())
 
 
 def below_unseen(evidence: Evidence, method: str) -> BySeed:
@@ -134,7 +134,7 @@ def cliff(evidence: Evidence, method: str) -> BySeed:
     """% of forget memories of which the exact opening brings back under 8 tokens, and an edit of about one token at least 32."""
     edited, opening = _forgotten(evidence.edited, method), evidence.score.opening(method)
     edited = edited[edited.index.isin(opening.index)]
-    return _percent(_mean((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
+    return _percent(means((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
 
 
 def small_update(evidence: Evidence, method: str) -> BySeed:
@@ -144,7 +144,7 @@ def small_update(evidence: Evidence, method: str) -> BySeed:
 def untouched(evidence: Evidence, method: str) -> BySeed:
     """% of the body's matrices that an attack which changes the model left as they were; of several attacks the one that left most."""
     found = [evidence.values.series(method, a, q, WHOLE) for a, q in evidence.values.quantities if q == COVERED]
-    return {int(s): 100 * (1 - x) for s, x in pd.concat(found).groupby("seed").min().items()} if found else {}
+    return {s: 100 * (1 - x) for s, x in least(pd.concat(found)).items()} if found else {}
 
 
 FLAGS = (
@@ -174,18 +174,14 @@ def high_nulls(score: Score) -> dict[str, float]:
 def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
     lowest = values.score(yardstick, LOSS, "unseen").groupby("seed").min()
     mine = values.score(method, LOSS)
-    limits = mine.index.get_level_values("seed").map(lowest)
-    return _percent(_mean((mine < limits)[limits.notna()]))
+    limits = lowest.reindex(mine.index.get_level_values("seed")).to_numpy(float)
+    return _percent(means((mine < limits)[~np.isnan(limits)]))
 
 
 def _forgotten(lengths: pd.Series, method: str) -> pd.Series:
     """The forget memories of a method, indexed by (seed, memory)."""
     level = lengths.index.get_level_values
     return lengths[(level("method") == method) & (level("role") == "forget")].droplevel(["method", "role", "shown"])
-
-
-def _mean(values: pd.Series) -> BySeed:
-    return {int(seed): float(x) for seed, x in values.dropna().astype(float).groupby("seed").mean().items()}
 
 
 def _percent(shares: BySeed) -> BySeed:

@@ -1,8 +1,5 @@
 """The tables of a suite as plain data: one row per method, numbers with their intervals."""
 
-# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace

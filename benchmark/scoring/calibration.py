@@ -3,9 +3,6 @@
 Tables have one row per unit (a memory on a model) and one column per attack. docs/metrics.md, "Score", gives the reasons.
 """
 
-# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
-# pyright: reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 import math
@@ -50,18 +47,19 @@ class Calibration:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Calibration:
         """The calibration that `as_dict` wrote."""
-        known = {k: math.nan if v is None else v for k, v in plain.items()}
-        return cls(**known | {"left_out": tuple(plain["left_out"])})
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in plain.items()}
+        known["left_out"] = tuple(plain["left_out"])
+        return cls(**known)
 
 
 def calibrate(null: pd.DataFrame) -> Calibration:
     """Thresholds from the null of some attacks (its columns); attacks with fewer than 288 values are left out by name."""
-    enough = [attack for attack in null if null[attack].count() >= FEWEST_NULL]
-    left_out = tuple(attack for attack in null if attack not in enough)
+    enough = [str(attack) for attack in null if null[attack].count() >= FEWEST_NULL]
+    left_out = tuple(str(attack) for attack in null if attack not in enough)
     size = int(null.notna().any(axis=1).sum())
     if not enough:
         return Calibration({}, math.nan, size, math.nan, left_out)
-    quantiles = {str(attack): _percentile(null[attack]) for attack in enough}
+    quantiles = {attack: _percentile(null[attack]) for attack in enough}
     judged = _asked_most(null[enough])
     return Calibration(quantiles, _tau(judged, quantiles), size, _measured_false_positives(judged), left_out)
 

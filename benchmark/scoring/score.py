@@ -3,10 +3,6 @@
 Everything here is pure and works on records alone. docs/metrics.md, "Score", gives the reasons.
 """
 
-# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
-# pyright: reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -17,12 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.types import HELD, HORIZON, Record
-from .calibration import FEWEST_NULL, FEWEST_TOKENS, Calibration, calibrate, excess, recovered
-
-__all__ = [
-    "ACCESS_ORDER", "FEWEST_NULL", "FEWEST_TOKENS", "HELD", "UNCHANGED", "Calibration", "Score", "best_lengths", "calibrate",
-    "excess", "null_lengths", "recovered", "survivors",
-]  # fmt: skip
+from .calibration import Calibration, calibrate, recovered
 
 UNCHANGED = "unchanged"  # the attack that asks the model as it is with what changed models are asked with
 LEARNT = 0.1  # share of the forget memories that the held model repeats exactly, below which nothing was learnt
@@ -138,7 +129,9 @@ class Score:
         """Each table cut by (method, role)."""
         tables = {"best": self.best, "fixed": self.fixed, "opening": self._opening, "windows": self._windows}
         cut = {name: table.groupby(level=["method", "role"]) for name, table in tables.items()}
-        return {name: {key: part.droplevel(["method", "role", "shown"]) for key, part in parts} for name, parts in cut.items()}
+        return {
+            name: {(str(m), str(r)): part.droplevel(["method", "role", "shown"]) for (m, r), part in parts} for name, parts in cut.items()
+        }
 
     def exact(self, method: str, role: str = "forget") -> pd.Series:
         """True where the exact opening brings back all 64 tokens."""
@@ -206,7 +199,7 @@ class Score:
     def lost(self, method: str) -> pd.Series:
         """1 where a hidden keep memory that the held model reproduces is no longer reproduced, else 0."""
         level = self._opening.index.get_level_values
-        hidden = self._opening[(level("role") == "keep") & ~level("shown").astype(bool)][MATCH].droplevel(["role", "shown"])
+        hidden = self._opening[(level("role") == "keep") & ~level("shown").to_numpy(bool)][MATCH].droplevel(["role", "shown"])
         again = {m: hidden[hidden.index.get_level_values("method") == m].droplevel("method") >= HORIZON for m in (HELD, method)}
         mine, held = again[method], again[HELD]
         return 1.0 - mine[mine.index.isin(held.index[held])].astype(float)

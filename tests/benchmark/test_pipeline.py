@@ -234,11 +234,11 @@ def test_training_costs_are_those_of_the_stream(results: Results, whole: Run) ->
 
 def test_a_method_that_looks_at_itself_leaves_what_it_saw(whole: Run) -> None:
     run = again(whole, methods={"none": {}, "npo": {"epochs": 2}})
-    assert list(_sights(run, "npo", 0)) == []
+    assert list(_sights(run, run.model("npo", 0))) == []
     looking = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
     assert looking.model("npo", 0).key != run.model("npo", 0).key
     looking.store.run(looking.model("npo", 0).stage)
-    seen = list(_sights(looking, "npo", 0))
+    seen = list(_sights(looking, looking.model("npo", 0)))
     assert [s.step for s in seen] == [0, 1, 2]
     assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)
     weights = [(r.store.folder(r.model("npo", 0).stage) / "model.safetensors").read_bytes() for r in (run, looking)]
