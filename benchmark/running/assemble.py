@@ -9,7 +9,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import BASE, Cost, Excerpt, Quality, Results, Sight, Value
+from ..common.types import BASE, Cost, Excerpt, Quality, Results, TrainingEvaluation, Value
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.memories import memories_hash
@@ -32,7 +32,7 @@ def results(run: Run) -> Results:
         records=[r for m, seed in cells for r in run.attacking.records(m, seed)],
         values=[v for m, seed in cells for v in _values(run, m, seed)],
         diagnostics=run.who.diagnostics, yardstick=s.quality.yardstick,
-        sights=[s for m, seed in cells for s in _sights(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
+        evaluations=[s for m, seed in cells for s in _evaluations(run, m, seed)], facts=_facts(run), warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
     )  # fmt: skip
 
@@ -69,12 +69,12 @@ def _cost(run: Run, method: str, seed: int) -> Cost | None:
     return Cost(method, seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
 
 
-def _sights(run: Run, method: str, seed: int) -> Iterator[Sight]:
-    """What was looked at while a method trained; nothing for most."""
+def _evaluations(run: Run, method: str, seed: int) -> Iterator[TrainingEvaluation]:
+    """What was measured while a method trained; nothing for most."""
     if method != "none":
         for line in _read(run.store.folder(run.model(method, seed)) / "trajectory.jsonl"):
             if "held_out" in line:
-                yield Sight(method, seed, line["step"], line["exact"], line["held_out"])
+                yield TrainingEvaluation(method, seed, line["step"], line["exact"], line["held_out"])
 
 
 def _facts(run: Run) -> dict[str, str]:
