@@ -12,7 +12,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.guard import untouched
-from ..common.processes import agreed, device, machine
+from ..common.processes import device, from_first_rank, machine
 from ..common.seeds import derive
 from ..common.strangers import stranger
 from ..common.types import BASE, HELD, TWIN
@@ -35,7 +35,7 @@ class Models(Inputs):
         chosen = together(s.precision, config_of(self.base), s.injection.batch * s.row)
         other = "fp32" if chosen == "bf16" else "bf16"
         there = [self.store.done(self._injection("held", "", seed, True, p)) for p in (chosen, other)]
-        return other if s.precision == "auto" and agreed(there == [False, True]) else chosen
+        return other if s.precision == "auto" and from_first_rank(there == [False, True]) else chosen
 
     @property
     def where(self) -> str:
