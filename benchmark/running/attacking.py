@@ -24,7 +24,7 @@ from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
-from ..reading.reader import load_known, save_known
+from ..reading.reader import load_cache, save_cache
 from ..reading.readings import load_readings, save_readings
 from ..scoring.score import Calibration, Score, survivors
 from ..texts.memories import memories_hash
@@ -65,10 +65,10 @@ class Attacking:
                 rows = self.rows(method, seed, subject)
                 out = run_battery(
                     subject, self.who.probes(seed), everyone, self.suite.precision,
-                    lambda done, of: self.models.progress(label, done, of), self.models.encoded(seed) if tier == 0 else (), load_known(rows),
+                    lambda done, of: self.models.progress(label, done, of), self.models.encoded(seed) if tier == 0 else (), load_cache(rows),
                 )  # fmt: skip
             if is_main():
-                save_known(rows, out.learnt)
+                save_cache(rows, out.cache)
                 if tier == 0:
                     save_readings(folder / "tokens.safetensors", out.readings)
             write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})
