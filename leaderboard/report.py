@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..benchmark.common.errors import unknown
-from ..benchmark.common.types import Excerpt, Results, Sight, Value
+from ..benchmark.common.types import Excerpt, Results, TrainingEvaluation, Value
 from ..benchmark.scoring.score import Score
 from .figures import Figure, figures
 from .frame import as_frame
@@ -55,12 +55,12 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
     pd.DataFrame([vars(v) for v in results.values], columns=[f.name for f in fields(Value)]).to_parquet(
         folder / "values.parquet", index=False
     )
-    pd.DataFrame([vars(s) for s in results.sights], columns=[f.name for f in fields(Sight)]).to_parquet(
-        folder / "sights.parquet", index=False
+    pd.DataFrame([vars(s) for s in results.evaluations], columns=[f.name for f in fields(TrainingEvaluation)]).to_parquet(
+        folder / "evaluations.parquet", index=False
     )
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
-    return [folder / name for name in (*texts, "records.parquet", "values.parquet", "sights.parquet", "quality.jsonl")]
+    return [folder / name for name in (*texts, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl")]
 
 
 def render(results: Results, format: Format) -> str:

@@ -1,4 +1,4 @@
-"""One run of a method as `palimpsest check` tries it: in this process, or on several that meet over gloo on the CPU."""
+"""One run of a method as `palimpsest check` tries it: in this process, or on several that are joined by gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -98,22 +98,22 @@ def _wait(processes: Sequence[Any], folder: Path) -> None:
 
 
 def _rank(job: Job, rank: int, world: int, folder: Path) -> None:
-    """One process: meet the others in a file, run the job, write what it gave."""
+    """One process: join the others through a file, run the job, write what it gave."""
     _to_file(folder / f"log-{rank}.txt")
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     keep_memory()
     try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world)
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world)
         done = unlearn(job)[1]
         save_file({k: v.cpu().contiguous() for k, v in done.weights.items()}, folder / f"{rank}.safetensors")
         (folder / f"{rank}.json").write_text(json.dumps([done.steps, done.fits]))
     except Exception as error:
-        (folder / f"error-{rank}.txt").write_text(told(error))
+        (folder / f"error-{rank}.txt").write_text(error_line(error))
         os._exit(1)  # not through the library's own farewell, which waits for the others
 
 
-def told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in one line, with the place in our or the user's code where it arose unless it is a message to the user."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, UserError):

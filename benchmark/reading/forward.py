@@ -20,7 +20,7 @@ from ..models.subject import Subject
 from .neox import NeoX, fits
 
 Layer = int | None  # states after this many layers; None: what the head reads
-SPARE = 256  # tokens of padding that cost less than another forward pass
+PADDING = 256  # tokens of it that cost less than another forward pass
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
 
@@ -36,7 +36,7 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     real = tokens
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = lengths[i] * (len(out[-1]) + 1) if out else 0
-        if not out or padded > tokens or padded - real - lengths[i] > SPARE + real // 16:
+        if not out or padded > tokens or padded - real - lengths[i] > PADDING + real // 16:
             out.append([])
             real = 0
         out[-1].append(i)
@@ -46,7 +46,7 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 @dataclass(eq=False)
 class Forward:
-    """One subject as the reader meets it, and the tokens of its rows as far as they are known."""
+    """One subject as the reader asks it, and the tokens of its rows as far as they are known."""
 
     subject: Subject
     tokens: Sequence[int] = ()
@@ -74,7 +74,7 @@ class Forward:
             self._quick[dtype] = quick = NeoX(body, dtype) if fits(body, dtype) else None
             if quick and len(self.tokens):
                 with torch.autocast("cpu", enabled=False):
-                    quick.meet(torch.tensor(self.tokens))
+                    quick.add_tokens(torch.tensor(self.tokens))
         return self._quick[dtype]
 
     def states(
