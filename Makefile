@@ -18,7 +18,7 @@ lint: $(READY)
 	$(BIN)/pyright
 
 bench: $(READY)
-	$(BIN)/python -m palimpsest.benchmark.bench.__main__
+	$(BIN)/python -m palimpsest.benchmark.bench
 
 docs: $(READY)
 	$(BIN)/python -m palimpsest.benchmark.commands.cards

@@ -27,7 +27,7 @@ from .reading.early_stopping import EarlyStopping, Monitor
 from .suites.space import Range, Space
 from .texts.stream import Stream
 from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
-from .training.loop import Evaluation
+from .training.loop import Evaluation, Extras
 from .training.lora import Lora
 from .training.losses import language_model_loss, nll_of_rows, nll_sum, scored_logits, sequence_nll, token_nll
 from .training.recipe import Recipe
@@ -225,9 +225,9 @@ class Descent(Method):
 
         start, batch_at = self.start(held, data), self.batch_at(data)
         if self.stop is None:
-            return train.fit(start, batch_at, loss, recipe, state, lora=self.lora)
+            return train.fit(start, batch_at, loss, recipe, Extras(state, lora=self.lora))
         stops = range(self.stop.every, recipe.steps + 1, self.stop.every)
-        return train.fit(start, batch_at, loss, recipe, state, stops, self._evaluating(self.stop, held, data, train), self.lora)
+        return train.fit(start, batch_at, loss, recipe, Extras(state, stops, self._evaluating(self.stop, held, data, train), self.lora))
 
     @staticmethod
     def _evaluating(stop: EarlyStopping, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Evaluation]:

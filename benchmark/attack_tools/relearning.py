@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..common.types import Batch, Row
 from ..models.subject import Subject
 from ..models.weights import covered
+from ..training.loop import Extras
 from ..training.lora import Lora
 from ..training.losses import language_model_loss
 from ..training.recipe import Recipe
@@ -36,10 +37,10 @@ class Relearning:
             recipe = Recipe(lr=self.lr, steps=self.steps, micro_batch=self.batch)
             rows, path = portion(fold, share, tools), []
             points = [p for p in self.points if p <= self.steps] if share == max(self.shares) else []
-            end = tools.trainer(f"relearning {share:.0%}").fit(
-                subject, batches(rows, self.batch, tools), language_model_loss, recipe, lora=self.lora,
-                stops=[p for p in points if p < self.steps], at_stop=lambda step, there, path=path: path.append((step, there)),
-            )  # fmt: skip
+            before_end = [p for p in points if p < self.steps]
+            extras = Extras(stops=before_end, at_stop=lambda step, there, path=path: path.append((step, there)), lora=self.lora)
+            trainer = tools.trainer(f"relearning {share:.0%}")
+            end = trainer.fit(subject, batches(rows, self.batch, tools), language_model_loss, recipe, extras)
             for step, there in [*path, *((p, end) for p in points if p == self.steps)]:
                 yield Changed(there, f"{step} steps", only_opening=True)
             yield Changed(end, f"{share:.0%}", covered=reached)

@@ -28,6 +28,7 @@ from ..models.precision import together
 from .attention import QuickAttention
 from .batches import Group, Loss, check_batch, check_terms, collate, counts, shape_of
 from .engine import full_state, let_go, open_engine
+from .lora import Lora
 from .metering import Meter
 from .recipe import Recipe
 from .resume import EVERY, Checkpoint
@@ -41,6 +42,22 @@ class Evaluation:
 
     metrics: dict[str, float]
     ends: bool = False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a training may be given beside model, batches, loss and recipe.
+
+    `state` is what a method changes while it trains: an object with `state_dict`, `load_state_dict` and `after_step(terms)`.
+    After each number of steps in `stops` (not 0), `at_stop` gets that number and the model as it is then, on every rank: a copy
+    of its full weights from `train`, a `Subject` from `Trainer.fit`. It may return an `Evaluation`, the same on every rank. With
+    `lora`, which `Trainer.fit` alone reads, only adapters are trained.
+    """
+
+    state: Any = None
+    stops: Collection[int] = ()
+    at_stop: Callable[[int, Any], Evaluation | None] | None = None
+    lora: Lora | None = None
 
 
 class LossModule(nn.Module):
@@ -74,29 +91,24 @@ def train(
     batch_at: Callable[[int], Batch],
     loss: Loss,
     recipe: Recipe,
+    extras: Extras = Extras(),
     *,
     resume: Path | None = None,
     save_every: float = EVERY,
     progress: Progress = silent,
-    state: Any = None,
-    stops: Collection[int] = (),
-    at_stop: Callable[[int, dict[str, Tensor]], Evaluation | None] | None = None,
     meter: Meter | None = None,
 ) -> Trained:
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
 
     `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors)
-    about every `save_every` seconds under ZeRO-0 and continues from there. `state` is an optional object with
-    `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains. After
-    each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank;
-    it may return an `Evaluation`, the same on every rank. `meter` counts the FLOPs.
+    about every `save_every` seconds under ZeRO-0 and continues from there. `meter` counts the FLOPs.
     """
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     check_batch(first := batch_at(0), 0, vocabulary)
     engine = _opened(model, loss, first, recipe)
     world = dist.get_world_size()
-    checkpoint = Checkpoint(resume, engine, state, save_every) if resume else None
+    checkpoint = Checkpoint(resume, engine, extras.state, save_every) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
         start, out.tokens, out.steps = found["step"], found["tokens"], found["steps"]
@@ -112,9 +124,9 @@ def train(
             raise UserError(f"The loss is not finite at step {step}: {values}. Lower lr (now {recipe.lr}) or clip (now {recipe.clip}).")
         out.steps.append(values)
         out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
-        if state is not None:
-            state.after_step(values)
-        evaluation = at_stop(step + 1, full_state(model)) if at_stop and step + 1 in stops else None
+        if extras.state is not None:
+            extras.state.after_step(values)
+        evaluation = extras.at_stop(step + 1, full_state(model)) if extras.at_stop and step + 1 in extras.stops else None
         if evaluation:
             values.update(evaluation.metrics)
         ends = step + 1 == recipe.steps or bool(evaluation and evaluation.ends)

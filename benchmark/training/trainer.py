@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from ..common.seeds import derive
 from ..common.types import Batch
 from ..models.subject import Subject
 from .batches import Loss
-from .loop import Evaluation, train
-from .lora import Lora, adapt, merged
+from .loop import Evaluation, Extras, train
+from .lora import adapt, merged
 from .metering import Meter
 from .recipe import Recipe
 from .resume import EVERY
@@ -43,36 +43,32 @@ class Trainer:
         batch_at: Callable[[int], Batch],
         loss: Loss,
         recipe: Recipe,
-        state: Any = None,
-        stops: Collection[int] = (),
-        at_stop: Callable[[int, Subject], Evaluation | None] | None = None,
-        lora: Lora | None = None,
+        extras: Extras | None = None,
+        **given: Any,
     ) -> Subject:
         """Train a copy of `start` and return it; `start` is not changed.
 
-        After each number of steps in `stops`, `at_stop` gets the model as it is then (a copy of its weights), on every rank;
-        it may return an `Evaluation`, which must be the same on all, to add to the history and to end the training. With `lora`
-        only adapters are trained; the models that come out have them merged into their weights.
+        Fields of `extras` may be given by name instead: `fit(..., state=counter)`. The models that come out of a training with
+        `lora` have the adapters merged into their weights.
         """
+        extras = replace(extras or Extras(), **given)
         recipe = replace(recipe, precision=self.precision, deepspeed=self.deepspeed, seed=derive(self.seed, "train") % 2**31)
 
         resume = self.resume / f"fit{self.fits}" if self.resume else None
         self.fits += 1
 
         model = start.fresh()
-        if lora:
-            adapt(model, lora, derive(self.seed, "lora") % 2**31)
+        if extras.lora:
+            adapt(model, extras.lora, derive(self.seed, "lora") % 2**31)
 
         def subject_of(weights: dict[str, Tensor]) -> Subject:
-            return start.with_state(merged(model, weights) if lora else weights)
+            return start.with_state(merged(model, weights) if extras.lora else weights)
 
         def stop(step: int, weights: dict[str, Tensor]) -> Evaluation | None:
-            return at_stop(step, subject_of(weights)) if at_stop else None
+            return extras.at_stop(step, subject_of(weights)) if extras.at_stop else None
 
-        done = train(
-            model, batch_at, loss, recipe, resume=resume, save_every=self.save_every, progress=self.progress,
-            state=state, stops=stops, at_stop=stop, meter=self.meter,
-        )  # fmt: skip
+        how = {"resume": resume, "save_every": self.save_every, "progress": self.progress, "meter": self.meter}
+        done = train(model, batch_at, loss, recipe, replace(extras, at_stop=stop), **how)
         self.tokens += done.tokens
         self.steps += done.steps
         return subject_of(done.state)

@@ -34,9 +34,7 @@ import random
 from dataclasses import dataclass
 import numpy as np
 import torch
-from palimpsest.benchmark.training.losses import nll_sum, sequence_nll, token_nll
-from palimpsest.benchmark.method import Descent, Method, Term
-from palimpsest.benchmark.training.loop import IGNORED
+from palimpsest.benchmark.method import IGNORED, Descent, Method, Term, nll_sum, sequence_nll, token_nll
 
 @dataclass(frozen=True)
 class Broken(Descent):

@@ -24,7 +24,7 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training import loop as training
 from palimpsest.benchmark.training import resume
 from palimpsest.benchmark.training.batches import IGNORED, Group, Term, Terms, collate, counts
-from palimpsest.benchmark.training.loop import Trained, train
+from palimpsest.benchmark.training.loop import Extras, Trained, train
 from palimpsest.benchmark.training.losses import language_model_loss, nll_sum, token_nll
 from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.benchmark.training.resume import Checkpoint
@@ -242,7 +242,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights_history_and_method_state
     recipe = Recipe(lr=1e-3, steps=6, schedule="linear", warmup=0.3, weight_decay=0.1, precision="fp32", micro_batch=4)
 
     def run(dual: Dual, **how: Any) -> Trained:
-        return train(tiny.fresh(), uneven, dual.loss, recipe, state=dual, **how)
+        return train(tiny.fresh(), uneven, dual.loss, recipe, Extras(dual), **how)
 
     dual = Dual()
     straight = run(dual)

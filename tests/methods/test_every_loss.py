@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.training.batches import IGNORED
-from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.loop import Extras, train
 from tests.methods.harness import DATA, DESCENTS, FORGET, OTHER, RETAIN, Bound, bind, made, small
 from tests.methods.test_losses import lookup
 
@@ -129,7 +129,7 @@ def test_a_step_takes_as_many_passes_as_its_formula_needs(name: str) -> None:
 
     b.model.gpt_neox.register_forward_hook(count("forward"))
     held.gpt_neox.register_forward_hook(count("held"))
-    train(b.model, b.batch_at, b.loss, replace(b.recipe, steps=3, precision="fp32"), state=b.state)
+    train(b.model, b.batch_at, b.loss, replace(b.recipe, steps=3, precision="fp32"), Extras(b.state))
     assert (seen["forward"], seen["held"]) == tuple(3 * n for n in COST[name])
 
 

@@ -15,7 +15,7 @@ from palimpsest.benchmark.common.seeds import rng
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import UnlearningData, alternatives
 from palimpsest.benchmark.training.batches import IGNORED, collate
-from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.loop import Extras, train
 from palimpsest.methods import random_labels
 from palimpsest.methods.dpo import DPO, REFUSALS
 from palimpsest.methods.pdu import PDU, Dual
@@ -149,7 +149,7 @@ def test_pdu_moves_its_multiplier_by_the_global_retain_loss_of_each_step() -> No
     model = small(0).float()
     b = bind(PDU(eta=0.5, lr=1e-2), model, small(1).float())
     start, epsilon = b.state.value, b.state.epsilon
-    done = train(b.model, b.batch_at, b.loss, replace(b.recipe, steps=3, precision="fp32"), state=b.state)
+    done = train(b.model, b.batch_at, b.loss, replace(b.recipe, steps=3, precision="fp32"), Extras(b.state))
     expected = start
     for step in done.steps:
         assert step["retain"] == pytest.approx(expected * step["retain_loss"], rel=1e-5)
