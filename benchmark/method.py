@@ -23,7 +23,7 @@ from .models.blocks import blocks, down_projection, states_after
 from .models.logits import route
 from .models.subject import Subject
 from .models.weights import linear_weights
-from .reading.watching import Stop, Watch
+from .reading.watching import EarlyStopping, Watch
 from .suites.space import Range, Space
 from .texts.stream import Stream
 from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
@@ -165,7 +165,7 @@ class Descent(Method):
     weight_decay: NotNegative = 0.0
     shown_share: Part = 0.5  # of the retain rows: shown keep memories; the rest is ordinary text
     lora: Lora | None = None  # lora.rank and lora.alpha of adapters that are trained in place of the weights; None: the weights are
-    stop: Stop | None = None  # stop.every, stop.exact and stop.rise: when to look at the model, and when to end early; None: never
+    stop: EarlyStopping | None = None  # stop.every, stop.exact and stop.rise: when to evaluate, and when to end early; None: never
 
     uses_retain: ClassVar[bool] = True
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3)}  # what `palimpsest tune` tries; epochs follow from its budget of tokens
@@ -230,7 +230,7 @@ class Descent(Method):
         return train.fit(start, batch_at, loss, recipe, state, stops, self._watching(self.stop, held, data, train), self.lora)
 
     @staticmethod
-    def _watching(stop: Stop, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Look]:
+    def _watching(stop: EarlyStopping, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Look]:
         watch = data.watch
         if watch is None or not watch.text:
             raise UserError("A method that looks at itself needs text to look at, and none was given here; run it without `stop`.")

@@ -12,7 +12,7 @@ from typing import Any
 from ..common.paths import CONFIGS
 from ..common.plugins import Plugin, find, names
 from ..method import Descent
-from ..reading.watching import Stop
+from ..reading.watching import EarlyStopping
 from ..training.lora import Lora
 
 PAGE = CONFIGS.parent / "docs" / "methods.md"
@@ -50,7 +50,7 @@ def _shared() -> Iterator[str]:
     yield "Methods with a learning rate train through one loop and share these fields, of which each may have defaults of its own:"
     yield ""
     yield from _fields(Descent)
-    for name, cls in (("lora", Lora), ("stop", Stop)):
+    for name, cls in (("lora", Lora), ("stop", EarlyStopping)):
         yield f"`{name}` is given by fields of its own (`methods.npo.{name}.…=…`). {inspect.getdoc(cls)}"
         yield ""
         yield from _fields(cls)

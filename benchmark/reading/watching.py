@@ -19,7 +19,7 @@ from .reader import Reader
 
 
 @dataclass(frozen=True)
-class Stop:
+class EarlyStopping:
     """Look after every so many steps, and end as soon as one of the conditions that are given holds; without any, only look."""
 
     every: Count = 10  # steps

@@ -14,7 +14,7 @@ from palimpsest.benchmark.common.fields import build
 from palimpsest.benchmark.common.limits import Count, one_of
 from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.method import Descent
-from palimpsest.benchmark.reading.watching import Stop
+from palimpsest.benchmark.reading.watching import EarlyStopping
 from palimpsest.benchmark.training.lora import Lora
 
 FREE = {("rmu", "layer")}  # -1 stands for a layer that the method chooses
@@ -93,4 +93,4 @@ def test_what_a_base_declares_holds_for_a_new_default() -> None:
 
 def test_parts_of_a_method_have_bounds_too() -> None:
     assert build(Lora, {"rank": 4}, "lora") == Lora(4)
-    assert build(Stop, {"every": 5, "exact": None}, "stop") == Stop(5)
+    assert build(EarlyStopping, {"every": 5, "exact": None}, "stop") == EarlyStopping(5)

@@ -23,7 +23,7 @@ from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import UnlearningData
 from palimpsest.benchmark.models.subject import Subject
-from palimpsest.benchmark.reading.watching import Stop, Watch
+from palimpsest.benchmark.reading.watching import EarlyStopping, Watch
 from palimpsest.benchmark.suites.config import load_suite
 from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.training import resume
@@ -67,17 +67,17 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 @pytest.mark.parametrize(
     ("stop", "exact", "loss", "ends"),
     [
-        (Stop(), 0.0, 9.0, False),
-        (Stop(exact=0.0), 0.0, 4.0, True),
-        (Stop(exact=0.0), 0.1, 9.0, False),
-        (Stop(rise=0.1), 0.0, 4.4, False),
-        (Stop(rise=0.1), 1.0, 4.41, True),
-        (Stop(exact=0.2, rise=0.1), 0.2, 4.0, True),
-        (Stop(exact=0.2, rise=0.1), 0.3, 4.2, False),
-        (Stop(rise=0.0), 1.0, 4.01, True),
+        (EarlyStopping(), 0.0, 9.0, False),
+        (EarlyStopping(exact=0.0), 0.0, 4.0, True),
+        (EarlyStopping(exact=0.0), 0.1, 9.0, False),
+        (EarlyStopping(rise=0.1), 0.0, 4.4, False),
+        (EarlyStopping(rise=0.1), 1.0, 4.41, True),
+        (EarlyStopping(exact=0.2, rise=0.1), 0.2, 4.0, True),
+        (EarlyStopping(exact=0.2, rise=0.1), 0.3, 4.2, False),
+        (EarlyStopping(rise=0.0), 1.0, 4.01, True),
     ],
 )
-def test_any_condition_that_was_given_ends_the_training(stop: Stop, exact: float, loss: float, ends: bool) -> None:
+def test_any_condition_that_was_given_ends_the_training(stop: EarlyStopping, exact: float, loss: float, ends: bool) -> None:
     assert stop.ends(HELD, {"exact": exact, "held_out": loss}) == ends
 
 
@@ -89,7 +89,7 @@ def test_values_without_meaning_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_the_rule_is_set_on_the_command_line() -> None:
     suite = load_suite("quick", ["method=npo", "methods.npo.stop.exact=0", "methods.npo.stop.rise=1e-1"])
-    assert find("method", "npo").make(suite.methods["npo"]).stop == Stop(10, 0.0, 0.1)
+    assert find("method", "npo").make(suite.methods["npo"]).stop == EarlyStopping(10, 0.0, 0.1)
 
 
 def test_without_anything_to_look_at_the_method_says_so(memorised: Memorised) -> None:
