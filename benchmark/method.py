@@ -23,11 +23,11 @@ from .models.blocks import blocks, down_projection, states_after
 from .models.logits import route
 from .models.subject import Subject
 from .models.weights import linear_weights
-from .reading.watching import EarlyStopping, Watch
+from .reading.early_stopping import EarlyStopping, Monitor
 from .suites.space import Range, Space
 from .texts.stream import Stream
 from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
-from .training.loop import Look
+from .training.loop import Evaluation
 from .training.lora import Lora
 from .training.losses import language_model_loss, nll_of_rows, nll_sum, scored_logits, sequence_nll, token_nll
 from .training.recipe import Recipe
@@ -65,7 +65,7 @@ class UnlearningData:
     history: History | None = None
     openings: Mapping[str, int] = field(default_factory=dict)  # forget row's name -> how many of its ids are the opening
     alternatives: Mapping[str, Row] = field(default_factory=dict, repr=False)  # name -> the opening and an authored other continuation
-    watch: Watch | None = None  # what `stop` reads; a method itself has no use for it
+    monitor: Monitor | None = None  # what `stop` evaluates; a method itself has no use for it
 
 
 def alternatives(memories: Sequence[EncodedMemory], base: Subject) -> dict[str, Row]:
@@ -227,21 +227,23 @@ class Descent(Method):
         if self.stop is None:
             return train.fit(start, batch_at, loss, recipe, state, lora=self.lora)
         stops = range(self.stop.every, recipe.steps + 1, self.stop.every)
-        return train.fit(start, batch_at, loss, recipe, state, stops, self._watching(self.stop, held, data, train), self.lora)
+        return train.fit(start, batch_at, loss, recipe, state, stops, self._evaluating(self.stop, held, data, train), self.lora)
 
     @staticmethod
-    def _watching(stop: EarlyStopping, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Look]:
-        watch = data.watch
-        if watch is None or not watch.text:
-            raise UserError("A method that looks at itself needs text to look at, and none was given here; run it without `stop`.")
-        before = train.before = watch.look(held, train.precision)
+    def _evaluating(stop: EarlyStopping, held: Subject, data: UnlearningData, train: Trainer) -> Callable[[int, Subject], Evaluation]:
+        monitor = data.monitor
+        if monitor is None or not monitor.text:
+            raise UserError(
+                "A method with early stopping needs held-out text to evaluate on, and none was given here; run it without `stop`."
+            )
+        before = train.before = monitor.evaluate(held, train.precision)
         held.release()
 
-        def look(step: int, there: Subject) -> Look:
-            seen = watch.look(there, train.precision)
-            return Look(seen, stop.ends(before, seen))
+        def evaluate(step: int, there: Subject) -> Evaluation:
+            metrics = monitor.evaluate(there, train.precision)
+            return Evaluation(metrics, stop.ends(before, metrics))
 
-        return look
+        return evaluate
 
     @staticmethod
     def _shown(data: UnlearningData, k: int) -> Row:

@@ -12,7 +12,7 @@ from typing import Any
 from ..common.paths import CONFIGS
 from ..common.plugins import Plugin, find, names
 from ..method import Descent
-from ..reading.watching import EarlyStopping
+from ..reading.early_stopping import EarlyStopping
 from ..training.lora import Lora
 
 PAGE = CONFIGS.parent / "docs" / "methods.md"

@@ -17,7 +17,7 @@ from ..common.versions import VERSIONS
 from ..method import History, UnlearningData, alternatives
 from ..models.subject import Subject, open_subject
 from ..quality.harness import QualityBench
-from ..reading.watching import Watch
+from ..reading.early_stopping import Monitor
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, load_corpus, packed
@@ -26,7 +26,7 @@ from ..texts.stream import Stream, injected
 from ..training.engine import deepspeed_file
 from .store import Store
 
-WATCHED = 64  # rows of held-out text that a method may look at while it trains
+HELD_OUT_ROWS = 64  # on which a model may be evaluated while it trains
 T = TypeVar("T")
 
 
@@ -91,7 +91,7 @@ class Inputs:
         """Rows of the validation split, which nothing is trained on and no quality task reads."""
         base, length = self.base, self.suite.row
         tokens = packed(self.corpus, "valid", base.tokenizer, self.end, base.encoding)
-        starts = range(0, min(len(tokens) - length + 1, WATCHED * length), length)
+        starts = range(0, min(len(tokens) - length + 1, HELD_OUT_ROWS * length), length)
         return [Row(base.with_bos(tuple(tokens[i : i + length].tolist()))) for i in starts]
 
     def data(self, seed: int, history: bool) -> UnlearningData:
@@ -106,7 +106,7 @@ class Inputs:
             history=History(self.base, stream) if history else None,
             openings={m.id: len(self.base.with_bos(m.row[: m.opening])) for m in forget},
             alternatives=alternatives(forget, self.base),
-            watch=Watch(forget, self.held_out),
+            monitor=Monitor(forget, self.held_out),
         )
 
     @cached_property

@@ -36,10 +36,10 @@ NEAR = 16  # rows of a group in one pass in fp32 on a CPU: what they hold stays 
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of a model in training: numbers that join the loss terms of that step, and whether training ends with it."""
+class Evaluation:
+    """What was measured of a model in training: numbers that join the loss terms of that step, and whether training ends with it."""
 
-    seen: dict[str, float]
+    metrics: dict[str, float]
     ends: bool = False
 
 
@@ -62,7 +62,7 @@ class LossModule(nn.Module):
 
 @dataclass
 class Trained:
-    """What a training run leaves: full weights by name, the loss terms of every step (and what was seen there), the tokens it consumed."""
+    """What a training run leaves: full weights by name, the loss terms of every step (and evaluations), the tokens it consumed."""
 
     state: dict[str, Tensor] = field(default_factory=dict, repr=False)
     steps: list[dict[str, float]] = field(default_factory=list, repr=False)
@@ -80,7 +80,7 @@ def train(
     progress: Progress = silent,
     state: Any = None,
     stops: Collection[int] = (),
-    at_stop: Callable[[int, dict[str, Tensor]], Look | None] | None = None,
+    at_stop: Callable[[int, dict[str, Tensor]], Evaluation | None] | None = None,
     meter: Meter | None = None,
 ) -> Trained:
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
@@ -89,7 +89,7 @@ def train(
     about every `save_every` seconds under ZeRO-0 and continues from there. `state` is an optional object with
     `state_dict`, `load_state_dict` and `after_step(terms)`: what a method changes while it trains. After
     each number of steps in `stops` (not 0), `at_stop` gets that number and a copy of the full weights, on every rank;
-    it may return a `Look`, the same on every rank. `meter` counts the FLOPs.
+    it may return an `Evaluation`, the same on every rank. `meter` counts the FLOPs.
     """
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
@@ -114,10 +114,10 @@ def train(
         out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
         if state is not None:
             state.after_step(values)
-        look = at_stop(step + 1, full_state(model)) if at_stop and step + 1 in stops else None
-        if look:
-            values.update(look.seen)
-        ends = step + 1 == recipe.steps or bool(look and look.ends)
+        evaluation = at_stop(step + 1, full_state(model)) if at_stop and step + 1 in stops else None
+        if evaluation:
+            values.update(evaluation.metrics)
+        ends = step + 1 == recipe.steps or bool(evaluation and evaluation.ends)
         if checkpoint and checkpoint.due and not ends:
             checkpoint.save({"step": step + 1, "tokens": out.tokens, "steps": out.steps, "spent": meter.spent()})
         progress(terms(values), step + 1, recipe.steps)

@@ -14,7 +14,7 @@ from ..common.seeds import derive
 from ..common.types import Batch
 from ..models.subject import Subject
 from .batches import Loss
-from .loop import Look, train
+from .loop import Evaluation, train
 from .lora import Lora, adapt, merged
 from .metering import Meter
 from .recipe import Recipe
@@ -32,7 +32,7 @@ class Trainer:
     progress: Progress = silent
     tokens: int = 0  # consumed so far, over all runs
     steps: list[dict[str, float]] = field(default_factory=list)
-    before: dict[str, float] = field(default_factory=dict)  # what was seen before the first step
+    before: dict[str, float] = field(default_factory=dict)  # what was measured before the first step
     fits: int = 0  # how many have begun: each resumes from a folder of its own
     save_every: float = EVERY  # seconds between two savings to `resume`
     meter: Meter = field(default_factory=Meter)  # measures what training takes, if it was entered
@@ -45,13 +45,13 @@ class Trainer:
         recipe: Recipe,
         state: Any = None,
         stops: Collection[int] = (),
-        at_stop: Callable[[int, Subject], Look | None] | None = None,
+        at_stop: Callable[[int, Subject], Evaluation | None] | None = None,
         lora: Lora | None = None,
     ) -> Subject:
         """Train a copy of `start` and return it; `start` is not changed.
 
         After each number of steps in `stops`, `at_stop` gets the model as it is then (a copy of its weights), on every rank;
-        it may return a `Look`, which must be the same on all, to add to the history and to end the training. With `lora`
+        it may return an `Evaluation`, which must be the same on all, to add to the history and to end the training. With `lora`
         only adapters are trained; the models that come out have them merged into their weights.
         """
         recipe = replace(recipe, precision=self.precision, deepspeed=self.deepspeed, seed=derive(self.seed, "train") % 2**31)
@@ -66,7 +66,7 @@ class Trainer:
         def subject_of(weights: dict[str, Tensor]) -> Subject:
             return start.with_state(merged(model, weights) if lora else weights)
 
-        def stop(step: int, weights: dict[str, Tensor]) -> Look | None:
+        def stop(step: int, weights: dict[str, Tensor]) -> Evaluation | None:
             return at_stop(step, subject_of(weights)) if at_stop else None
 
         done = train(

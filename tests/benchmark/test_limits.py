@@ -14,7 +14,7 @@ from palimpsest.benchmark.common.fields import build
 from palimpsest.benchmark.common.limits import Count, one_of
 from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.method import Descent
-from palimpsest.benchmark.reading.watching import EarlyStopping
+from palimpsest.benchmark.reading.early_stopping import EarlyStopping
 from palimpsest.benchmark.training.lora import Lora
 
 FREE = {("rmu", "layer")}  # -1 stands for a layer that the method chooses

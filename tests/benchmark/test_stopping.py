@@ -1,4 +1,4 @@
-"""Looking while training: what is seen, when training ends, that looking changes nothing, resuming, and the same on two processes.
+"""Early stopping: what is measured, when training ends, that measuring changes nothing, resuming, and the same on two processes.
 
 Run as a script, this file is one rank of those runs.
 """
@@ -23,7 +23,7 @@ from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import UnlearningData
 from palimpsest.benchmark.models.subject import Subject
-from palimpsest.benchmark.reading.watching import EarlyStopping, Watch
+from palimpsest.benchmark.reading.early_stopping import EarlyStopping, Monitor
 from palimpsest.benchmark.suites.config import load_suite
 from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.training import resume
@@ -39,7 +39,7 @@ HELD = {"exact": 1.0, "held_out": 4.0}
 def data(held: Subject, text: Sequence[Row] = TEXT) -> UnlearningData:
     """The four memories that the tiny model is to forget, and five rows of text that it never saw."""
     memories = [encode(m, held.tokenizer, ROW, "forget", False) for m in load_memories()[::16][:4]]
-    return UnlearningData([Row(m.row, name=m.id) for m in memories], [], lambda k: TEXT[k % 5], seed=4, watch=Watch(memories, text))
+    return UnlearningData([Row(m.row, name=m.id) for m in memories], [], lambda k: TEXT[k % 5], seed=4, monitor=Monitor(memories, text))
 
 
 def unlearn(
@@ -53,7 +53,7 @@ def unlearn(
     return {k: v.detach() for k, v in done.fresh().named_parameters()}, trainer
 
 
-def looks(trainer: Trainer) -> dict[int, dict[str, float]]:
+def evaluations(trainer: Trainer) -> dict[int, dict[str, float]]:
     return {i + 1: {k: s[k] for k in ("exact", "held_out")} for i, s in enumerate(trainer.steps) if "exact" in s}
 
 
@@ -92,18 +92,18 @@ def test_the_rule_is_set_on_the_command_line() -> None:
     assert find("method", "npo").make(suite.methods["npo"]).stop == EarlyStopping(10, 0.0, 0.1)
 
 
-def test_without_anything_to_look_at_the_method_says_so(memorised: Memorised) -> None:
+def test_without_anything_to_evaluate_on_the_method_says_so(memorised: Memorised) -> None:
     method = find("method", "gradient_ascent").make({"stop": STOP})
     with pytest.raises(UserError, match="run it without `stop`"):
         method.unlearn(memorised.subject, UnlearningData(memorised.forget, [], lambda k: TEXT[k]), Trainer("fp32"))
 
 
-# ---- what is seen
+# ---- what is measured
 
 
-def test_a_look_sees_what_comes_back_whole_and_the_loss_per_token(memorised: Memorised) -> None:
-    watch = Watch(memorised.memories, TEXT)
-    seen = watch.look(memorised.subject, "fp32")
+def test_an_evaluation_gives_what_comes_back_whole_and_the_loss_per_token(memorised: Memorised) -> None:
+    monitor = Monitor(memorised.memories, TEXT)
+    seen = monitor.evaluate(memorised.subject, "fp32")
     said = memorised.subject.generate([m.row[: m.opening] for m in memorised.memories], 64)
     assert seen["exact"] == sum(a == m.target for a, m in zip(said, memorised.memories, strict=True)) / len(said)
     total = 0.0
@@ -112,7 +112,7 @@ def test_a_look_sees_what_comes_back_whole_and_the_loss_per_token(memorised: Mem
         with torch.no_grad():
             total += float(memorised.subject.model(input_ids=ids, labels=ids).loss) * row.scored
     assert seen["held_out"] == pytest.approx(total / sum(r.scored for r in TEXT), rel=1e-5)
-    assert Watch(memorised.unseen, TEXT).look(memorised.subject, "fp32")["exact"] == 0
+    assert Monitor(memorised.unseen, TEXT).evaluate(memorised.subject, "fp32")["exact"] == 0
 
 
 # ---- training
@@ -124,37 +124,37 @@ def ended(memorised: Memorised) -> tuple[dict[str, Tensor], Trainer]:
     return unlearn(memorised.subject, STOP)
 
 
-def test_training_ends_at_the_first_look_that_meets_the_rule(memorised: Memorised, ended: tuple[dict[str, Tensor], Trainer]) -> None:
+def test_training_ends_at_the_first_evaluation_that_meets_the_rule(memorised: Memorised, ended: tuple[dict[str, Tensor], Trainer]) -> None:
     after, trainer = ended
-    seen = looks(trainer)
+    seen = evaluations(trainer)
     assert trainer.before["exact"] > 0.5
     assert list(seen) == list(range(2, len(trainer.steps) + 1, 2))
     assert len(trainer.steps) < 12
-    assert [look["exact"] <= 0.5 for look in seen.values()] == [False] * (len(seen) - 1) + [True]
+    assert [found["exact"] <= 0.5 for found in seen.values()] == [False] * (len(seen) - 1) + [True]
     held = memorised.subject.with_state(after)
-    assert data(held).watch.look(held, "fp32") == seen[len(trainer.steps)]  # type: ignore[union-attr]
+    assert data(held).monitor.evaluate(held, "fp32") == seen[len(trainer.steps)]  # type: ignore[union-attr]
 
 
-def test_looking_changes_nothing(memorised: Memorised) -> None:
+def test_evaluating_changes_nothing(memorised: Memorised) -> None:
     plain, without = unlearn(memorised.subject, None)
-    watched, trainer = unlearn(memorised.subject, {"every": 5})
-    assert same(plain, watched)
-    assert list(looks(trainer)) == [5, 10]
-    assert (without.before, looks(without), len(trainer.steps)) == ({}, {}, 12)
+    evaluated, trainer = unlearn(memorised.subject, {"every": 5})
+    assert same(plain, evaluated)
+    assert list(evaluations(trainer)) == [5, 10]
+    assert (without.before, evaluations(without), len(trainer.steps)) == ({}, {}, 12)
 
 
 def test_a_loss_that_rises_too_far_ends_the_training(memorised: Memorised) -> None:
     same_text = memorised.forget  # ascent is sure to raise the loss of what it climbs
     _, trainer = unlearn(memorised.subject, {"every": 1, "rise": 0.5}, text=same_text)
-    last = looks(trainer)[len(trainer.steps)]
+    last = evaluations(trainer)[len(trainer.steps)]
     assert len(trainer.steps) < 12
     assert last["held_out"] > 1.5 * trainer.before["held_out"] >= max(s["held_out"] for s in trainer.steps[:-1])
 
 
-def test_with_adapters_the_merged_model_is_looked_at(memorised: Memorised) -> None:
+def test_with_adapters_the_merged_model_is_evaluated(memorised: Memorised) -> None:
     after, trainer = unlearn(memorised.subject, {"every": 4}, lora={"rank": 2}, lr=1e-2)
     there = memorised.subject.with_state(after)
-    assert data(there).watch.look(there, "fp32") == pytest.approx(looks(trainer)[12], rel=1e-5)  # type: ignore[union-attr]
+    assert data(there).monitor.evaluate(there, "fp32") == pytest.approx(evaluations(trainer)[12], rel=1e-5)  # type: ignore[union-attr]
 
 
 class StoppedError(Exception):

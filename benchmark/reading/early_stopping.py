@@ -1,7 +1,7 @@
-"""Looking at a model while it trains, and ending the training by a rule that was declared beforehand.
+"""Evaluating a model while it trains, and early stopping by a rule that was declared beforehand.
 
-A look sees two numbers: the share of forget memories that the exact opening brings back whole, and the loss on text that is in
-no training data and in no quality task. Nothing else that ranks methods is seen.
+An evaluation gives two numbers: the share of forget memories that the exact opening brings back whole, and the loss on text that
+is in no training data and in no quality task. Nothing else that ranks methods is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .reader import Reader
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Look after every so many steps, and end as soon as one of the conditions that are given holds; without any, only look."""
+    """Evaluate after every so many steps, and end as soon as one of the conditions that are given holds; without any, only evaluate."""
 
     every: Count = 10  # steps
     exact: Part | None = None  # at most this share of the forget memories comes back whole
@@ -34,20 +34,20 @@ class EarlyStopping:
             )
 
     def ends(self, before: Mapping[str, float], now: Mapping[str, float]) -> bool:
-        """Whether training ends, by what was seen before the first step and what is seen now."""
+        """Whether training ends, by what was measured before the first step and what is measured now."""
         forgotten = self.exact is not None and now["exact"] <= self.exact
         worse = self.rise is not None and now["held_out"] > (1 + self.rise) * before["held_out"]
         return forgotten or worse
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What a look reads. Under the launcher every rank reads its share, and all see the same numbers."""
+class Monitor:
+    """What an evaluation reads. Under the launcher every rank reads its share, and all get the same numbers."""
 
     memories: Sequence[EncodedMemory] = field(repr=False)  # to forget
     text: Sequence[Row] = field(repr=False)  # held out
 
-    def look(self, subject: Subject, precision: str) -> dict[str, float]:
+    def evaluate(self, subject: Subject, precision: str) -> dict[str, float]:
         """`exact`: share of the memories; `held_out`: nats per token, in fp32. Every rank calls it with the same model."""
         probes = [Probe(m.id, (), m.row, 0, (m.opening,), start=0) for m in my_share(self.memories)]
         lengths = [n for (n,) in Reader(subject, precision).read(probes)]
