@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Bbox
 
-from ..benchmark.common.types import Results, Sight
+from ..benchmark.common.types import Results, TrainingEvaluation
 from .curves import attack_curves, prompt_length_curves
 from .flags import COLLAPSED
 from .tables import MainTable, MethodRow
@@ -99,9 +99,9 @@ def prompt_length_figures(results: Results, table: MainTable) -> dict[str, str]:
 
 
 def training_figure(results: Results) -> str:
-    """Exact-prefix rate and held-out loss by training step, a colour per method and a line per seed; empty if nothing looked."""
-    lines: dict[str, dict[int, list[Sight]]] = {}
-    for s in results.sights:
+    """Exact-prefix rate and held-out loss by training step, a colour per method and a line per seed; empty if nothing was evaluated."""
+    lines: dict[str, dict[int, list[TrainingEvaluation]]] = {}
+    for s in results.evaluations:
         lines.setdefault(s.method, {}).setdefault(s.seed, []).append(s)
     if not lines:
         return ""

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..benchmark.common.errors import unknown
-from ..benchmark.common.types import HELD, Excerpt, Results, Sight, Value
+from ..benchmark.common.types import HELD, Excerpt, Results, TrainingEvaluation, Value
 from ..benchmark.scoring.score import LEARNT, Score
 from .cells import Cell, number
 from .frame import as_frame
@@ -56,12 +56,12 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
     pd.DataFrame([vars(v) for v in results.values], columns=[f.name for f in fields(Value)]).to_parquet(
         folder / "values.parquet", index=False
     )
-    pd.DataFrame([vars(s) for s in results.sights], columns=[f.name for f in fields(Sight)]).to_parquet(
-        folder / "sights.parquet", index=False
+    pd.DataFrame([vars(s) for s in results.evaluations], columns=[f.name for f in fields(TrainingEvaluation)]).to_parquet(
+        folder / "evaluations.parquet", index=False
     )
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
-    return [folder / name for name in (*FILES, "records.parquet", "values.parquet", "sights.parquet", "quality.jsonl")]
+    return [folder / name for name in (*FILES, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl")]
 
 
 def render(results: Results, format: Format) -> str:
@@ -130,8 +130,8 @@ def _figures(results: Results, table: MainTable) -> list[dict[str, str]]:
     for attack, svg in plots.prompt_length_figures(results, table).items():
         found.append((svg, f"The same for {attack}, by the length of the prompt in tokens. Grey: the twin."))
     training = (
-        "What methods with a stopping rule saw while they trained, a line per seed: the share of forget memories that the exact opening "
-        "brought back whole, and the loss on held-out text in nats per token. A dot is the last look."
+        "What methods with early stopping measured in training, a line per seed: the share of forget memories that the exact opening "
+        "brought back whole, and the loss on held-out text in nats per token. A dot is the last evaluation."
     )
     found.append((plots.training_figure(results), training))
     return [{"svg": svg, "caption": caption} for svg, caption in found if svg]

@@ -236,8 +236,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a method with a stopping rule saw of its model after so many steps."""
+class TrainingEvaluation:
+    """What a method with early stopping measured of its model after so many steps."""
 
     method: str
     seed: int
@@ -262,7 +262,7 @@ class Results:
     warnings: list[str] = field(default_factory=list)
     docs: dict[str, str] = field(default_factory=dict)  # method -> one-line description
     values: list[Value] = field(default_factory=list, repr=False)  # numbers that are no matched lengths
-    sights: list[Sight] = field(default_factory=list, repr=False)
+    evaluations: list[TrainingEvaluation] = field(default_factory=list, repr=False)
     diagnostics: tuple[str, ...] = ()  # attacks that stay outside the worst case and leak
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import BASE, HELD, TWIN, Cost, Excerpt, Quality, Results, Sight, Value
+from ..common.types import BASE, HELD, TWIN, Cost, Excerpt, Quality, Results, TrainingEvaluation, Value
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.memories import memories_hash
@@ -33,7 +33,7 @@ def results(run: Run) -> Results:
         records=[r for m in models for r in run.attacking.records(m)],
         values=[v for m in models for v in _values(run, m)],
         diagnostics=run.who.diagnostics, yardstick=s.quality.yardstick,
-        sights=[s for m in models for s in _sights(run, m)], facts=_facts(run), warnings=_warnings(run),
+        evaluations=[s for m in models for s in _evaluations(run, m)], facts=_facts(run), warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
     )  # fmt: skip
 
@@ -70,12 +70,12 @@ def _cost(run: Run, model: Model) -> Cost | None:
     return Cost(model.name, model.seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
 
 
-def _sights(run: Run, model: Model) -> Iterator[Sight]:
-    """What was looked at while a method trained; nothing for most."""
+def _evaluations(run: Run, model: Model) -> Iterator[TrainingEvaluation]:
+    """What was measured while a method trained; nothing for most."""
     if model.name != HELD and model.stage:
         for line in _read(run.store.folder(model.stage) / "trajectory.jsonl"):
             if "held_out" in line:
-                yield Sight(model.name, model.seed, line["step"], line["exact"], line["held_out"])
+                yield TrainingEvaluation(model.name, model.seed, line["step"], line["exact"], line["held_out"])
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -25,7 +25,7 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import BASE, HORIZON, TWIN, Results
 from palimpsest.benchmark.models.subject import Subject, open_subject
 from palimpsest.benchmark.running import attacking
-from palimpsest.benchmark.running.assemble import _sights
+from palimpsest.benchmark.running.assemble import _evaluations
 from palimpsest.benchmark.running.assemble import results as assemble
 from palimpsest.benchmark.running.estimate import Estimates
 from palimpsest.benchmark.running.explain import explain
@@ -231,20 +231,20 @@ def test_training_costs_are_those_of_the_stream(results: Results, whole: Run) ->
     assert costs["gradient_ascent"] == 2 * 8 * 160
 
 
-def test_a_method_that_looks_at_itself_leaves_what_it_saw(whole: Run) -> None:
+def test_a_method_with_early_stopping_leaves_its_evaluations(whole: Run) -> None:
     run = again(whole, methods={"none": {}, "npo": {"epochs": 2}})
-    assert list(_sights(run, "npo", 0)) == []
-    looking = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
-    assert looking.model("npo", 0).key != run.model("npo", 0).key
-    looking.store.run(looking.model("npo", 0).stage)
-    seen = list(_sights(looking, "npo", 0))
+    assert list(_evaluations(run, "npo", 0)) == []
+    evaluated = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
+    assert evaluated.model("npo", 0).key != run.model("npo", 0).key
+    evaluated.store.run(evaluated.model("npo", 0).stage)
+    seen = list(_evaluations(evaluated, "npo", 0))
     assert [s.step for s in seen] == [0, 1, 2]
     assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)
-    weights = [(r.store.folder(r.model("npo", 0).stage) / "model.safetensors").read_bytes() for r in (run, looking)]
+    weights = [(r.store.folder(r.model("npo", 0).stage) / "model.safetensors").read_bytes() for r in (run, evaluated)]
     assert weights[0] == weights[1]
-    text = {r.ids for r in looking.held_out}
+    text = {r.ids for r in evaluated.held_out}
     assert text
-    assert text.isdisjoint(looking.stream(0).row(i).ids for i in range(len(looking.stream(0).plan)))
+    assert text.isdisjoint(evaluated.stream(0).row(i).ids for i in range(len(evaluated.stream(0).plan)))
 
 
 def test_what_is_switched_off_changes_no_key(whole: Run) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from palimpsest.benchmark.common.errors import UserError
-from palimpsest.benchmark.common.types import Excerpt, Results, Sight
+from palimpsest.benchmark.common.types import Excerpt, Results, TrainingEvaluation
 from palimpsest.leaderboard.report import print_table, render, write_report
 
 from ..synthetic import results
@@ -48,7 +48,7 @@ def test_all_four_files_are_written(made: Results, tmp_path: Path):
         "table.tex",
         "records.parquet",
         "values.parquet",
-        "sights.parquet",
+        "evaluations.parquet",
         "quality.jsonl",
     ]
     assert all(p.stat().st_size > 200 for p in written)
@@ -175,11 +175,11 @@ def test_square_brackets_in_names_are_not_read_as_styles():
     assert "[bold]s" in out.getvalue()
 
 
-def test_what_methods_saw_while_they_trained_is_plotted_and_kept(made: Results, tmp_path: Path):
-    seen = [Sight("weak", seed, step, 1 / (1 + step), 3 + seed + step / 10) for seed in (0, 1) for step in (0, 5, 10)]
-    page = render(replace(made, sights=seen), "html")
+def test_evaluations_of_methods_in_training_are_plotted_and_kept(made: Results, tmp_path: Path):
+    seen = [TrainingEvaluation("weak", seed, step, 1 / (1 + step), 3 + seed + step / 10) for seed in (0, 1) for step in (0, 5, 10)]
+    page = render(replace(made, evaluations=seen), "html")
     assert page.count("<svg") == 4
     figure = page[page.index('aria-label="Exact-prefix rate') :]
     assert "weak" in figure[: figure.index("</svg>")]
-    write_report(replace(made, sights=seen), tmp_path)
-    assert [Sight(**row) for row in pd.read_parquet(tmp_path / "sights.parquet").to_dict("records")] == seen  # type: ignore[arg-type]
+    write_report(replace(made, evaluations=seen), tmp_path)
+    assert [TrainingEvaluation(**row) for row in pd.read_parquet(tmp_path / "evaluations.parquet").to_dict("records")] == seen  # type: ignore[arg-type]
