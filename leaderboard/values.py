@@ -25,7 +25,7 @@ LOSS = "loss"  # quantity: the mean log-probability, as a membership score
 TRIES = (1, 10, 100, 1000)
 CHANCE = 0.5  # p of (n,p)-discoverable extraction
 FALSE_POSITIVES = (0.01, 0.05)
-GLANCE = re.compile(r"matched@(?:(?P<dose>.+) step (?P<step>\d+)|(?P<steps>\d+) steps)$")  # a point of a trajectory
+POINT = re.compile(r"matched@(?:(?P<dose>.+) step (?P<step>\d+)|(?P<steps>\d+) steps)$")  # a point of a trajectory
 GOAL = 32  # tokens, mean over memories, to which relearning is counted
 WHOLE = ""  # the memory (and role) of a number that is about the model as a whole
 
@@ -174,7 +174,7 @@ class ValueScore:
     def numbers(self, method: str) -> tuple[NumberCell, ...]:
         """Every other quantity: exposure, compression ratio, depth, …; of the checks, what is generated."""
         taken = {*self.scored.items()}
-        rest = [k for k in self.quantities if k not in taken and (k[0] != CHECKS or k[1] == GENERATED) and not GLANCE.match(k[1])]
+        rest = [k for k in self.quantities if k not in taken and (k[0] != CHECKS or k[1] == GENERATED) and not POINT.match(k[1])]
         return tuple(self._number(method, *key) for key in rest)
 
     def _number(self, method: str, attack: str, quantity: str) -> NumberCell:
@@ -186,7 +186,7 @@ class ValueScore:
         """Every trajectory of relearning; `openings` (method -> tokens after the exact opening) give step 0."""
         found: dict[tuple[str, str], dict[int, str]] = {}  # (attack, dose) -> step -> quantity
         for attack, quantity in self.quantities:
-            if hit := GLANCE.match(quantity):
+            if hit := POINT.match(quantity):
                 found.setdefault((attack, hit["dose"] or ""), {})[int(hit["step"] or hit["steps"])] = quantity
         return tuple(self._trajectory(method, *key, points, openings) for key, points in found.items())
 

@@ -133,11 +133,11 @@ class Searching(Attack, ABC):
 
 @dataclass(frozen=True)
 class Changed:
-    """A changed model. The battery asks it again with the prompting attacks, or only with the exact opening (`glance`)."""
+    """A changed model. The battery asks it again with the prompting attacks, or only with the exact opening."""
 
     subject: Subject
     dose: str  # names the change in records: int4, 20%, 50% lora …
-    glance: bool = False  # True: a point of a trajectory, whose matched lengths become findings named by the dose
+    only_opening: bool = False  # True: a point of a trajectory, whose matched lengths become findings named by the dose
     covered: float | None = None  # share of the body's weights that a change of all matrices reached; it becomes a finding of that name
 
 

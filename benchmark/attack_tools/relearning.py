@@ -19,7 +19,7 @@ from .bases import Changed, Workshop
 class Relearning:
     """How to relearn: `steps` of `batch` rows at a constant rate, on nested shares of the forget set.
 
-    At each of `points` (numbers of steps) of the largest share the model is looked at as it is then.
+    At each of `points` (numbers of steps) of the largest share the model is measured as it is then.
     """
 
     shares: Sequence[float]
@@ -41,7 +41,7 @@ class Relearning:
                 stops=[p for p in points if p < self.steps], at_stop=lambda step, there, path=path: path.append((step, there)),
             )  # fmt: skip
             for step, there in [*path, *((p, end) for p in points if p == self.steps)]:
-                yield Changed(there, f"{step} steps", glance=True)
+                yield Changed(there, f"{step} steps", only_opening=True)
             yield Changed(end, f"{share:.0%}", covered=reached)
 
 

@@ -104,7 +104,7 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
 
 
 def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fold: int) -> None:
-    if changed.glance:
+    if changed.only_opening:
         mine = my_share(scored)
         lengths = Reader(changed.subject, task.tools.precision).read([opening_probe(m) for m in mine])
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}

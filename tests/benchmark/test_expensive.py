@@ -32,7 +32,7 @@ class Crosswise(Tampering):
 
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed | Finding]:
         self.given.append([r.name for r in relearned])
-        yield Changed(subject, "step 1", glance=True)
+        yield Changed(subject, "step 1", only_opening=True)
         yield Changed(subject, "whole")
         yield Finding("", "strength", 2.0)
 
@@ -129,11 +129,11 @@ def test_a_changed_model_is_asked_again_with_every_prompting_attack(memorised: M
     assert all(best[m.id] < 32 for m in memorised.unseen)
 
 
-def test_a_glance_asks_only_the_exact_opening_and_becomes_a_finding(memorised: Memorised) -> None:
+def test_only_the_exact_opening_is_asked_and_becomes_a_finding(memorised: Memorised) -> None:
     task = run(Crosswise(), memorised)
-    glances = {f.memory: f.value for f in task.findings if f.quantity == "matched@step 1"}
-    assert set(glances) == {a["memory"] for a in task.answers}
-    assert all(glances[m.id] == 64 for m in memorised.memories if m.role == "forget")
+    points = {f.memory: f.value for f in task.findings if f.quantity == "matched@step 1"}
+    assert set(points) == {a["memory"] for a in task.answers}
+    assert all(points[m.id] == 64 for m in memorised.memories if m.role == "forget")
     assert [(f.memory, f.value, f.fold) for f in task.findings if f.quantity == "strength"] == [("", 2.0, 0), ("", 2.0, 1)]
 
 
