@@ -70,7 +70,7 @@ def is_main() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def agreed(value: bool) -> bool:
+def from_first_rank(value: bool) -> bool:
     """What the first rank says; every rank must call it. A meeting point as well."""
     if is_alone():
         return value

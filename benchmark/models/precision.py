@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AutoConfig
 
 from ..common.errors import UserError
-from ..common.processes import agreed, device, is_main, start_distributed
+from ..common.processes import device, from_first_rank, is_main, start_distributed
 from ..suites.config import PRECISIONS
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -83,7 +83,7 @@ def together(precision: str, config: Any, tokens: int = TOKENS) -> str:
     """`resolved`, the same on all ranks: the first one's choice. Every rank must call it."""
     if "RANK" in os.environ:
         start_distributed()
-    return "bf16" if agreed(resolved(precision, config, tokens) == "bf16") else "fp32"
+    return "bf16" if from_first_rank(resolved(precision, config, tokens) == "bf16") else "fp32"
 
 
 def config_of(subject: Any) -> Any:

@@ -12,7 +12,7 @@ from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.guard import untouched
 from ..common.lines import write_lines
-from ..common.processes import agreed, device, machine
+from ..common.processes import device, from_first_rank, machine
 from ..common.progress import within
 from ..common.seeds import derive
 from ..common.strangers import stranger
@@ -37,7 +37,7 @@ class Models(Inputs):
         chosen = together(s.precision, config_of(self.base), s.injection.batch * s.row)
         other = "fp32" if chosen == "bf16" else "bf16"
         there = [self.store.done(self._injection("held", "", seed, True, p)) for p in (chosen, other)]
-        return other if s.precision == "auto" and agreed(there == [False, True]) else chosen
+        return other if s.precision == "auto" and from_first_rank(there == [False, True]) else chosen
 
     @property
     def where(self) -> str:

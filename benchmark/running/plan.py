@@ -11,7 +11,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.lines import write_lines
-from ..common.processes import agreed
+from ..common.processes import from_first_rank
 from ..common.types import BASE, HELD, TWIN, Excerpt
 from ..models.bounds import check as check_bounds
 from ..quality.harness import check_tasks
@@ -116,7 +116,7 @@ class Run(Models):
         self.check()
         for stage in self.plan:
             new = not self.store.done(stage)
-            if agreed(new):
+            if from_first_rank(new):
                 started(stage)
                 self.store.run_together(stage)
                 finished(stage)

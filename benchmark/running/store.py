@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from ..common.errors import UserError
 from ..common.guard import read_only
-from ..common.processes import agreed, is_main
+from ..common.processes import from_first_rank, is_main
 from ..common.versions import VERSIONS
 from ..training.metering import memory, reset_peak
 from .provenance import provenance
@@ -185,7 +185,7 @@ class Store:
         elif stage.parallel:
             with tempfile.TemporaryDirectory() as folder:
                 stage.build(Path(folder))
-        agreed(True)  # the others wait here until the folder is there
+        from_first_rank(True)  # the others wait here until the folder is there
 
     def _make(self, stage: Stage, final: Path) -> Path:
         if self.done(stage):  # made by another process while this one waited
