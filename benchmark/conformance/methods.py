@@ -27,7 +27,7 @@ from ..models.subject import Subject
 from ..reading.reader import Reader
 from ..running.plan import Run
 from .attacks import SEED, Check
-from .worker import Done, Job, on_processes, told, unlearn
+from .worker import Done, Job, error_line, on_processes, unlearn
 
 FORGETS = 0.5  # of the held model's mean matched length may be left
 KEEPS = 1.5  # times the held model's bits per token may be spent on ordinary text
@@ -188,7 +188,7 @@ def _attempt(run: Callable[[], T]) -> T | str:
     try:
         return run()
     except Exception as error:
-        return told(error)
+        return error_line(error)
 
 
 def _interrupted(job: Job, steps: int, folder: Path) -> Done:

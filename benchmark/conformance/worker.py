@@ -109,11 +109,11 @@ def _rank(job: Job, rank: int, world: int, folder: Path) -> None:
         save_file({k: v.cpu().contiguous() for k, v in done.weights.items()}, folder / f"{rank}.safetensors")
         (folder / f"{rank}.json").write_text(json.dumps([done.steps, done.fits]))
     except Exception as error:
-        (folder / f"error-{rank}.txt").write_text(told(error))
+        (folder / f"error-{rank}.txt").write_text(error_line(error))
         os._exit(1)  # not through the library's own farewell, which waits for the others
 
 
-def told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in one line, with the place in our or the user's code where it arose unless it is a message to the user."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, UserError):

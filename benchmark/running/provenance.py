@@ -16,7 +16,7 @@ from ..common.processes import device
 from ..common.sources import TREE
 
 LIBRARIES = ("torch", "transformers", "datasets", "lm_eval", "deepspeed", "tokenizers", "numpy", "safetensors")
-TOLD = ("commit", "versions", "device", "precision")  # what a report should not mix in silence
+RECORDED = ("commit", "versions", "device", "precision")  # what a report should not mix in silence
 TRAINED = ("held", "twin", "method")  # kinds whose precision changes results; readings are gated
 
 
@@ -33,9 +33,9 @@ def provenance() -> dict[str, Any]:
 def mixtures(manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for each thing in which stages (label -> manifest) differ; stages that say nothing of it are left out."""
     out = []
-    for what in TOLD:
-        told = {label: m for label, m in manifests.items() if m.get(what) and (what != "precision" or m["kind"] in TRAINED)}
-        found = {label: _parts(what, m) for label, m in told.items()}
+    for what in RECORDED:
+        recorded = {label: m for label, m in manifests.items() if m.get(what) and (what != "precision" or m["kind"] in TRAINED)}
+        found = {label: _parts(what, m) for label, m in recorded.items()}
         differ = {k for k in dict.fromkeys(k for parts in found.values() for k in parts) if len({p.get(k) for p in found.values()}) > 1}
         made: dict[str, list[str]] = defaultdict(list)
         for label, parts in found.items():

@@ -26,7 +26,7 @@ from tests.benchmark.architectures import ARCHITECTURES, CHECKS, DYNAMIC, GROUPE
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")
 
 
-def told() -> dict[tuple[str, str], str]:
+def documented() -> dict[tuple[str, str], str]:
     """(architecture, check) -> what the page says."""
     reasons = dict(re.findall(r"^(\d+)\. (.+)$", PAGE, re.MULTILINE))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| ")]
@@ -44,12 +44,12 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_check_comes_out_as_the_page_says(case: Case) -> None:
     found = {check: outcome(case, check) for check in CHECKS}
-    assert found == {check: told()[case.name, check] for check in CHECKS}
+    assert found == {check: documented()[case.name, check] for check in CHECKS}
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    refused = {cell: said.removeprefix("refused: ") for cell, said in told().items() if said != "right"}
-    assert set(told()) == {(name, check) for name in ARCHITECTURES for check in CHECKS}
+    refused = {cell: said.removeprefix("refused: ") for cell, said in documented().items() if said != "right"}
+    assert set(documented()) == {(name, check) for name in ARCHITECTURES for check in CHECKS}
     assert page(refused) == PAGE
 
 

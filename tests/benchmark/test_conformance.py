@@ -20,7 +20,7 @@ from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.conformance import methods as conformance_method
 from palimpsest.benchmark.conformance.attacks import Check
 from palimpsest.benchmark.conformance.methods import SHARES, Trial, check_method, small
-from palimpsest.benchmark.conformance.worker import Job, told, unlearn
+from palimpsest.benchmark.conformance.worker import Job, error_line, unlearn
 from palimpsest.benchmark.method import History, UnlearningData
 from palimpsest.benchmark.suites.config import InjectionConfig
 from palimpsest.benchmark.texts.stream import Stream, injected
@@ -263,8 +263,8 @@ def test_the_small_runs_have_uneven_work_and_the_methods_own_fields_otherwise(tr
 def test_an_error_is_told_in_one_line_with_its_place() -> None:
     with pytest.raises(ValueError, match="two") as caught:
         raise ValueError("two\nlines")
-    assert told(caught.value).startswith("ValueError: two (test_conformance.py, line ")
-    assert told(UserError("do this")) == "do this"
+    assert error_line(caught.value).startswith("ValueError: two (test_conformance.py, line ")
+    assert error_line(UserError("do this")) == "do this"
 
 
 @pytest.mark.parametrize("given", ["npo", "methods=npo", "method=", "method=nothing_like_it", "method=./missing.py:X"])

@@ -248,9 +248,9 @@ def test_the_table_of_the_reference_is_the_held_models_own_log_probability() -> 
     rows = [Row(tuple((7 * i + j) % VOCABULARY for j in range(4 + i % 5)), 1 + i % 2, f"row{i}") for i in range(37)]
     model = lookup(3)
     ask = [rows[i] for i in (36, 0, 15, 16, 17)]
-    told = reference(model, rows).log_probability(collate(ask, slice(None), "cpu"))
-    assert told.tolist() == pytest.approx([sum(model.log_probability(r)) for r in ask], rel=1e-5)
-    assert not told.requires_grad
+    found = reference(model, rows).log_probability(collate(ask, slice(None), "cpu"))
+    assert found.tolist() == pytest.approx([sum(model.log_probability(r)) for r in ask], rel=1e-5)
+    assert not found.requires_grad
 
 
 def test_the_reference_runs_once_over_its_rows_however_often_it_is_asked() -> None:
