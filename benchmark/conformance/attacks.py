@@ -34,7 +34,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Shot:
+class AttackResult:
     """What an attack made of a model: best value per memory, all lengths with what they could have been, and everything it said."""
 
     best: dict[str, float]
@@ -51,7 +51,7 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
     held = run.subject(run.model(HELD, SEED))
     before, files = _weights(held), _files(held)
-    first = fire(run, armed, HELD, held, memories)
+    first = run_attack(run, armed, HELD, held, memories)
     after = _weights(held)
     alike = after.keys() == before.keys() and all(torch.equal(w, after[name]) for name, w in before.items()) and _files(held) == files
     seen = f"{len(first.best)} of {len(memories)} memories answered"
@@ -63,13 +63,13 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
         yield Check("claims", not first.doubts, " ".join(first.doubts), advice)
     numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
     yield Check("numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored.")
-    again = fire(run, armed, HELD, held, memories)
+    again = run_attack(run, armed, HELD, held, memories)
     yield Check("deterministic", again.said == first.said, "", "Draw only through tools.rng(...); sort sets before you walk them.")
-    back, alone = (fire(run, armed, HELD, held, some) for some in (memories[::-1], memories[-1:]))
+    back, alone = (run_attack(run, armed, HELD, held, some) for some in (memories[::-1], memories[-1:]))
     same = back.about(memories) == first.about(memories) and alone.about(memories[-1:]) == first.about(memories[-1:])
     yield Check("independent", same, "", "A result must not depend on the other memories of the call, nor on their order.")
     if not armed.attack.diagnostic:  # which need not read anything back
-        mine, theirs = _middle(first), _middle(fire(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
+        mine, theirs = _middle(first), _middle(run_attack(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
         yield Check(
             "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
             "A model that holds the memories should give more than one that never saw them.",
@@ -77,23 +77,23 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     yield Check("leaves the model alone", alike, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
 
 
-def fire(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequence[EncodedMemory]) -> Shot:
+def run_attack(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequence[EncodedMemory]) -> AttackResult:
     """Run one attack on one model (`subject`, which a suite calls `method`) and some memories, as a suite would."""
     attacking, precision = run.attacking, run.suite.precision
     if isinstance(armed.attack, Prompting):
         tools = Tools(run.base, SEED, [m for m in run.encoded(SEED) if m.role == "keep" and m.shown])
-        return _shot(run_battery(subject, Probes(tools), [(armed, memories)], precision).answers, [])
+        return _result(run_battery(subject, Probes(tools), [(armed, memories)], precision).answers, [])
     if isinstance(armed.attack, Membership):
         mine, twin = attacking.readings(run.model(method, SEED)), attacking.readings(run.model(TWIN, SEED))
         scores = {m.id: armed.attack.score(m, mine[m.id], twin[m.id]) for m in memories}
-        return Shot(scores, [], {memory: [repr(score)] for memory, score in scores.items()})
+        return AttackResult(scores, [], {memory: [repr(score)] for memory, score in scores.items()})
     workshop = attacking.workshop(run.model(method, SEED), "check")
     task = Task(armed, memories, run.encoded(SEED), workshop, run.who.probes(SEED), run.who.reasked, strict=False)
     attack_once(task, subject)
-    return replace(_shot(task.answers, [asdict(f) for f in task.findings]), doubts=tuple(task.doubts))
+    return replace(_result(task.answers, [asdict(f) for f in task.findings]), doubts=tuple(task.doubts))
 
 
-def _shot(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> Shot:
+def _result(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> AttackResult:
     best: dict[str, float] = {}
     for memory, value in [(a["memory"], a["matched"]) for a in answers] or [(f["memory"], f["value"]) for f in findings]:
         best[memory] = max(best.get(memory, -np.inf), float(value))
@@ -101,12 +101,12 @@ def _shot(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> Shot
     for row in [*answers, *findings]:
         said[row["memory"]].append(json.dumps(row, sort_keys=True))
     lengths = [(a["matched"], a["horizon"]) for a in answers]
-    return Shot(best, lengths, {memory: sorted(rows) for memory, rows in said.items()})
+    return AttackResult(best, lengths, {memory: sorted(rows) for memory, rows in said.items()})
 
 
-def _middle(shot: Shot) -> float:
+def _middle(result: AttackResult) -> float:
     """The mean over the memories; the median if one of them is -inf."""
-    values = list(shot.best.values())
+    values = list(result.best.values())
     return float(np.mean(values) if np.isfinite(values).all() else np.median(values)) if values else 0.0
 
 
