@@ -152,13 +152,13 @@ def _weights(subject: Subject) -> dict[str, Tensor]:
 
 def _repeated(job: Job, start: dict[str, Tensor], trains: bool, folder: Path) -> Iterator[Check]:
     """The same result again; and, where `Trainer.fit` trains, when interrupted, under ZeRO-3, and on two processes."""
-    yard = _attempt(lambda: unlearn(job)[1])
-    if isinstance(yard, str):
+    reference = _attempt(lambda: unlearn(job)[1])
+    if isinstance(reference, str):
         advice = f"A method should also run on {len(SHARES)} rows of unequal length, in batches of {LESS['batch']}."
-        yield Check("few rows", False, yard, advice)
+        yield Check("few rows", False, reference, advice)
         return
     yield _identical(
-        "deterministic", yard, _attempt(lambda: unlearn(job)[1]),
+        "deterministic", reference, _attempt(lambda: unlearn(job)[1]),
         "Draw only with rng(data.seed, …) from benchmark.seeds: Python's, NumPy's and torch's own generators start from another state "
         "each time. Sort sets before you walk them.",
     )  # fmt: skip
@@ -167,17 +167,17 @@ def _repeated(job: Job, start: dict[str, Tensor], trains: bool, folder: Path) ->
             yield Check(name, True, "does not apply: nothing is trained through train.fit")
         return
     yield _identical(
-        "resumable", yard, _attempt(lambda: _interrupted(job, len(yard.steps), folder / "resume")),
+        "resumable", reference, _attempt(lambda: _interrupted(job, len(reference.steps), folder / "resume")),
         "Let draws inside the loss depend on the seed and the rows' serial, not on how many were drawn before; "
         "keep what changes while training in the object given as train.fit(…, state=…).",
     )  # fmt: skip
     yield _agrees(
-        "ZeRO-3", yard, _attempt(lambda: [unlearn(replace(job, deepspeed="zero3"))[1]]), start,
+        "ZeRO-3", reference, _attempt(lambda: [unlearn(replace(job, deepspeed="zero3"))[1]]), start,
         "Weights are whole only while the model's own modules run: use them inside loss and through the modules, "
         "and look at no parameter before or after.",
     )  # fmt: skip
     yield _agrees(
-        "two processes", yard, _attempt(lambda: on_processes(job, 2)), start,
+        "two processes", reference, _attempt(lambda: on_processes(job, 2)), start,
         "Give each Term a sum over scored tokens or rows, never a mean, and divide by nothing that this process counted; multiply "
         "what you sum per row by forget.real; let draws depend on the rows' serial.",
     )  # fmt: skip
@@ -210,18 +210,18 @@ class _Interruption(Exception):  # noqa: N818
     """Stands for a process that is ended."""
 
 
-def _identical(name: str, yard: Done, other: Done | str, advice: str) -> Check:
+def _identical(name: str, reference: Done, other: Done | str, advice: str) -> Check:
     if isinstance(other, str):
         return Check(name, False, other, advice)
-    apart = [k for k, w in yard.weights.items() if not torch.equal(w, other.weights[k])]
-    seen = f"{len(apart)} of {len(yard.weights)} weight matrices and vectors differ" if apart else "the same weights to the bit"
+    apart = [k for k, w in reference.weights.items() if not torch.equal(w, other.weights[k])]
+    seen = f"{len(apart)} of {len(reference.weights)} weight matrices and vectors differ" if apart else "the same weights to the bit"
     return Check(name, not apart, seen, advice)
 
 
-def _agrees(name: str, yard: Done, others: Sequence[Done] | str, start: dict[str, Tensor], advice: str) -> Check:
+def _agrees(name: str, reference: Done, others: Sequence[Done] | str, start: dict[str, Tensor], advice: str) -> Check:
     if isinstance(others, str):
         return Check(name, False, others, advice)
-    found = [deviation(o, yard, start) for o in others]
+    found = [deviation(o, reference, start) for o in others]
     loss, weight = (max(column) for column in zip(*found, strict=True))
     seen = f"loss terms differ by {loss:.0e} (at most {LOSS:.0e}), weights by {weight:.0e} of the way they went (at most {WEIGHT:.0e})"
     return Check(name, loss <= LOSS and weight <= WEIGHT, seen, advice)

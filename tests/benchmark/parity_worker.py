@@ -197,12 +197,12 @@ def deviation(a: Result, b: Result, start: dict[str, Tensor]) -> tuple[float, fl
 def deviations(folder: Path) -> Iterator[tuple[str, int, int, float, float]]:
     """(case, processes, stage, deviation of losses, of weights) of every run from one process under ZeRO-0."""
     for case in CASES:
-        yard = read(folder, case, 0, 1)
+        reference = read(folder, case, 0, 1)
         start = dict(Subject(folder / CASES[case].model).fresh().named_parameters())
         for world in (1, 2):
             for stage in STAGES:
                 if (world, stage) != (1, 0):
-                    yield (case, world, stage, *deviation(read(folder, case, stage, world), yard, start))
+                    yield (case, world, stage, *deviation(read(folder, case, stage, world), reference, start))
 
 
 def table(folder: Path) -> str:

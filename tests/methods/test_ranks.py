@@ -31,9 +31,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_weights_are_those_of_one_process_under_zero_0(runs: Path, case: str) -> None:
-    yard = read(runs, case, 0, 1)
-    start = {k: v for k, v in Subject(runs / "untied").fresh().state_dict().items() if k in yard.weights}
-    found = {(w, s): deviation(read(runs, case, s, w), yard, start) for w, stages in RUNS.items() for s in stages}
+    reference = read(runs, case, 0, 1)
+    start = {k: v for k, v in Subject(runs / "untied").fresh().state_dict().items() if k in reference.weights}
+    found = {(w, s): deviation(read(runs, case, s, w), reference, start) for w, stages in RUNS.items() for s in stages}
     assert {run: d for run, d in found.items() if not (d[0] < LOSS and d[1] < WEIGHT)} == {}
 
 
