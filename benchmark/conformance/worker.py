@@ -1,4 +1,4 @@
-"""One run of a method as `palimpsest check` tries it: in this process, or on several that meet over gloo on the CPU."""
+"""One run of a method as `palimpsest check` tries it: in this process, or on several that are joined by gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -98,13 +98,13 @@ def _wait(processes: Sequence[Any], folder: Path) -> None:
 
 
 def _rank(job: Job, rank: int, world: int, folder: Path) -> None:
-    """One process: meet the others in a file, run the job, write what it gave."""
+    """One process: join the others through a file, run the job, write what it gave."""
     _to_file(folder / f"log-{rank}.txt")
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     keep_memory()
     try:
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world)
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world)
         done = unlearn(job)[1]
         save_file({k: v.cpu().contiguous() for k, v in done.weights.items()}, folder / f"{rank}.safetensors")
         (folder / f"{rank}.json").write_text(json.dumps([done.steps, done.fits]))

@@ -46,7 +46,7 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 @dataclass(eq=False)
 class Forward:
-    """One subject as the reader meets it, and the tokens of its rows as far as they are known."""
+    """One subject as the reader asks it, and the tokens of its rows as far as they are known."""
 
     subject: Subject
     tokens: Sequence[int] = ()
@@ -74,7 +74,7 @@ class Forward:
             self._quick[dtype] = quick = NeoX(body, dtype) if fits(body, dtype) else None
             if quick and len(self.tokens):
                 with torch.autocast("cpu", enabled=False):
-                    quick.meet(torch.tensor(self.tokens))
+                    quick.add_tokens(torch.tensor(self.tokens))
         return self._quick[dtype]
 
     def states(

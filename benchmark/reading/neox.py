@@ -54,7 +54,7 @@ class NeoX:
     def __call__(self, ids: Tensor) -> Tensor:
         """States [B, T, H] in fp32, from ids [B, T]."""
         if (self.place[ids] < 0).any():
-            self.meet(ids)
+            self.add_tokens(ids)
         cosine, sine = (t[0, :, : t.shape[-1] // 2] for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1])[None]))
         turn = torch.complex(cosine.float(), sine.float())[:, None, None]
         place = F.pad(self.place[ids].flatten(), (0, -ids.numel() % (SIZE if self.dtype == torch.bfloat16 else 1)))
@@ -84,7 +84,7 @@ class NeoX:
         read = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.size**-0.5).transpose(1, 2).reshape(len(real), -1)
         return _linear(F.pad(read, (0, 0, 0, len(mixed) - len(real))) if len(mixed) > len(real) else read, layer.out, layer.bias)
 
-    def meet(self, ids: Tensor) -> None:
+    def add_tokens(self, ids: Tensor) -> None:
         """Fill the tables for tokens that were not seen before; all at once is faster than batch by batch."""
         new = ids.unique()
         new = new[self.place[new] < 0]
