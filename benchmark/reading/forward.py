@@ -20,7 +20,7 @@ from ..models.subject import Subject
 from .neox import NeoX, fits
 
 Layer = int | None  # states after this many layers; None: what the head reads
-SPARE = 256  # tokens of padding that cost less than another forward pass
+PADDING = 256  # tokens of it that cost less than another forward pass
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
 
@@ -36,7 +36,7 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     real = tokens
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = lengths[i] * (len(out[-1]) + 1) if out else 0
-        if not out or padded > tokens or padded - real - lengths[i] > SPARE + real // 16:
+        if not out or padded > tokens or padded - real - lengths[i] > PADDING + real // 16:
             out.append([])
             real = 0
         out[-1].append(i)
