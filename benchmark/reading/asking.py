@@ -19,9 +19,9 @@ from .forward import Forward, Layer, batches, padded
 from .verdicts import ALONE, FULL, LOW, PAIRS, START, Gate, Verdicts
 
 BLOCK = 8  # positions behind the beginning of a span that are decided first,
+HITS = 0.95  # unless in the batch before more than this share were hits: then all at once
 SAMPLE = 8  # rows that are decided both ways before bf16 is trusted
-ON = 0.95  # unless in the batch before more than this share were hits: then all at once
-PILOT = 8  # every so many rows of a memory tell whether its runs go on
+STRIDE = 8  # every so many rows of a memory are asked first: they tell whether its runs go on
 
 Span = tuple[int, int]
 
@@ -126,12 +126,12 @@ class Asking:
         for j in jobs:
             if short[j] < last[j]:
                 groups[self.jobs[j].about].append(j)
-        rest = [j for group in groups.values() for i, j in enumerate(group) if i % PILOT]
+        rest = [j for group in groups.values() for i, j in enumerate(group) if i % STRIDE]
         first = sorted(set(jobs) - set(rest))
         self._sweep(first, last[first].tolist(), level)
         given, reach = last.copy(), self._reach()
         for group in groups.values():
-            some = group[::PILOT]
+            some = group[::STRIDE]
             if (reach[some] > short[some]).mean() * last[group].mean() < (last[group] - short[group]).mean():
                 given[group] = short[group]
         self._sweep(rest, given[rest].tolist(), level)
@@ -200,7 +200,7 @@ class Asking:
                 break  # all is decided; with more care, what is decided anew may lead further
             block = self.verdicts.width  # who has come so far mostly goes on
         if hits:
-            self.ahead = self.verdicts.width if hits[0] > ON else BLOCK
+            self.ahead = self.verdicts.width if hits[0] > HITS else BLOCK
 
     def _decide(self, states: Tensor, position: np.ndarray, row: np.ndarray, at: np.ndarray, level: int) -> float:
         """Margins of flat positions from states [B, T, H]: token `at` of a row of the batch is decided behind the one before.
