@@ -100,7 +100,7 @@ class Outcome:
     answers: list[dict[str, Any]]  # records without their cell
     facts: dict[str, Any]  # about the pass, for the stage's manifest
     readings: dict[str, TokenReading] = field(default_factory=dict, repr=False)
-    learnt: Any = field(default=None, repr=False)  # what the model was asked, for the next pass
+    cache: Any = field(default=None, repr=False)  # what the model was asked, for the next pass
 
 
 def run_battery(
@@ -110,7 +110,7 @@ def run_battery(
     precision: str,
     progress: Progress = silent,
     tokens: Sequence[EncodedMemory] = (),
-    known: Any = None,
+    cache: Any = None,
 ) -> Outcome:
     """Ask everything in one pass. `tokens` are memories of whose rows a `TokenReading` is wanted from the same pass.
 
@@ -119,14 +119,14 @@ def run_battery(
     ids = sorted({m.id for _, memories in asked for m in memories} | {m.id for m in tokens})
     mine = set(my_share(ids))
     part = [(armed, [m for m in memories if m.id in mine]) for armed, memories in asked]
-    out = _ask(subject, probes, part, precision, progress, [m for m in tokens if m.id in mine], known or {})
+    out = _ask(subject, probes, part, precision, progress, [m for m in tokens if m.id in mine], cache or {})
     return out if is_alone() else _together(out, asked)
 
 
 def _ask(
-    subject: Subject, probes: Probes, asked: Asked, precision: str, progress: Progress, tokens: Sequence[EncodedMemory], known: Any
+    subject: Subject, probes: Probes, asked: Asked, precision: str, progress: Progress, tokens: Sequence[EncodedMemory], cache: Any
 ) -> Outcome:
-    reader = Reader(subject, precision, progress=progress, known=known)
+    reader = Reader(subject, precision, progress=progress, cache=cache)
     written = [(armed, p) for armed, memories in asked for p in probes.of(armed, memories)]
     matched = reader.read([p for _, p in written], tokens)
     best: dict[tuple[str, str, str], tuple[int, Armed, Probe, int]] = {}
@@ -138,7 +138,7 @@ def _ask(
     answers = [_answer(*key, *value, probes.tools) for key, value in best.items()]
     facts: dict[str, Any] = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
     facts["read_in"] = reader.used  # not `precision`: answers do not depend on it
-    return Outcome(answers, facts, reader.readings, reader.learnt)
+    return Outcome(answers, facts, reader.readings, reader.lengths)
 
 
 def _together(out: Outcome, asked: Asked) -> Outcome:
@@ -148,8 +148,8 @@ def _together(out: Outcome, asked: Asked) -> Outcome:
     every = gathered([out.facts])
     facts = {k: max(f[k] for f in every) if k == "read_in" else sum(f[k] for f in every) for k in out.facts}
     readings = {r.memory: r for r in map(reading_from, gathered([plain_reading(r) for r in out.readings.values()]))}
-    learnt = {bytes.fromhex(k): m for k, m in gathered([[k.hex(), m] for k, m in out.learnt.items()])}
-    return Outcome(answers, facts, readings, learnt)
+    cache = {bytes.fromhex(k): m for k, m in gathered([[k.hex(), m] for k, m in out.cache.items()])}
+    return Outcome(answers, facts, readings, cache)
 
 
 def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, p: Probe, cut: int, tools: Tools) -> dict[str, Any]:

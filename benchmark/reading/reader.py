@@ -7,7 +7,7 @@ in fp32 up to the last position at which a decision that was read was close (doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,18 +21,18 @@ from ..models.logits import route
 from ..models.precision import resolved
 from ..models.subject import Subject
 from .asking import Asking, Job
+from .cache import Cache, digests, load_cache, save_cache
 from .forward import Forward
-from .known import digests, load_known, save_known
 from .verdicts import Gate
 
-__all__ = ["Reader", "load_known", "save_known", "spans_of", "without_copying"]
+__all__ = ["Reader", "load_cache", "save_cache", "spans_of", "without_copying"]
 
 
 @dataclass
 class Reader:
     """Asks one subject. Results do not depend on `tokens_per_batch`, nor on what else is asked.
 
-    `gate` is how close a bf16 decision may be, in logits; None: as measured on this model. `known` is what the model was
+    `gate` is how close a bf16 decision may be, in logits; None: as measured on this model. `cache` is what the model was
     asked before: those answers cost nothing.
     """
 
@@ -41,10 +41,10 @@ class Reader:
     gate: float | None = None
     tokens_per_batch: int | None = None
     progress: Progress = silent
-    known: Mapping[bytes, int] = field(default_factory=dict, repr=False)
+    cache: Cache = field(default_factory=dict, repr=False)
     top: int = 40  # tokens whose mass a `TokenReading` tells
     readings: dict[str, TokenReading] = field(default_factory=dict, init=False, repr=False)
-    learnt: dict[bytes, int] = field(default_factory=dict, init=False, repr=False)  # `known`, and what was asked here
+    lengths: dict[bytes, int] = field(default_factory=dict, init=False, repr=False)  # by digest; the cache's are among them
     rows_asked: int = field(default=0, init=False)
     rows_again: int = field(default=0, init=False)
     tokens: int = field(default=0, init=False)  # given to the model, padding not counted
@@ -53,7 +53,7 @@ class Reader:
     used: str = field(default="", init=False)  # the precision of first passes: bf16 or fp32; "" if nothing was asked
 
     def __post_init__(self) -> None:
-        self.learnt = dict(self.known)
+        self.lengths = dict(self.cache)
         self.measured = Gate(self.gate)
 
     def read(self, probes: Sequence[Probe], tokens: Sequence[EncodedMemory] = ()) -> list[tuple[int, ...]]:
@@ -65,12 +65,12 @@ class Reader:
         questions = [digests(p.prompt + p.target, spans_of(p), p.layer) for p in probes]
         self._ask(zip(probes, questions, strict=True), tokens)
         return [
-            tuple(without_copying(p, span, self.learnt[q]) for span, q in zip(spans_of(p), names, strict=True))
+            tuple(without_copying(p, span, self.lengths[q]) for span, q in zip(spans_of(p), names, strict=True))
             for p, names in zip(probes, questions, strict=True)
         ]
 
     def _ask(self, asked: Iterable[tuple[Probe, list[bytes]]], tokens: Sequence[EncodedMemory]) -> None:
-        """Fill `learnt` and `readings`."""
+        """Fill `lengths` and `readings`."""
         jobs = self._jobs(asked, tokens)
         if not jobs:
             return
@@ -81,7 +81,7 @@ class Reader:
         self.used = "fp32" if mixes(config) else resolved(self.precision, config, self._tokens_per_batch)
         asking.run(self.used)
         self.used = "bf16" if asking.low else "fp32"
-        self.learnt |= asking.matched()
+        self.lengths |= asking.matched()
         self.readings |= asking.readings
         self.rows_asked += len(jobs)
         self.rows_again += len(asking.again)
@@ -93,7 +93,7 @@ class Reader:
         """One job for each row that is not the beginning of another, with all that is not known yet."""
         jobs: dict[tuple[int, ...], Job] = {}
         for p, names in asked:
-            new = {span: q for span, q in zip(spans_of(p), names, strict=True) if q not in self.learnt}
+            new = {span: q for span, q in zip(spans_of(p), names, strict=True) if q not in self.lengths}
             if new:
                 if self.subject.bos is None and min(new)[0] == 0:
                     raise UserError(f"A probe of memory {p.memory!r} gives the model nothing: its prompt is empty and so is its cut.")

@@ -25,7 +25,7 @@ from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
-from ..reading.known import load_known, save_known
+from ..reading.cache import load_cache, save_cache
 from ..reading.readings import load_readings, save_readings
 from ..scoring.calibration import Calibration
 from ..scoring.score import Score, survivors
@@ -68,10 +68,10 @@ class Attacking:
                 rows = self.rows(model, subject)
                 out = run_battery(
                     subject, self.who.probes(model.seed), everyone, self.suite.precision,
-                    within(label, self.models.progress), model.memories if tier == 0 else (), load_known(rows),
+                    within(label, self.models.progress), model.memories if tier == 0 else (), load_cache(rows),
                 )  # fmt: skip
             if is_main():
-                save_known(rows, out.learnt)
+                save_cache(rows, out.cache)
                 if tier == 0:
                     save_readings(folder / "tokens.safetensors", out.readings)
             write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})

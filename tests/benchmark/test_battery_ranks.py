@@ -24,7 +24,7 @@ def outcomes(memorised: Memorised, tmp_path_factory: pytest.TempPathFactory) -> 
     return {f.stem: json.loads(f.read_text()) for f in folder.glob("*.json")}
 
 
-@pytest.mark.parametrize("what", ["answers", "readings", "learnt", "changed", "single"])
+@pytest.mark.parametrize("what", ["answers", "readings", "cache", "changed", "single"])
 def test_every_rank_has_the_whole_outcome_of_one_process(what: str, outcomes: dict[str, Any]) -> None:
     assert outcomes["1-0"][what]
     assert outcomes["2-0"][what] == outcomes["2-1"][what] == outcomes["1-0"][what]

@@ -26,8 +26,8 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import HORIZON, EncodedMemory, Probe, TokenReading
 from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.cache import load_cache, save_cache
 from palimpsest.benchmark.reading.forward import Forward, batches
-from palimpsest.benchmark.reading.known import load_known, save_known
 from palimpsest.benchmark.reading.neox import NeoX, fits
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.reading.verdicts import SAFETY, Gate
@@ -544,7 +544,7 @@ def test_a_body_with_a_hook_or_of_another_kind_is_left_to_the_library(memorised:
         assert fits(architecture[1].model.base_model, dtype) == (there and architecture[0] == "gpt_neox")
 
 
-# ---- what was asked before
+# ---- the cache
 
 
 def test_a_further_attack_costs_only_its_new_rows(memorised: Memorised, tmp_path: Path) -> None:
@@ -552,8 +552,8 @@ def test_a_further_attack_costs_only_its_new_rows(memorised: Memorised, tmp_path
     windows, tools = every_window(memory)[::8], Tools(memorised.base)
     first = Reader(memorised.subject)
     read = first.read(windows)
-    save_known(tmp_path / "rows" / "known.safetensors", first.learnt)
-    second = Reader(memorised.subject, known=load_known(tmp_path / "rows" / "known.safetensors"))
+    save_cache(tmp_path / "rows" / "cache.safetensors", first.lengths)
+    second = Reader(memorised.subject, cache=load_cache(tmp_path / "rows" / "cache.safetensors"))
     prefix = [*Prefix().probes(memory, tools)]
     own = fp32(memorised.subject).read(prefix)
     with counted_forwards(memorised.subject) as shapes:
@@ -563,10 +563,10 @@ def test_a_further_attack_costs_only_its_new_rows(memorised: Memorised, tmp_path
     with counted_forwards(memorised.subject) as shapes:
         assert second.read([*prefix, *windows]) == [*own, *read]
     assert shapes == []
-    assert set(first.learnt) < set(second.learnt)
+    assert set(first.lengths) < set(second.lengths)
 
 
-def test_a_known_answer_holds_for_the_same_question_only(constant: Subject) -> None:
+def test_a_cached_answer_holds_for_the_same_question_only(constant: Subject) -> None:
     reader = fp32(constant)
     reader.read([Probe("m", (5,), (0, 0, 7), 0)])
     others = [
@@ -578,27 +578,27 @@ def test_a_known_answer_holds_for_the_same_question_only(constant: Subject) -> N
     for i, other in enumerate(others):
         reader.read([other])
         assert reader.rows_asked == i + 2
-    assert fp32(constant, known=reader.learnt).read([Probe("x", (5,), (0, 0, 7), 3)]) == [(2,)], "whichever memory it is about"
+    assert fp32(constant, cache=reader.lengths).read([Probe("x", (5,), (0, 0, 7), 3)]) == [(2,)], "whichever memory it is about"
 
 
-def test_the_file_of_known_answers_is_compact_and_safe(tmp_path: Path) -> None:
-    known = {bytes([i]) * 16: i for i in range(200)}
-    file = tmp_path / "known.safetensors"
-    assert load_known(file) == {}
-    save_known(file, known)
-    assert load_known(file) == known
+def test_the_file_of_the_cache_is_compact_and_safe(tmp_path: Path) -> None:
+    cache = {bytes([i]) * 16: i for i in range(200)}
+    file = tmp_path / "cache.safetensors"
+    assert load_cache(file) == {}
+    save_cache(file, cache)
+    assert load_cache(file) == cache
     with safe_open(file, "np") as content:
         assert set(content.keys()) == {"keys", "matched"}
     before = file.read_bytes()
     assert len(before) < 200 * 20 + 300
-    save_known(file, dict(reversed(known.items())))
+    save_cache(file, dict(reversed(cache.items())))
     assert file.read_bytes() == before, "the same content gives the same bytes"
     assert list(tmp_path.iterdir()) == [file]
-    save_known(file, {})
-    assert load_known(file) == {}
+    save_cache(file, {})
+    assert load_cache(file) == {}
     file.write_bytes(b"damaged")
     with pytest.raises(UserError, match="Delete the file"):
-        load_known(file)
+        load_cache(file)
 
 
 def readings(subject: Subject, memories: Sequence[EncodedMemory], **options: Any) -> dict[str, TokenReading]:

@@ -1,4 +1,4 @@
-"""Answers that a model gave before, by a digest of what it was asked; kept in a file without pickles."""
+"""A cache of matched lengths, by a digest of what the model was asked; kept in a file without pickles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..common.errors import UserError
 
-Known = Mapping[bytes, int]  # digest of a question -> matched length
+Cache = Mapping[bytes, int]  # digest of a question -> matched length
 
 
 def digests(ids: tuple[int, ...], spans: list[tuple[int, int]], layer: int | None) -> list[bytes]:
@@ -22,18 +22,18 @@ def digests(ids: tuple[int, ...], spans: list[tuple[int, int]], layer: int | Non
     return [hashlib.blake2b(row[: 4 * end] + f"{begin} {layer}".encode(), digest_size=16).digest() for begin, end in spans]
 
 
-def save_known(file: Path, known: Known) -> None:
-    """Write what a model was asked and answered; the same content gives the same bytes. An existing file is replaced at once."""
+def save_cache(file: Path, cache: Cache) -> None:
+    """Write what a model was asked and answered; the same cache gives the same bytes. An existing file is replaced at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    order = sorted(known)
+    order = sorted(cache)
     keys = np.frombuffer(b"".join(order), np.uint8).reshape(-1, 16)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    save_file({"keys": keys, "matched": np.array([known[k] for k in order], np.int32)}, part)
+    save_file({"keys": keys, "matched": np.array([cache[k] for k in order], np.int32)}, part)
     part.replace(file)
 
 
-def load_known(file: Path) -> dict[bytes, int]:
-    """What `save_known` wrote; empty if there is no such file."""
+def load_cache(file: Path) -> dict[bytes, int]:
+    """What `save_cache` wrote; empty if there is no such file."""
     if not file.is_file():
         return {}
     try:
