@@ -3,6 +3,9 @@
 For a causal model in eval mode under greedy decoding, exactly l tokens are reproduced iff the teacher-forced argmax
 equals the target at the first l positions and differs at the next. The reference is fp32; in bf16, rows are asked again
 in fp32 up to the last position at which a decision that was read was close (docs/metrics.md says how close).
+
+The definition alone is in `oracle`. Here: `reader` makes rows of probes, `cascade` asks the model about them, in `forward` passes
+(with the body of `neox` where that is faster), until all `margins` that count are clear; `cache` keeps what was asked.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from ..models.bounds import mixes
 from ..models.logits import route
 from ..models.precision import resolved
 from ..models.subject import Subject
-from .asking import Asking, Job
 from .cache import Cache, digests, load_cache, save_cache
+from .cascade import Cascade, Job
 from .forward import Forward
-from .verdicts import Gate
+from .margins import Gate
 
 __all__ = ["Reader", "load_cache", "save_cache", "spans_of", "without_copying"]
 
@@ -76,18 +79,18 @@ class Reader:
             return
         keep_memory()
         forward = Forward(self.subject, sorted({i for job in jobs for i in job.ids}))
-        asking = Asking(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
+        cascade = Cascade(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
         config = self.subject.model.config
         self.used = "fp32" if mixes(config) else resolved(self.precision, config, self._tokens_per_batch)
-        asking.run(self.used)
-        self.used = "bf16" if asking.low else "fp32"
-        self.lengths |= asking.matched()
-        self.readings |= asking.readings
+        cascade.run(self.used)
+        self.used = "bf16" if cascade.low else "fp32"
+        self.lengths |= cascade.matched()
+        self.readings |= cascade.readings
         self.rows_asked += len(jobs)
-        self.rows_again += len(asking.again)
-        self.tokens += asking.tokens
-        self.tokens_again += asking.tokens_again
-        self.decisions += asking.decisions
+        self.rows_again += len(cascade.again)
+        self.tokens += cascade.tokens
+        self.tokens_again += cascade.tokens_again
+        self.decisions += cascade.decisions
 
     def _jobs(self, asked: Iterable[tuple[Probe, list[bytes]]], tokens: Sequence[EncodedMemory]) -> list[Job]:
         """One job for each row that is not the beginning of another, with all that is not known yet."""

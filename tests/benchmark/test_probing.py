@@ -28,9 +28,9 @@ from palimpsest.benchmark.common.types import HORIZON, EncodedMemory, Probe, Tok
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.cache import load_cache, save_cache
 from palimpsest.benchmark.reading.forward import Forward, batches
+from palimpsest.benchmark.reading.margins import SAFETY, Gate
 from palimpsest.benchmark.reading.neox import NeoX, fits
 from palimpsest.benchmark.reading.reader import Reader
-from palimpsest.benchmark.reading.verdicts import SAFETY, Gate
 from tests.conftest import Memorised
 
 LENGTHS = (8, 16, 32, 64)
@@ -328,7 +328,7 @@ def test_a_gate_holds_where_only_close_decisions_turn(low: list[float], full: li
 def test_near_ties_of_fp32_are_decided_with_the_row_alone(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
     probes = every_window(memorised.memories[0])[::12]
     reference = fp32(blurred).read(probes)
-    monkeypatch.setattr("palimpsest.benchmark.reading.verdicts.TIE", 0.5)
+    monkeypatch.setattr("palimpsest.benchmark.reading.margins.TIE", 0.5)
     with counted_forwards(blurred) as shapes:
         assert fp32(blurred).read(probes) == reference
     assert shapes[0][0] > 1

@@ -1,4 +1,4 @@
-"""What was decided about positions of rows, how far a decision is trusted, and what a reading still needs: no model here.
+"""Margins at positions of rows, how far the decisions that they make are trusted, and what a reading still needs: no model here.
 
 A *track* is one row read at one layer. All tracks lie one behind the other in flat arrays; a *span* is a stretch of one
 track, and its matched length is the run of hits from its beginning.
@@ -63,7 +63,7 @@ class Gate:
         self.squares += float(np.square(full.astype(float) - low).sum())
 
 
-class Verdicts:
+class Margins:
     """Margins of the positions of some tracks: positive where the model says the true token.
 
     `spans` are (track, begin, end), sorted by track, in tokens of the row; position t is decided by the t tokens before it.

@@ -1,4 +1,4 @@
-"""Asks a model about rows until every position that a reading depends on is decided well enough.
+"""The cascade of precisions: forward passes over rows until every position that a reading depends on is decided well enough.
 
 First comes a pass in bf16 or fp32, then fp32 where a decision in bf16 was close, then single rows where even that was a near-tie.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..common.progress import Progress, silent
 from ..common.types import EncodedMemory, TokenReading
 from .forward import Forward, Layer, batches, padded
-from .verdicts import ALONE, FULL, LOW, PAIRS, START, Gate, Verdicts
+from .margins import ALONE, FULL, LOW, PAIRS, START, Gate, Margins
 
 BLOCK = 8  # positions behind the beginning of a span that are decided first,
 HITS = 0.95  # unless in the batch before more than this share were hits: then all at once
@@ -58,8 +58,8 @@ class Job:
         self.memories += other.memories
 
 
-class Asking:
-    """Answers jobs. `verdicts` then holds all decisions, `readings` what was said about every token of memories."""
+class Cascade:
+    """Does jobs. `margins` then holds all decisions, `readings` what was said about every token of memories."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Asking:
         self.tokens_per_batch, self.progress = tokens_per_batch, progress
         self.tracks = [(j, layer) for j, job in enumerate(jobs) for layer in job.spans]
         spans = [(t, *span) for t, (j, layer) in enumerate(self.tracks) for span in jobs[j].spans[layer]]
-        self.verdicts = Verdicts([len(jobs[j].ids) for j, _ in self.tracks], spans)
+        self.margins = Margins([len(jobs[j].ids) for j, _ in self.tracks], spans)
         self.truth = np.array([i for j, _ in self.tracks for i in jobs[j].ids], np.int64)
         self.job = np.array([j for j, _ in self.tracks], np.int64)
         self.layer = np.array([-1 if layer is None else layer for _, layer in self.tracks], np.int64)
@@ -101,7 +101,7 @@ class Asking:
     def matched(self) -> dict[bytes, int]:
         """Digest of a question -> matched length."""
         asked = (digest for j, layer in self.tracks for digest in self.jobs[j].spans[layer].values())
-        return dict(zip(asked, self.verdicts.matched().tolist(), strict=True))
+        return dict(zip(asked, self.margins.matched().tolist(), strict=True))
 
     @torch.no_grad()
     def _trusted(self, jobs: Sequence[int]) -> bool:
@@ -142,14 +142,14 @@ class Asking:
     def _reach(self) -> np.ndarray:
         """For each job the furthest position that some run of hits came to."""
         out = np.zeros(len(self.jobs), np.int64)
-        track, begin = self.verdicts.place(self.verdicts.begin)
-        np.maximum.at(out, self.job[track], begin + self.verdicts.matched())
+        track, begin = self.margins.place(self.margins.begin)
+        np.maximum.at(out, self.job[track], begin + self.margins.matched())
         return out
 
     def _ask_again(self) -> bool:
         """Make close decisions with more care; False if there were none."""
         for level in (FULL, ALONE):
-            track, position = self.verdicts.place(self.verdicts.all_open(level, self.gate.doubt))
+            track, position = self.margins.place(self.margins.all_open(level, self.gate.doubt))
             if not len(track):
                 continue
             job = self.job[track]
@@ -186,21 +186,21 @@ class Asking:
         """Decide what the spans of these jobs read, a block of positions at a time, only where the run still goes on."""
         tracks = np.concatenate([np.arange(self.first[j], self.first[j + 1]) for j in jobs])
         self.row[tracks] = np.repeat(np.arange(len(jobs)), [self.first[j + 1] - self.first[j] for j in jobs])
-        spans, block, hits = self.verdicts.spans_of(tracks), self.ahead, []
+        spans, block, hits = self.margins.spans_of(tracks), self.ahead, []
         while True:
-            want = self.verdicts.open(spans, level, self.gate.doubt, block)
-            track, at = self.verdicts.place(want)
+            want = self.margins.open(spans, level, self.gate.doubt, block)
+            track, at = self.margins.place(want)
             there = at <= given[self.row[track]]
             if not there.any():
                 break
             for layer in np.unique(self.layer[track[there]]).tolist():
                 mine = there & (self.layer[track] == layer)
                 hits.append(self._decide(states[None if layer < 0 else layer], want[mine], self.row[track[mine]], at[mine], level))
-            if level == LOW and block == self.verdicts.width:
+            if level == LOW and block == self.margins.width:
                 break  # all is decided; with more care, what is decided anew may lead further
-            block = self.verdicts.width  # who has come so far mostly goes on
+            block = self.margins.width  # who has come so far mostly goes on
         if hits:
-            self.ahead = self.verdicts.width if hits[0] > HITS else BLOCK
+            self.ahead = self.margins.width if hits[0] > HITS else BLOCK
 
     def _decide(self, states: Tensor, position: np.ndarray, row: np.ndarray, at: np.ndarray, level: int) -> float:
         """Margins of flat positions from states [B, T, H]: token `at` of a row of the batch is decided behind the one before.
@@ -211,7 +211,7 @@ class Asking:
         truth = torch.from_numpy(self.truth[position]).to(states.device)
         margin = self.forward.margins(states.flatten(0, 1).index_select(0, flat), truth, level == LOW, self.gate.width).cpu().numpy()
         self.decisions += len(position)
-        both = self.verdicts.level[position] == LOW
-        self.gate.learn(self.verdicts.margin[position][both], margin[both])
-        self.verdicts.decide(position, margin, level)
+        both = self.margins.level[position] == LOW
+        self.gate.learn(self.margins.margin[position][both], margin[both])
+        self.margins.decide(position, margin, level)
         return float((margin > 0).mean())
