@@ -1,4 +1,4 @@
-"""One tiny model that has memorised, made once per test session: what training, probing and methods are tried on."""
+"""One tiny model that has memorised, made once per test session: what training, reading and methods are tried on."""
 
 from __future__ import annotations
 

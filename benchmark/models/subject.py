@@ -34,7 +34,7 @@ TOKENS = 4096  # prompts of one length are generated from together, so that abou
 class Subject:
     """A model in a folder, or one made of other subjects; loaded when first asked and released on demand.
 
-    `bos` is the id that stands before every text, in training, probing and lm-eval alike; None for most models.
+    `bos` is the id that stands before every text, in training, reading and lm-eval alike; None for most models.
     """
 
     folder: Path

@@ -254,7 +254,7 @@ def test_nothing_to_ask_is_no_error(constant: Subject) -> None:
     assert fp32(constant).read([]) == []
 
 
-def test_a_token_before_every_text_is_put_there_when_probing_and_when_generating(
+def test_a_token_before_every_text_is_put_there_when_reading_and_when_generating(
     memorised: Memorised, with_bos: Callable[[Path], Subject], tmp_path: Path
 ) -> None:
     subject = with_bos(tmp_path)
