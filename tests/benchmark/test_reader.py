@@ -30,6 +30,7 @@ from palimpsest.benchmark.reading.cache import load_cache, save_cache
 from palimpsest.benchmark.reading.forward import Forward, batches
 from palimpsest.benchmark.reading.margins import SAFETY, Gate
 from palimpsest.benchmark.reading.neox import NeoX, fits
+from palimpsest.benchmark.reading.oracle import matched_lengths
 from palimpsest.benchmark.reading.reader import Reader
 from tests.conftest import Memorised
 
@@ -113,22 +114,60 @@ def fp32(subject: Subject, **options: Any) -> Reader:
     return Reader(subject, "fp32", **options)
 
 
+def by_both(subject: Subject, probes: Sequence[Probe]) -> list[tuple[int, ...]]:
+    """What the reader gives in fp32, which is what the oracle says."""
+    read = fp32(subject).read(probes)
+    assert read == [matched_lengths(subject, p) for p in probes]
+    return read
+
+
+def without_copies(probes: Sequence[Probe], said: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Lengths of generated text by the rule that a run which stands in its prompt counts 0."""
+    return [
+        tuple(0 if _stands_in(p.prompt + p.target[:c], p.target[c : c + n]) else n for c, n in zip(p.cuts, lengths, strict=True))
+        for p, lengths in zip(probes, said, strict=True)
+    ]
+
+
+# ---- the oracle
+
+
+@pytest.mark.parametrize("which", ["memorised", "blurred"])
+def test_the_oracle_says_what_generating_would(which: str, memorised: Memorised, blurred: Subject) -> None:
+    subject = blurred if which == "blurred" else memorised.subject
+    probes = [p for m in (memorised.memories[0], memorised.unseen[0]) for p in every_window(m)[::4]]
+    assert [matched_lengths(subject, p) for p in probes] == without_copies(probes, by_generating(subject, probes))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("which", ["memorised", "blurred"])
+def test_the_reader_gives_what_the_oracle_says(which: str, precision: str, memorised: Memorised, blurred: Subject) -> None:
+    subject = blurred if which == "blurred" else memorised.subject
+    probes = [p for m in (*memorised.memories[:2], memorised.unseen[0]) for p in every_window(m)[::3]]  # four cuts in each
+    for p, other in zip(probes[::4], probes[::-4], strict=True):  # another text before it; itself before it, to copy from; a short horizon
+        probes += [replace(p, prompt=other.prompt), replace(p, prompt=p.target + p.prompt), replace(p, horizon=5)]
+    expected = [matched_lengths(subject, p) for p in probes]
+    assert Reader(subject, precision).read(probes) == expected
+    lengths = {n for e in expected for n in e}
+    assert {0, HORIZON} <= lengths
+    assert len(lengths) > (15 if which == "blurred" else 2), "the comparison means little unless many lengths occur"
+
+
 @pytest.mark.parametrize("which", ["memorised", "blurred"])
 def test_one_pass_agrees_with_generating_from_every_window(
     which: str, memorised: Memorised, blurred: Subject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     subject = blurred if which == "blurred" else memorised.subject
     probes = [p for m in (*memorised.memories[:3], *memorised.unseen[:1]) for p in every_window(m)]
-    read, said = fp32(subject).read(probes), by_generating(subject, probes)
-    pairs = [(p, c, a, b) for p, asked, said_ in zip(probes, read, said, strict=True) for c, a, b in zip(p.cuts, asked, said_, strict=True)]
-    # a run that stands in its prompt counts 0, which generating alone does not know
-    wrong = [(a, b) for p, c, a, b in pairs if a != b and not (a == 0 and _stands_in(p.prompt + p.target[:c], p.target[c : c + b]))]
+    said = by_generating(subject, probes)
+    flat = [[n for row in lengths for n in row] for lengths in (fp32(subject).read(probes), without_copies(probes, said), said)]
+    wrong = sum(a != b for a, b, _ in zip(*flat, strict=True))
     with capsys.disabled():
-        copied = sum(a != b for _, _, a, b in pairs) - len(wrong)
-        print(f"\n{which}: {len(pairs)} windows compared with generate(), {len(wrong)} disagreements, {copied} copies set to 0")
-    assert len(pairs) == 4 * sum(160 - k for k in LENGTHS)
+        copied = sum(a != b for _, a, b in zip(*flat, strict=True))
+        print(f"\n{which}: {len(flat[0])} windows compared with generate(), {wrong} disagreements, {copied} copies set to 0")
+    assert len(flat[0]) == 4 * sum(160 - k for k in LENGTHS)
     assert not wrong
-    lengths = Counter(b for *_, b in pairs)
+    lengths = Counter(flat[2])
     assert lengths[0] > 100
     assert len(lengths) > 30, "the comparison means little unless many lengths occur"
 
@@ -210,7 +249,7 @@ def test_a_row_that_two_attacks_share_is_asked_once(memorised: Memorised) -> Non
 
 def test_the_model_says_the_lowest_of_equal_logits_as_argmax_does(constant: Subject) -> None:
     probes = [Probe("m", (5, 6), (0, 0, 7), 2), Probe("m", (5, 6), (7, 0), 2)]
-    assert fp32(constant).read(probes) == [(2,), (0,)]
+    assert by_both(constant, probes) == [(2,), (0,)]
     assert by_generating(constant, probes) == [(2,), (0,)]
 
 
@@ -232,22 +271,22 @@ def test_generating_goes_on_after_an_end_of_text(constant: Subject) -> None:
 def test_copying_from_the_prompt_counts_as_nothing(
     prompt: tuple[int, ...], target: tuple[int, ...], expected: int, why: str, constant: Subject
 ) -> None:
-    assert fp32(constant).read([Probe("m", prompt, target, 0)]) == [(expected,)], why
+    assert by_both(constant, [Probe("m", prompt, target, 0)]) == [(expected,)], why
 
 
 def test_tokens_before_a_cut_are_given_and_so_can_be_copied(constant: Subject) -> None:
-    assert fp32(constant).read([Probe("m", (5,), (0, 0, 7, 0, 0, 8), 0, (0, 3), ("", ""))]) == [(2, 0)]
+    assert by_both(constant, [Probe("m", (5,), (0, 0, 7, 0, 0, 8), 0, (0, 3), ("", ""))]) == [(2, 0)]
 
 
 def test_a_reading_ends_at_the_horizon_and_at_the_end_of_the_row(constant: Subject) -> None:
     target = (0,) * 20
     short = Probe("m", (5,), target, 1, (0,), ("",), horizon=6)
-    assert fp32(constant).read([short, Probe("m", (5,), target, 1)]) == [(6,), (20,)]
+    assert by_both(constant, [short, Probe("m", (5,), target, 1)]) == [(6,), (20,)]
     assert Probe("m", (5,), target, 1).horizon == HORIZON
 
 
 def test_a_long_target_is_read_to_the_horizon_only(constant: Subject) -> None:
-    assert fp32(constant).read([Probe("m", (5,), (0,) * 100, 1)]) == [(HORIZON,)]
+    assert by_both(constant, [Probe("m", (5,), (0,) * 100, 1)]) == [(HORIZON,)]
 
 
 def test_nothing_to_ask_is_no_error(constant: Subject) -> None:
@@ -261,12 +300,9 @@ def test_a_token_before_every_text_is_put_there_when_reading_and_when_generating
     assert subject.bos == 4095
     assert memorised.subject.bos is None
     probes = [p for m in memorised.memories[:2] for p in every_window(m)[::3]]
-    read = fp32(subject).read(probes)
+    read = by_both(subject, probes)
     assert Reader(subject, "bf16").read(probes) == read
-    said = by_generating(subject, probes)
-    for p, asked, got in zip(probes, read, said, strict=True):
-        for c, a, b in zip(p.cuts, asked, got, strict=True):
-            assert a == b or (a == 0 and _stands_in(p.prompt + p.target[:c], p.target[c : c + b]))
+    assert read == without_copies(probes, by_generating(subject, probes))
     assert read != fp32(memorised.subject).read(probes), "the token in front changes what this model says"
     with counted_forwards(subject) as shapes:
         fp32(subject).read(probes[:1])
