@@ -37,7 +37,7 @@ def test_every_kind_has_a_version_and_says_what_makes_it() -> None:
     [
         ("running.store", set()), ("cli", set()), ("common.errors", set()), ("training.metering", set()), ("running.plan", set()),
         ("training.attention", {"held", "twin", "method", "attack"}),
-        ("reading.asking", {"method", "battery", "attack", "checks", READING}),
+        ("reading.cascade", {"method", "battery", "attack", "checks", READING}),
         ("scoring.score", {"attack", "thresholds"}),
         ("quality.documents", {"quality"}),
     ],
