@@ -153,7 +153,7 @@ class Descent(Method):
 
     Most methods define `loss` and nothing else. The rest may be overridden: `prepare` (the data as the method wants
     it), `batch_at`, `reference` (which rows the held model is asked about), `start` (an `Adapted` subject trains parts of
-    the model) and `state` (an object that changes while training, as `training.train` wants it). Groups that
+    the model) and `state` (an object that changes while training, as `Extras` says). Groups that
     `batch_at` adds, and the state, reach the loss as further keyword arguments.
     """
 

@@ -16,7 +16,7 @@ VERSIONS = {"held": 1, "twin": 1, "method": 1, "battery": 1, "attack": 1, "check
 READER = 1  # of how lengths are read: part of the names of the files in `.rows`
 READING = "reader"  # its name beside the kinds
 
-# What makes each: modules of `benchmark` with all they import, or parts of a module (`pipeline:Run.data`), or a folder of data.
+# What makes each: modules of `benchmark` with all they import, or parts of a module (`running.inputs:Inputs.data`), or a folder of data.
 _INJECTION = (
     "training.trainer", "texts.stream", "training.losses", "texts.corpus:pack", "texts.memories", "method:History",
     "running.inputs:Inputs._stream", "running.models:Models._injection", "running.models:Models.trainer",
