@@ -41,7 +41,7 @@ class Relearning:
                 stops=[p for p in points if p < self.steps], at_stop=lambda step, there, path=path: path.append((step, there)),
             )  # fmt: skip
             for step, there in [*path, *((p, end) for p in points if p == self.steps)]:
-                yield Changed(there, f"{step} steps", glance=True)
+                yield Changed(there, "", step, glance=True)
             yield Changed(end, f"{share:.0%}", covered=reached)
 
 
