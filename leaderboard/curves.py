@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,13 +36,29 @@ def attack_curves(results: Results, method: str) -> dict[str, np.ndarray]:
 
 
 def prompt_length_curves(results: Results, method: str) -> dict[str, dict[str, np.ndarray]]:
-    """For attacks whose variants are all prompt lengths ("k8", "k16", …): attack -> variant -> shares, as above."""
+    """For attacks whose variants are windows of the memory, each of a length of its own: attack -> variant -> shares, as above.
+
+    Variants stand in the order of their lengths.
+    """
     found: dict[str, dict[str, list[Record]]] = {}
     for r in results.records:
         if r.method == method and r.role == "forget":
             found.setdefault(r.attack, {}).setdefault(r.variant, []).append(r)
-    by_k = {a: v for a, v in found.items() if len(v) > 1 and all(re.fullmatch(r"k\d+", name) for name in v)}
+    lengths = {attack: _prompt_lengths(variants) for attack, variants in found.items()}
     return {
-        attack: {k: survival([r.matched for r in variants[k]]) for k in sorted(variants, key=lambda k: int(k[1:]))}
-        for attack, variants in by_k.items()
+        attack: {name: survival([r.matched for r in found[attack][name]]) for name in sorted(by_variant, key=by_variant.__getitem__)}
+        for attack, by_variant in lengths.items()
+        if len(by_variant) > 1
     }
+
+
+def _prompt_lengths(variants: Mapping[str, Sequence[Record]]) -> dict[str, int]:
+    """Tokens of the prompts of each variant; nothing unless all are windows, and each variant is of one length, another than the others."""
+    lengths = {name: {_prompt_length(r) for r in records} for name, records in variants.items()}
+    each = {name: min(found) for name, found in lengths.items() if len(found) == 1}
+    return each if len(variants) == len(each) == len(set(each.values())) and min(each.values()) > 0 else {}
+
+
+def _prompt_length(r: Record) -> int:
+    """Tokens of a window of the memory, from which the record reads on; 0 for prompts that are none."""
+    return r.offset - r.start if r.asks == "window" and r.start >= 0 else 0

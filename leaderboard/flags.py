@@ -14,7 +14,7 @@ from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import Score, best_lengths
 from .frames import least, means
 from .membership import chance_of_lowest
-from .values import CHECKS, COVERED, LOSS, WHOLE, ValueScore
+from .values import CHECKS, COVERED, LOSS, WHOLE, Measure, ValueScore
 
 COLLAPSED = 20.0  # % of the twin's quality, by the suite's yardstick
 HIGH_NULL = 32.0  # tokens: an attack that reads this much by chance cannot recover anything
@@ -54,7 +54,7 @@ class Evidence:
 
     def check(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
-        return means(pd.concat([self.values.series(method, CHECKS, quantity, role) for role in ("forget", WHOLE)]))
+        return means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def small_update(evidence: Evidence, method: str) -> BySeed:
 
 def untouched(evidence: Evidence, method: str) -> BySeed:
     """% of the body's matrices that an attack which changes the model left as they were; of several attacks the one that left most."""
-    found = [evidence.values.series(method, a, q, WHOLE) for a, q in evidence.values.quantities if q == COVERED]
+    found = [evidence.values.series(method, what, WHOLE) for what in evidence.values.measures if what.quantity == COVERED]
     return {s: 100 * (1 - x) for s, x in least(pd.concat(found)).items()} if found else {}
 
 

@@ -23,9 +23,9 @@ class ReversalCell:
 
 
 def tampering(score: Score) -> tuple[str, ...]:
-    """Attacks that change the model: their variants read "dose/prompts", with prompts that the unchanged model was asked too."""
-    inner = {r.variant.partition("/")[2] for r in score.records if r.attack == UNCHANGED}
-    changed = (r.attack for r in score.records if r.variant.partition("/")[2] in inner)
+    """Attacks that change the model: those that ask it with prompting attacks with which the unchanged model was asked too."""
+    inner = {r.inner for r in score.records if r.attack == UNCHANGED}
+    changed = (r.attack for r in score.records if r.inner in inner)
     return tuple(name for name in dict.fromkeys(changed) if name != UNCHANGED)
 
 

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..benchmark.common.types import HELD, Value
+from ..benchmark.common.types import HELD, MATCHED, Value
 from .measures import Ratio, relearn_ratio, tries_needed
 from .membership import auc, auc_error, caught, forget_quality, privleak
 from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure, mean, rate, wilson
@@ -25,9 +25,27 @@ LOSS = "loss"  # quantity: the mean log-probability, as a membership score
 TRIES = (1, 10, 100, 1000)
 CHANCE = 0.5  # p of (n,p)-discoverable extraction
 FALSE_POSITIVES = (0.01, 0.05)
-POINT = re.compile(r"matched@(?:(?P<dose>.+) step (?P<step>\d+)|(?P<steps>\d+) steps)$")  # a point of a trajectory
 GOAL = 32  # tokens, mean over memories, to which relearning is counted
 WHOLE = ""  # the memory (and role) of a number that is about the model as a whole
+
+
+class Measure(NamedTuple):
+    """What was measured, by which attack, and of a changed model at which dose and step."""
+
+    attack: str
+    quantity: str
+    dose: str = ""
+    step: int = -1
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it belongs to a trajectory."""
+        return self.quantity == MATCHED and self.step >= 0
+
+    @property
+    def label(self) -> str:
+        at = f"{self.dose} step {self.step}".strip() if self.step >= 0 else self.dose
+        return f"{self.quantity}@{at}" if at else self.quantity
 
 
 @dataclass(frozen=True)
@@ -94,26 +112,26 @@ class ValueScore:
     twin: str
 
     @cached_property
-    def _series(self) -> dict[tuple[str, str, str, str], pd.Series]:
+    def _series(self) -> dict[tuple[str, Measure, str], pd.Series]:
         frame = pd.DataFrame([vars(v) for v in self.values], columns=[f.name for f in fields(Value)])
-        kinds = ["method", "attack", "quantity", "role"]
+        kinds = ["method", *Measure._fields, "role"]
         means = frame.groupby([*kinds, "seed", "memory"])["value"].mean()  # over folds, where there are several
-        return {key: group.droplevel(kinds).dropna() for key, group in means.groupby(level=kinds)}
+        return {(key[0], Measure(*key[1:-1]), key[-1]): group.droplevel(kinds).dropna() for key, group in means.groupby(level=kinds)}
 
-    def series(self, method: str, attack: str, quantity: str, role: str = "forget") -> pd.Series:
+    def series(self, method: str, what: Measure, role: str = "forget") -> pd.Series:
         """The values of one quantity on the memories of one role; empty if it was not measured."""
         nothing = pd.Series([], pd.MultiIndex.from_arrays([[], []], names=["seed", "memory"]), dtype=float)
-        return self._series.get((method, attack, quantity, role), nothing)
+        return self._series.get((method, what, role), nothing)
 
-    def fixed(self, method: str, attack: str, quantity: str) -> pd.Series:
+    def fixed(self, method: str, what: Measure) -> pd.Series:
         """On forget memories that are asked of every model alike: those that the held model was asked about, if it was."""
-        mine, held = self.series(method, attack, quantity), self.series(HELD, attack, quantity)
+        mine, held = self.series(method, what), self.series(HELD, what)
         return mine[mine.index.isin(held.index)] if len(held) else mine
 
     @cached_property
-    def quantities(self) -> list[tuple[str, str]]:
-        """Every (attack, quantity), in the order of the values."""
-        return list(dict.fromkeys((v.attack, v.quantity) for v in self.values))
+    def measures(self) -> list[Measure]:
+        """Everything that was measured, in the order of the values."""
+        return list(dict.fromkeys(Measure(v.attack, v.quantity, v.dose, v.step) for v in self.values))
 
     @cached_property
     def scored(self) -> dict[str, str]:
@@ -128,7 +146,7 @@ class ValueScore:
     def score(self, method: str, quantity: str, role: str = "forget") -> pd.Series:
         """The scores of the first attack that declares this quantity, whatever its name; empty without one."""
         attack = next((a for a, q in self.scored.items() if q == quantity), "")
-        return self.series(method, attack, quantity, role)
+        return self.series(method, Measure(attack, quantity), role)
 
     # ---- cells
 
@@ -148,7 +166,7 @@ class ValueScore:
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> scores of forget and of unseen memories."""
         sides = [
-            {s: g.to_numpy() for s, g in self.series(method, attack, self.scored[attack], role).groupby("seed")}
+            {s: g.to_numpy() for s, g in self.series(method, Measure(attack, self.scored[attack]), role).groupby("seed")}
             for role in ("forget", "unseen")
         ]
         return {seed: (sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]}
@@ -173,29 +191,29 @@ class ValueScore:
 
     def numbers(self, method: str) -> tuple[NumberCell, ...]:
         """Every other quantity: exposure, compression ratio, depth, …; of the checks, what is generated."""
-        taken = {*self.scored.items()}
-        rest = [k for k in self.quantities if k not in taken and (k[0] != CHECKS or k[1] == GENERATED) and not POINT.match(k[1])]
-        return tuple(self._number(method, *key) for key in rest)
+        taken = {Measure(*scored) for scored in self.scored.items()}
+        rest = [m for m in self.measures if m not in taken and (m.attack != CHECKS or m.quantity == GENERATED) and not m.is_point]
+        return tuple(self._number(method, what) for what in rest)
 
-    def _number(self, method: str, attack: str, quantity: str) -> NumberCell:
-        mine, twin = (pd.concat([self.fixed(m, attack, quantity), self.series(m, attack, quantity, WHOLE)]) for m in (method, self.twin))
+    def _number(self, method: str, what: Measure) -> NumberCell:
+        mine, twin = (pd.concat([self.fixed(m, what), self.series(m, what, WHOLE)]) for m in (method, self.twin))
         over = (mine - twin).replace([np.inf, -np.inf], np.nan)
-        return NumberCell(attack, quantity, mean(by_seed(mine.replace([np.inf, -np.inf], np.nan))), mean(by_seed(over)))
+        return NumberCell(what.attack, what.label, mean(by_seed(mine.replace([np.inf, -np.inf], np.nan))), mean(by_seed(over)))
 
     def trajectories(self, method: str, openings: dict[str, pd.Series]) -> tuple[TrajectoryCell, ...]:
         """Every trajectory of relearning; `openings` (method -> tokens after the exact opening) give step 0."""
-        found: dict[tuple[str, str], dict[int, str]] = {}  # (attack, dose) -> step -> quantity
-        for attack, quantity in self.quantities:
-            if hit := POINT.match(quantity):
-                found.setdefault((attack, hit["dose"] or ""), {})[int(hit["step"] or hit["steps"])] = quantity
+        found: dict[tuple[str, str], list[Measure]] = {}  # (attack, dose) -> points
+        for what in self.measures:
+            if what.is_point:
+                found.setdefault((what.attack, what.dose), []).append(what)
         return tuple(self._trajectory(method, *key, points, openings) for key, points in found.items())
 
-    def _trajectory(self, method: str, attack: str, dose: str, points: dict[int, str], openings: dict[str, pd.Series]) -> TrajectoryCell:
+    def _trajectory(self, method: str, attack: str, dose: str, points: list[Measure], openings: dict[str, pd.Series]) -> TrajectoryCell:
         paths: dict[str, dict[int, Estimate]] = {}
         for m in (method, self.twin):
-            path = {step: self.fixed(m, attack, quantity) for step, quantity in points.items()}
+            path = {what.step: self.fixed(m, what) for what in points}
             asked = next((s.index for s in path.values() if len(s)), None)
-            if asked is not None and 0 not in points and m in openings:
+            if asked is not None and 0 not in path and m in openings:
                 path[0] = openings[m][openings[m].index.isin(asked)]
             paths[m] = {step: x for step in sorted(path) if (x := mean(by_seed(path[step])))}
         mine, twin = ({step: x.value for step, x in paths[m].items()} for m in (method, self.twin))

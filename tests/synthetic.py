@@ -16,17 +16,18 @@ ASKED = {
     "paraphrase": ("1",),
 }
 ASKS = {("prefix", "opening"): "exact", ("prefix", "k8"): "window", ("shifted_window", "k8"): "window", ("shifted_window", "k16"): "window"}
+STARTS = {"k8": 8}  # variant -> where its window begins; all read on from token 16
 COSTS = {"weak": 0.25, "strong": 0.5, "retrain": 1.0}  # as a share of retraining's
 Length = Callable[[str, str, str, random.Random], int]  # (method, role, attack, draw) -> tokens
 
 
 def record(method: str, memory: str, matched: int, **fields: object) -> Record:
     """A record of the exact opening on a forget memory, unless `fields` say otherwise."""
-    asks = ASKS.get((fields.get("attack", "prefix"), fields.get("variant", "opening")), "")
+    attack, variant = fields.get("attack", "prefix"), fields.get("variant", "opening")
     known: dict = {
         "suite": "made-up", "seed": 0, "model": "m", "role": "forget", "shown": False, "attack": "prefix",
-        "variant": "opening", "access": "black-box", "tier": 0, "start": 0, "offset": 16, "prompt": "Once upon", "horizon": 64,
-        "asks": asks,
+        "variant": "opening", "access": "black-box", "tier": 0, "start": STARTS.get(str(variant), 0), "offset": 16,
+        "prompt": "Once upon", "horizon": 64, "asks": ASKS.get((attack, variant), ""),
     }  # fmt: skip
     return Record(method=method, memory=memory, matched=matched, **known | fields)
 
@@ -93,13 +94,18 @@ def battery(memories: int = 48, seeds: tuple[int, ...] = (0, 1)) -> Results:
     draw = random.Random("battery")
     forgotten = [m for m in models if m[2] == "forget"]
     more = [
-        record(method, memory, _tampered(method, dose), seed=seed, attack=attack, variant=f"{dose}/prefix", access=access, tier=3)
+        record(method, memory, _tampered(method, dose), seed=seed, attack=attack, access=access, tier=3, **asked_again(dose))
         for method, seed, _, memory in forgotten
         for attack, dose, access in (("relearn", "20%", "weights"), ("soft_prompt", "8", "white-box"), ("unchanged", "as it is", "weights"))
     ]
     values = [v for model in models for v in _scores(*model, draw)]
     values += [v for model in forgotten for v in _findings(*model)]
     return replace(made, records=[*made.records, *more], values=values, diagnostics=("soft_prompt", "unchanged"))
+
+
+def asked_again(dose: str, inner: str = "prefix") -> dict[str, str]:
+    """The fields of a record that tell how a changed model was asked."""
+    return {"variant": f"{dose}/{inner}", "dose": dose, "inner": inner}
 
 
 def _tampered(method: str, dose: str) -> int:
@@ -127,7 +133,7 @@ def _findings(method: str, seed: int, role: str, memory: str) -> list[Value]:
     speed = {"none": 64.0, "weak": 8.0, "strong": 2.0}.get(method, 1.0)
     where = {"seed": seed, "role": role}
     found = [
-        value(method, memory, "relearn", f"matched@20% step {step}", min(64.0, speed * step), tier=3, fold=0, **where)
+        value(method, memory, "relearn", "matched", min(64.0, speed * step), tier=3, fold=0, dose="20%", step=step, **where)
         for step in (2, 4, 8, 16, 32)
     ]
     found.append(value(method, memory, "exposure", "exposure", 10.0 if method == "none" else math.log2(speed), tier=2, **where))

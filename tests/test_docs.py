@@ -104,8 +104,8 @@ def total(armed: Armed, subject: Subject, everyone: list[EncodedMemory]) -> floa
         return sum(armed.attack.score(m, out.readings[m.id], out.readings[m.id]) for m in scored)
     task = Task(armed, scored, everyone, Workshop(subject, tokens=out.readings, precision="fp32"), Probes(tools), prompting)
     attack_once(task, subject)
-    assert {a["memory"] for a in task.answers} == {m.id for m in scored}
-    return float(sum(a["matched"] for a in task.answers) + sum(f.value for f in task.findings))
+    assert {a.memory for a in task.answers} == {m.id for m in scored}
+    return float(sum(a.matched for a in task.answers) + sum(f.value for f in task.findings))
 
 
 def test_the_suite_files_of_the_tutorials_set_the_fields_of_a_plug_in_file(unpacked: Path) -> None:

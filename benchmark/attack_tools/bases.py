@@ -136,8 +136,9 @@ class Changed:
     """A changed model. The battery asks it again with the prompting attacks, or only with the exact opening."""
 
     subject: Subject
-    dose: str  # names the change in records: int4, 20%, 50% lora …
-    only_opening: bool = False  # True: a point of a trajectory, whose matched lengths become findings named by the dose
+    dose: str  # names the change in records: int4, 20%, 50% lora …; may be empty where a step says enough
+    step: int = -1  # of a trajectory, with `only_opening`
+    only_opening: bool = False  # True: a point of a trajectory, whose matched lengths become findings of that dose and step
     covered: float | None = None  # share of the body's weights that a change of all matrices reached; it becomes a finding of that name
 
 

@@ -42,7 +42,7 @@ class Relearning:
             trainer = tools.trainer(f"relearning {share:.0%}")
             end = trainer.fit(subject, batches(rows, self.batch, tools), language_model_loss, recipe, extras)
             for step, there in [*path, *((p, end) for p in points if p == self.steps)]:
-                yield Changed(there, f"{step} steps", only_opening=True)
+                yield Changed(there, "", step, only_opening=True)
             yield Changed(end, f"{share:.0%}", covered=reached)
 
 

@@ -1,26 +1,64 @@
-"""The two tables that an attack stage leaves in its folder: answers, one per question asked, and findings, numbers about memories."""
+"""What an attack stage leaves in its folder: a table of answers, one per question asked, and one of findings, numbers about memories."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
-ANSWER = ("memory", "attack", "variant", "access", "tier", "start", "offset", "prompt", "matched", "horizon", "fold", "extra")
-FINDING = ("memory", "quantity", "value", "fold")
+from ..common.processes import gathered, is_alone
+from ..common.types import Answer, Finding
 
 
-def write_answers(folder: Path, answers: list[dict[str, Any]], findings: list[dict[str, Any]], extra: set[str]) -> None:
+@dataclass(frozen=True)
+class BestAnswer:
+    """The best answer to one variant of one attack on one memory: the fields of a record that say nothing about a run."""
+
+    memory: str
+    attack: str
+    variant: str
+    access: str
+    tier: int
+    start: int
+    offset: int
+    prompt: str
+    matched: int
+    horizon: int
+    fold: int = -1
+    extra: bool = False
+    dose: str = ""
+    inner: str = ""
+
+
+ANSWER, FINDING = (tuple(f.name for f in fields(cls)) for cls in (BestAnswer, Finding))  # columns
+T = TypeVar("T", BestAnswer, Answer, Finding)
+
+
+def write_answers(folder: Path, answers: Sequence[BestAnswer], findings: Sequence[Finding], extra: set[str]) -> None:
     """`extra` are the memories that were asked on top, as survivors of cheaper attacks."""
-    rows = [{"fold": -1} | a | {"extra": a["memory"] in extra} for a in answers]
+    rows = [vars(replace(a, extra=a.memory in extra)) for a in answers]
     pd.DataFrame(rows, columns=list(ANSWER)).to_parquet(folder / "answers.parquet", index=False)
-    pd.DataFrame(findings, columns=list(FINDING)).to_parquet(folder / "findings.parquet", index=False)
+    pd.DataFrame(map(vars, findings), columns=list(FINDING)).to_parquet(folder / "findings.parquet", index=False)
 
 
-def read_answers(folder: Path) -> list[dict[str, Any]]:
-    return pd.read_parquet(folder / "answers.parquet").to_dict("records")
+def read_answers(folder: Path) -> list[BestAnswer]:
+    return [BestAnswer(**row) for row in _rows(folder / "answers.parquet")]
 
 
-def read_findings(folder: Path) -> list[dict[str, Any]]:
-    return pd.read_parquet(folder / "findings.parquet").to_dict("records")
+def read_findings(folder: Path) -> list[Finding]:
+    return [Finding(**row) for row in _rows(folder / "findings.parquet")]
+
+
+def _rows(file: Path) -> list[dict]:
+    return pd.read_parquet(file).to_dict("records")
+
+
+def of_all_ranks(kind: type[T], items: list[T]) -> list[T]:
+    """The items of every rank, on every rank; between ranks they are JSON, which knows lists only."""
+    if is_alone():
+        return items
+    rows = gathered([asdict(item) for item in items])
+    return [kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,24 +10,23 @@ import torch
 from ..attack_tools.bases import Searching, Workshop
 from ..common.errors import UserError
 from ..common.seeds import rng
-from ..common.types import EncodedMemory
+from ..common.types import Answer, EncodedMemory
 from ..models.subject import Subject
 from ..reading.reader import copied
 
 LONGEST, OTHERS = 8, 4  # answers that are read again: those with the longest claims, and some of the rest
 CLOSE = 0.02  # logits; what lies nearer may fall either way, since a search adds up in another order
-Answers = Sequence[Mapping[str, Any]]  # the fields of `types.Answer`
 
 
 def check_claims(
-    name: str, attack: Searching, subject: Subject, answers: Answers, of: Mapping[str, EncodedMemory], tools: Workshop
+    name: str, attack: Searching, subject: Subject, answers: Sequence[Answer], of: Mapping[str, EncodedMemory], tools: Workshop
 ) -> None:
     """Refuse what cannot be true; read a sample again. What must hold is told by the attack's `claims`."""
     for a in answers:
-        m = of[a["memory"]]
-        if not 0 <= a["matched"] <= a["horizon"] <= len(m.row) - a["offset"]:
+        m = of[a.memory]
+        if not 0 <= a.matched <= a.horizon <= len(m.row) - a.offset:
             raise UserError(
-                f"attack {name}: {a['matched']} of {a['horizon']} tokens from token {a['offset']} of memory {m.id!r}, whose row has "
+                f"attack {name}: {a.matched} of {a.horizon} tokens from token {a.offset} of memory {m.id!r}, whose row has "
                 f"{len(m.row)}; expected 0 <= matched <= horizon, and a horizon within the row."
             )
     if attack.claims == "none":
@@ -36,36 +34,36 @@ def check_claims(
             raise UserError(f'attack {name}: claims = "none" is for diagnostics; lengths that count must be such as can be read again.')
         return
     for a in sample(name, answers, tools.seed):
-        least, most = bounds(attack, subject, a, of[a["memory"]], tools)
-        if not least <= a["matched"] <= most:
-            what = {"greedy": "says", "beam": f"keeps in {a['width']} beams", "sample": f"draws from {a['width']} likeliest tokens"}
+        least, most = bounds(attack, subject, a, of[a.memory], tools)
+        if not least <= a.matched <= most:
+            what = {"greedy": "says", "beam": f"keeps in {a.width} beams", "sample": f"draws from {a.width} likeliest tokens"}
             read = str(least) if least == most else f"{least} to {most}"
             raise UserError(
-                f"attack {name}: it claims {a['matched']} tokens of memory {a['memory']!r} (variant {a['variant']!r}), but after that "
+                f"attack {name}: it claims {a.matched} tokens of memory {a.memory!r} (variant {a.variant!r}), but after that "
                 f"prompt the model {what[attack.claims]} {read}. Take lengths from a Reader, and give the prompt's ids where encoding "
                 "its text gives others."
             )
 
 
-def sample(name: str, answers: Answers, seed: int) -> list[Mapping[str, Any]]:
+def sample(name: str, answers: Sequence[Answer], seed: int) -> list[Answer]:
     """The longest claims and a few others, drawn with the seed."""
-    order = sorted(answers, key=lambda a: (-a["matched"], a["memory"], a["variant"]))
+    order = sorted(answers, key=lambda a: (-a.matched, a.memory, a.variant))
     rest = order[LONGEST:]
     drawn = sorted(rng(seed, "claims", name).permutation(len(rest))[:OTHERS])
     return order[:LONGEST] + [rest[i] for i in drawn]
 
 
 @torch.no_grad()
-def bounds(attack: Searching, subject: Subject, a: Mapping[str, Any], m: EncodedMemory, tools: Workshop) -> tuple[int, int]:
+def bounds(attack: Searching, subject: Subject, a: Answer, m: EncodedMemory, tools: Workshop) -> tuple[int, int]:
     """The least and the greatest length that can be true, from one forward pass of the model over prompt and target.
 
     A search loses the target where `width` other tokens outrank the target's, and keeps it for sure while the target's probability
     exceeds 1 / (width + 1). One beam is greedy, and ends where any token outranks. A sample can hold every token that fewer than
     `width` outrank. Where the two bounds of a greedy length are apart, a decision was close.
     """
-    prompt = tuple(a["ids"]) or (m.row[a["start"] : a["offset"]] if a["start"] >= 0 else tools.encode(a["prompt"]))
-    target = m.row[a["offset"] : a["offset"] + a["horizon"]]
-    width = 1 if attack.claims == "greedy" else a["width"]
+    prompt = tuple(a.ids) or (m.row[a.start : a.offset] if a.start >= 0 else tools.encode(a.prompt))
+    target = m.row[a.offset : a.offset + a.horizon]
+    width = 1 if attack.claims == "greedy" else a.width
     if not target or not subject.with_bos(prompt):
         return 0, 0
     ids = torch.tensor([subject.with_bos(prompt + target)], device=next(subject.model.parameters()).device)
@@ -77,9 +75,9 @@ def bounds(attack: Searching, subject: Subject, a: Mapping[str, Any], m: Encoded
         return 0, most
     if width == 1:
         least = _run((logits > mine - CLOSE).sum(1).numpy() < 2)  # the target's own token is one
-        if a["matched"] < least:  # copying counts as nothing, and what stands between a model and its output can cut it short
-            copy = a["matched"] == 0 and any(copied(prompt, target[:n]) for n in range(least, most + 1))
-            least = a["matched"] if copy or _said(subject, prompt, target) == a["matched"] else least
+        if a.matched < least:  # copying counts as nothing, and what stands between a model and its output can cut it short
+            copy = a.matched == 0 and any(copied(prompt, target[:n]) for n in range(least, most + 1))
+            least = a.matched if copy or _said(subject, prompt, target) == a.matched else least
         return least, most
     likely = logits.log_softmax(-1).gather(1, torch.tensor(target)[:, None])[:, 0].cumsum(0).numpy()
     return min(_run(likely > CLOSE - np.log(width + 1)), most), most

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..attack_tools.bases import Attack, Changed, Searching, Tampering, Workshop
+from ..attack_tools.bases import Changed, Searching, Tampering, Workshop
 from ..common.errors import UserError
 from ..common.processes import gathered, my_share
 from ..common.progress import Progress, silent
 from ..common.strangers import each, stranger
-from ..common.types import Answer, EncodedMemory, Finding, Row, opening_probe
+from ..common.types import MATCHED, Answer, EncodedMemory, Finding, Row, opening_probe
 from ..models.subject import Subject
 from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
+from .answers import BestAnswer, of_all_ranks
 from .claims import check_claims
 from .shared_pass import Armed, Probes, run_battery
 
@@ -32,12 +33,12 @@ class Task:
     progress: Progress = silent
     strict: bool = True  # False: a claim of a search that does not hold is noted in `doubts`, not raised
     doubts: list[str] = field(default_factory=list, init=False)
-    answers: list[dict[str, Any]] = field(default_factory=list, init=False)
+    answers: list[BestAnswer] = field(default_factory=list, init=False)
     findings: list[Finding] = field(default_factory=list, init=False)
 
 
 def attack_once(task: Task, subject: Subject) -> None:
-    """Run the attack; fills `task.answers` (records without their cell) and `task.findings`."""
+    """Run the attack; fills `task.answers` and `task.findings`."""
     attack = task.armed.attack
     if isinstance(attack, Searching):
         _search(task, attack, subject)
@@ -49,29 +50,35 @@ def attack_once(task: Task, subject: Subject) -> None:
 
 def _search(task: Task, attack: Searching, subject: Subject) -> None:
     """Ranks share the memories: what is found for one does not depend on the others. A sample of the lengths is read again."""
-    made = _made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding))
-    found = [asdict(f) for f in made]
+    made = list(_made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding)))
     of, place = {m.id: m for m in task.scored}, {m.id: i for i, m in enumerate(task.scored)}
-    rows = gathered(found)
-    if strange := sorted({row["memory"] for row in rows if row["memory"] not in of and ("quantity" not in row or row["memory"])}):
+    answers = of_all_ranks(Answer, [x for x in made if isinstance(x, Answer)])
+    findings = of_all_ranks(Finding, [x for x in made if isinstance(x, Finding)])
+    told = {a.memory for a in answers} | {f.memory for f in findings if f.memory}
+    if strange := sorted(told - of.keys()):
         raise UserError(
             f"attack {task.armed.name} answers about {', '.join(map(repr, strange[:5]))}, which it was not given; yield answers about the "
             'memories of the call (m.id), and a finding about the whole model under the memory "".'
         )
-    rows.sort(key=lambda row: place.get(row["memory"], -1))
-    task.findings += [Finding(**row) for row in rows if "quantity" in row]
-    answers = [row for row in rows if "quantity" not in row]
+    answers.sort(key=lambda a: place[a.memory])
+    task.findings += sorted(findings, key=lambda f: place.get(f.memory, -1))
     try:
         check_claims(task.armed.name, attack, subject, answers, of, task.tools)
     except UserError as error:
         if task.strict:
             raise
         task.doubts.append(str(error))
-    for row in answers:
-        run = of[row["memory"]].row[row["offset"] : row["offset"] + row["matched"]]
-        copy = copied(tuple(row["ids"]) or task.tools.encode(row["prompt"]), run)
-        kept = {k: v for k, v in row.items() if k not in ("ids", "width")}
-        task.answers.append(_cell(task.armed.name, attack) | kept | ({"matched": 0} if copy else {}))
+    task.answers += [_best(task, a, of[a.memory]) for a in answers]
+
+
+def _best(task: Task, a: Answer, m: EncodedMemory) -> BestAnswer:
+    """An answer as it is kept; what stands in its own prompt is copying, which counts as nothing."""
+    attack = task.armed.attack
+    copy = copied(tuple(a.ids) or task.tools.encode(a.prompt), m.row[a.offset : a.offset + a.matched])
+    return BestAnswer(
+        a.memory, task.armed.name, a.variant, attack.access, attack.tier, a.start, a.offset, a.prompt,
+        0 if copy else a.matched, a.horizon, a.fold,
+    )  # fmt: skip
 
 
 def _made(task: Task, doing: str, call: Callable[[], Iterable[Any]], kinds: tuple[type, ...]) -> Iterator[Any]:
@@ -94,9 +101,9 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
         scored = [m for m in task.scored if fold_of[m.id] != fold]
         for changed in _made(task, "tampering", lambda rows=rows: attack.tamper(subject, rows, task.tools), (Changed, Finding)):
             if isinstance(changed, Finding):
-                task.findings.append(Finding(changed.memory, changed.quantity, changed.value, fold))
+                task.findings.append(replace(changed, fold=fold))
                 continue
-            task.progress(changed.dose, 0, 1)
+            task.progress(changed.dose if changed.step < 0 else f"{changed.dose} step {changed.step}".strip(), 0, 1)
             if changed.covered is not None and (reached := Finding("", "covered", changed.covered)) not in task.findings:
                 task.findings.append(reached)
             _ask_again(task, changed, scored, fold)
@@ -108,17 +115,15 @@ def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fo
         mine = my_share(scored)
         lengths = Reader(changed.subject, task.tools.precision).read([opening_probe(m) for m in mine])
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
-        task.findings += [Finding(m.id, f"matched@{changed.dose}", float(of[m.id]), fold) for m in scored]
+        task.findings += [Finding(m.id, MATCHED, float(of[m.id]), fold, changed.dose, changed.step) for m in scored]
         return
     asked = run_battery(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
-    best: dict[tuple[str, str], dict[str, Any]] = {}
+    best: dict[tuple[str, str], BestAnswer] = {}
     for answer in asked:  # the best over the inner variants: one record per memory, dose and inner attack
-        key = (answer["memory"], answer["attack"])
-        if key not in best or answer["matched"] > best[key]["matched"]:
+        key = (answer.memory, answer.attack)
+        if key not in best or answer.matched > best[key].matched:
             best[key] = answer
+    name, attack, dose = task.armed.name, task.armed.attack, changed.dose
     for (_, inner), answer in best.items():
-        task.answers.append(answer | _cell(task.armed.name, task.armed.attack) | {"variant": f"{changed.dose}/{inner}", "fold": fold})
-
-
-def _cell(name: str, attack: Attack) -> dict[str, Any]:
-    return {"attack": name, "access": attack.access, "tier": attack.tier}
+        mine = replace(answer, attack=name, access=attack.access, tier=attack.tier, fold=fold)
+        task.answers.append(replace(mine, variant=f"{dose}/{inner}", dose=dose, inner=inner))

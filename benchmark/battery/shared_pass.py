@@ -17,6 +17,7 @@ from ..common.types import Asks, EncodedMemory, Probe, Questions, TokenReading
 from ..models.subject import Subject
 from ..reading.reader import Reader
 from ..reading.readings import plain_reading, reading_from
+from .answers import BestAnswer, of_all_ranks
 
 TIERS = {Prompting: (0, 1), Membership: (0,), Searching: (2, 3), Tampering: (2, 3)}
 BASES = tuple(TIERS)
@@ -97,7 +98,7 @@ class Probes:
 class Outcome:
     """What one pass gave."""
 
-    answers: list[dict[str, Any]]  # records without their cell
+    answers: list[BestAnswer]
     facts: dict[str, Any]  # about the pass, for the stage's manifest
     readings: dict[str, TokenReading] = field(default_factory=dict, repr=False)
     cache: Any = field(default=None, repr=False)  # what the model was asked, for the next pass
@@ -144,7 +145,7 @@ def _ask(
 def _together(out: Outcome, asked: Asked) -> Outcome:
     """The outcomes of all ranks as one process would have given them."""
     place = {(armed.name, m.id): (i, j) for i, (armed, memories) in enumerate(asked) for j, m in enumerate(memories)}
-    answers = sorted(gathered(out.answers), key=lambda a: place[a["attack"], a["memory"]])
+    answers = sorted(of_all_ranks(BestAnswer, out.answers), key=lambda a: place[a.attack, a.memory])
     every = gathered([out.facts])
     facts = {k: max(f[k] for f in every) if k == "read_in" else sum(f[k] for f in every) for k in out.facts}
     readings = {r.memory: r for r in map(reading_from, gathered([plain_reading(r) for r in out.readings.values()]))}
@@ -152,19 +153,11 @@ def _together(out: Outcome, asked: Asked) -> Outcome:
     return Outcome(answers, facts, readings, cache)
 
 
-def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, p: Probe, cut: int, tools: Tools) -> dict[str, Any]:
-    return {
-        "memory": memory,
-        "attack": attack,
-        "variant": variant,
-        "access": armed.attack.access,
-        "tier": armed.attack.tier,
-        "start": p.start,
-        "offset": p.offset + cut,
-        "prompt": tools.decode(p.prompt + p.target[:cut]),
-        "matched": matched,
-        "horizon": min(p.horizon, len(p.target) - cut),
-    }
+def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, p: Probe, cut: int, tools: Tools) -> BestAnswer:
+    return BestAnswer(
+        memory, attack, variant, armed.attack.access, armed.attack.tier, p.start, p.offset + cut,
+        prompt=tools.decode(p.prompt + p.target[:cut]), matched=matched, horizon=min(p.horizon, len(p.target) - cut),
+    )  # fmt: skip
 
 
 def _checked(p: Any, attack: str, asks: Questions, memory: EncodedMemory, vocabulary: int) -> Probe:

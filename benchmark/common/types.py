@@ -14,6 +14,7 @@ Access = Literal["black-box", "grey-box", "white-box", "weights"]
 Asks = Literal["", "exact", "window", "edit"]  # a question: the exact opening, another window of true tokens, an edit of about a token
 Questions = Mapping[str, Asks]  # variant of an attack -> what it asks with; "" stands for all that are not named
 HORIZON = 64  # tokens of target that a reading looks at
+MATCHED = "matched"  # quantity: tokens after the exact opening, at a point of a trajectory
 BASE, HELD, TWIN = "base", "none", "twin"  # names of models: never taught; before unlearning; retrained without the forget memories
 
 
@@ -130,6 +131,8 @@ class Finding:
     quantity: str
     value: float
     fold: int = -1
+    dose: str = ""  # of the changed model that it is about
+    step: int = -1  # of a trajectory at which the model was looked at; -1: at no step
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,8 @@ class Record:
     fold: int = -1  # of a cross-fitted attack
     extra: bool = False  # asked only because nothing cheaper had recovered it; not part of per-attack rates
     asks: Asks = ""  # as the attack declares its variants
+    dose: str = ""  # of a changed model: int4, 20%, …
+    inner: str = ""  # the prompting attack that a changed model was asked with
     schema: int = 1
 
     @property
@@ -183,6 +188,8 @@ class Value:
     tier: int
     value: float
     fold: int = -1
+    dose: str = ""  # of the changed model that it is about
+    step: int = -1  # of a trajectory; -1: at no step
     schema: int = 1
 
 

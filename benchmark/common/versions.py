@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .sources import code, content_hash, digest, file_of, in_tree
 
-VERSIONS = {"held": 1, "twin": 1, "method": 1, "battery": 1, "attack": 1, "checks": 1, "thresholds": 2, "quality": 1, "excerpts": 1}
+VERSIONS = {"held": 1, "twin": 1, "method": 1, "battery": 2, "attack": 2, "checks": 1, "thresholds": 2, "quality": 1, "excerpts": 1}
 READER = 1  # of how lengths are read: part of the names of the files in `.rows`
 READING = "reader"  # its name beside the kinds
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from ..attack_tools.bases import Membership, Prompting, Searching, Tools
+from ..battery.answers import BestAnswer
 from ..battery.one_attack import Task, attack_once
 from ..battery.shared_pass import Armed, Probes, run_battery
-from ..common.types import HELD, TWIN, EncodedMemory
+from ..common.types import HELD, TWIN, EncodedMemory, Finding
 from ..models.subject import Subject
 from ..running.plan import Run
 
@@ -90,17 +91,17 @@ def run_attack(run: Run, armed: Armed, method: str, subject: Subject, memories: 
     workshop = attacking.workshop(run.model(method, SEED), "check")
     task = Task(armed, memories, run.encoded(SEED), workshop, run.who.probes(SEED), run.who.reasked, strict=False)
     attack_once(task, subject)
-    return replace(_result(task.answers, [asdict(f) for f in task.findings]), doubts=tuple(task.doubts))
+    return replace(_result(task.answers, task.findings), doubts=tuple(task.doubts))
 
 
-def _result(answers: list[dict[str, Any]], findings: list[dict[str, Any]]) -> AttackResult:
+def _result(answers: Sequence[BestAnswer], findings: Sequence[Finding]) -> AttackResult:
     best: dict[str, float] = {}
-    for memory, value in [(a["memory"], a["matched"]) for a in answers] or [(f["memory"], f["value"]) for f in findings]:
+    for memory, value in [(a.memory, a.matched) for a in answers] or [(f.memory, f.value) for f in findings]:
         best[memory] = max(best.get(memory, -np.inf), float(value))
     said: dict[str, list[str]] = defaultdict(list)
     for row in [*answers, *findings]:
-        said[row["memory"]].append(json.dumps(row, sort_keys=True))
-    lengths = [(a["matched"], a["horizon"]) for a in answers]
+        said[row.memory].append(json.dumps(asdict(row), sort_keys=True))
+    lengths = [(a.matched, a.horizon) for a in answers]
     return AttackResult(best, lengths, {memory: sorted(rows) for memory, rows in said.items()})
 
 

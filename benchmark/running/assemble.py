@@ -49,10 +49,10 @@ def _values(run: Run, model: Model) -> Iterator[Value]:
             with stranger(f"attack {name}, scoring memory {memory!r}"):
                 score = float(attack.score(m, tokens, twin[memory]))
             yield Value(*cell, memory, m.role, m.shown, name, attack.quantity or name, attack.access, attack.tier, score)
-    for name, access, tier, row in attacking.findings(model):
-        m = roles.get(row["memory"])
+    for name, access, tier, f in attacking.findings(model):
+        m = roles.get(f.memory)
         role, shown = (m.role, m.shown) if m else ("", False)
-        yield Value(*cell, row["memory"], role, shown, name, row["quantity"], access, tier, row["value"], row["fold"])
+        yield Value(*cell, f.memory, role, shown, name, f.quantity, access, tier, f.value, f.fold, f.dose, f.step)
 
 
 def _quality(run: Run, model: Model) -> Iterator[Quality]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..common.guard import untouched
 from ..common.processes import device, is_main
 from ..common.progress import within
 from ..common.seeds import derive
-from ..common.types import HELD, TWIN, EncodedMemory, Record, TokenReading
+from ..common.types import HELD, TWIN, EncodedMemory, Finding, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
 from ..reading.cache import load_cache, save_cache
@@ -107,7 +106,7 @@ class Attacking:
                 models = (subject, task.tools.base, task.tools.held, task.tools.twin)
                 with untouched(label, *{s.folder for s in models if s}):
                     attack_once(task, subject)
-            write_answers(folder, task.answers, [asdict(f) for f in task.findings], self.who.extra(scored, model.seed))
+            write_answers(folder, task.answers, task.findings, self.who.extra(scored, model.seed))
             return {"memories": len(scored), "precision": self.models.precision}
 
         return Stage(
@@ -124,7 +123,7 @@ class Attacking:
             held = self.models.subject(self.models.model(HELD, model.seed))
             with self.models.loaded(model) as subject:
                 found = run_checks(subject, held, few, self.suite.precision)
-            write_answers(folder, [], [asdict(f) for f in found], set())
+            write_answers(folder, [], found, set())
 
         return Stage("checks", f"checks of {model.label}", inputs, build, lambda: of_checks(self.models.where, self.suite.subset))
 
@@ -146,18 +145,18 @@ class Attacking:
         roles = {m.id: m for m in model.memories}
         asked = {a.name: a.attack.asks for a in self.who.attacks}
         for stage in self.stages(model) if stages is None else stages:
-            for row in read_answers(self.models.store.run(stage)):
-                m = roles[row["memory"]]
-                asks = asked[row["attack"]].get(row["variant"], asked[row["attack"]].get("", ""))
-                yield Record(self.suite.name, model.name, model.seed, model.key, role=m.role, shown=m.shown, asks=asks, **row)
+            for a in read_answers(self.models.store.run(stage)):
+                m = roles[a.memory]
+                asks = asked[a.attack].get(a.variant, asked[a.attack].get("", ""))
+                yield Record(self.suite.name, model.name, model.seed, model.key, role=m.role, shown=m.shown, asks=asks, **vars(a))
 
-    def findings(self, model: Model) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    def findings(self, model: Model) -> Iterator[tuple[str, str, int, Finding]]:
         """(attack, access, tier, finding) of every finished stage of one model."""
         for armed in (a for a in self.who.attacks if a.attack.tier > SHARED):
-            for row in read_findings(self.models.store.run(self.single(model, armed))):
-                yield armed.name, armed.attack.access, armed.attack.tier, row
-        for row in read_findings(self.models.store.run(self.checks(model))):
-            yield "checks", "white-box", 0, row
+            for found in read_findings(self.models.store.run(self.single(model, armed))):
+                yield armed.name, armed.attack.access, armed.attack.tier, found
+        for found in read_findings(self.models.store.run(self.checks(model))):
+            yield "checks", "white-box", 0, found
 
     def readings(self, model: Model) -> dict[str, TokenReading]:
         """What a model says about each token of each memory; empty if the suite has no attack of tier 0."""

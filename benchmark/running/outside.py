@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..attack_tools.bases import Prompting, Tools
+from ..battery.answers import BestAnswer
 from ..battery.shared_pass import Probes, arm, run_battery
 from ..common.errors import UserError
 from ..common.progress import Progress, silent, within
@@ -20,6 +21,8 @@ from ..models.precision import checked, described, resolved
 from ..models.subject import Subject, open_subject
 from ..quality.vitals import SOURCE, doubts, ordinary_texts, vitals
 from ..texts.memories import encode, load_memories
+
+OF_SUITES = ("fold", "extra", "dose", "inner")  # what says something only where a suite asks
 
 
 def attack_model(
@@ -68,9 +71,13 @@ def attack_model(
     for name, subject in subjects.items():
         asking = within(f"asking the {name}", progress)
         out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, asking)
-        frames.append(pd.DataFrame(out.answers).assign(model=name))
+        frames.append(_frame(out.answers).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)
+
+
+def _frame(answers: Sequence[BestAnswer]) -> pd.DataFrame:
+    return pd.DataFrame(map(vars, answers)).drop(columns=list(OF_SUITES))
 
 
 def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:

@@ -128,7 +128,7 @@ def test_an_attack_does_not_touch_the_model_under_attack(name: str, memorised: M
     given = [next((tuple(ids[:n]) for n in range(len(ids), 0, -1) if tuple(ids[:n]) in beginnings), None) for ids in seen]
     assert all(g is not None and not any(ids[len(g) :]) for g, ids in zip(given, seen, strict=True))
     assert all(any(row[: len(g)] == g for g in given if g) for row in rows)
-    assert {a["memory"] for a in done.answers} == {m.id for m in some}
+    assert {a.memory for a in done.answers} == {m.id for m in some}
     assert all((before[k] == v).all() for k, v in subject.model.state_dict().items())
 
 
@@ -141,19 +141,19 @@ def test_the_battery_keeps_the_best_answer_per_variant_and_the_first_of_equals(m
     answers = done.answers
     assert len(answers) == 2 * (4 + 5)
     assert done.facts["rows"] == 2 * 152  # 151 windows, and the row from its beginning
-    opening = [a for a in answers if a["variant"] == "opening"]
-    assert [(a["matched"], a["horizon"], a["start"]) for a in opening] == [(HORIZON, HORIZON, 0)] * 2
+    opening = [a for a in answers if a.variant == "opening"]
+    assert [(a.matched, a.horizon, a.start) for a in opening] == [(HORIZON, HORIZON, 0)] * 2
     for m in some:
         asked = [(p, p.cuts.index(8)) for a in armed for p in probes.of(a, [m]) if p.start > 0 and 8 in p.cuts]
         lengths = [read[i] for (_, i), read in zip(asked, Reader(memorised.subject, "fp32").read([p for p, _ in asked]), strict=True)]
-        (best,) = [a for a in answers if (a["memory"], a["attack"], a["variant"]) == (m.id, "shifted_window", "k16")]
-        assert best["matched"] == max(lengths) > 0
-        assert best["start"] == asked[lengths.index(max(lengths))][0].start
-        assert best["offset"] == best["start"] + 16
-        assert best["prompt"] == tools.tokenizer.decode(m.row[best["start"] : best["offset"]])
-        assert best["horizon"] == min(HORIZON, 160 - best["offset"])
+        (best,) = [a for a in answers if (a.memory, a.attack, a.variant) == (m.id, "shifted_window", "k16")]
+        assert best.matched == max(lengths) > 0
+        assert best.start == asked[lengths.index(max(lengths))][0].start
+        assert best.offset == best.start + 16
+        assert best.prompt == tools.tokenizer.decode(m.row[best.start : best.offset])
+        assert best.horizon == min(HORIZON, 160 - best.offset)
     for a, m in zip(opening, memorised.memories, strict=False):
-        assert a["prompt"] == m.memory.opening
+        assert a.prompt == m.memory.opening
 
 
 @pytest.mark.parametrize(

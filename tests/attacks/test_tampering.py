@@ -111,21 +111,21 @@ def test_an_attack_leaves_its_subject_alone_and_gives_the_same_models_twice(atta
 
 
 def test_doses_are_named_by_what_was_done(memorised: Memorised, unlearned: Subject):
-    def doses(attack: Tampering) -> list[tuple[str, bool]]:
+    def doses(attack: Tampering) -> list[tuple[str, int]]:
         found = attack.tamper(unlearned, memorised.forget[:2], workshop(memorised))
-        return [(c.dose, c.only_opening) for c in found if isinstance(c, Changed)]
+        return [(c.dose, c.step) for c in found if isinstance(c, Changed)]
 
     assert [doses(a) for a in QUICK] == [
-        [("int8", False), ("int4", False), ("int4-rtn", False)],
-        [("10%", False), ("20%", False), ("30%", False)],
-        [("25%", False), ("50%", False), ("75%", False)],
-        [("layer1", False), ("layer2", False)],
+        [("int8", -1), ("int4", -1), ("int4-rtn", -1)],
+        [("10%", -1), ("20%", -1), ("30%", -1)],
+        [("25%", -1), ("50%", -1), ("75%", -1)],
+        [("layer1", -1), ("layer2", -1)],
     ]
-    points = [("1 steps", True), ("2 steps", True)]
+    points = [("", 1), ("", 2)]
     assert [doses(a) for a in LEARNING] == [
-        [("2 steps", False)],
-        [("25%", False), *points, ("50%", False)],
-        [*points, ("50%", False)],
+        [("2 steps", -1)],
+        [("25%", -1), *points, ("50%", -1)],
+        [*points, ("50%", -1)],
     ]
 
 
@@ -351,11 +351,11 @@ def test_relearning_never_sees_the_other_half(attack: Tampering, memorised: Memo
 def test_a_point_of_a_trajectory_is_a_shorter_relearning(memorised: Memorised, unlearned: Subject):
     long = Relearn(shares=(0.25, 0.5), lr=1e-3, steps=3, batch=2, points=(1, 3, 9))
     found = list(long.tamper(unlearned, memorised.forget[:2], workshop(memorised)))
-    points = {c.dose: weights(c.subject) for c in found if c.only_opening}
+    points = {c.step: weights(c.subject) for c in found if c.only_opening}
     short = Relearn(shares=(0.5,), lr=1e-3, steps=1, batch=2, points=())
-    assert list(points) == ["1 steps", "3 steps"]
-    assert same(points["1 steps"], changes(short, unlearned, memorised.forget[:2], workshop(memorised))["50%"])
-    assert same(points["3 steps"], weights(found[-1].subject))
+    assert list(points) == [1, 3]
+    assert same(points[1], changes(short, unlearned, memorised.forget[:2], workshop(memorised))["50%"])
+    assert same(points[3], weights(found[-1].subject))
 
 
 def test_without_anything_to_relearn_there_is_no_change(memorised: Memorised, unlearned: Subject):

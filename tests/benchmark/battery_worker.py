@@ -44,9 +44,10 @@ def work(model: Path, out: Path) -> None:
     for task in tasks:
         attack_once(task, subject)
     found = {
-        "answers": got.answers, "facts": got.facts, "readings": sorted(map(json.dumps, map(plain_reading, got.readings.values()))),
-        "cache": sorted((k.hex(), m) for k, m in got.cache.items()), "changed": [t.answers for t in tasks],
-        "single": single.answers, "findings": [[asdict(f) for f in t.findings] for t in tasks],
+        "answers": list(map(asdict, got.answers)), "facts": got.facts,
+        "readings": sorted(map(json.dumps, map(plain_reading, got.readings.values()))),
+        "cache": sorted((k.hex(), m) for k, m in got.cache.items()), "changed": [list(map(asdict, t.answers)) for t in tasks],
+        "single": list(map(asdict, single.answers)), "findings": [[asdict(f) for f in t.findings] for t in tasks],
     }  # fmt: skip
     rank, world = (dist.get_rank(), dist.get_world_size())
     (out / f"{world}-{rank}.json").write_text(json.dumps(found))

@@ -282,7 +282,7 @@ def test_the_starting_file_of_an_attack_asks_more_of_a_model_that_has_memorised(
 
     def lengths(subject) -> dict[tuple[str, str], int]:
         out = run_battery(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
-        return {(a["memory"], a["variant"]): a["matched"] for a in out.answers}
+        return {(a.memory, a.variant): a.matched for a in out.answers}
 
     mine, theirs = lengths(memorised.subject), lengths(memorised.base)
     assert {m for m, _ in mine} == {m.id for m in asked}

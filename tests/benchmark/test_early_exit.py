@@ -18,11 +18,12 @@ from palimpsest.benchmark.scoring import calibration
 from palimpsest.benchmark.scoring.calibration import recovered
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite
+from palimpsest.leaderboard.tables import main_table
 from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]},
-    "relearn": {"shares": [0.5], "steps": 3, "points": [], "lr": 1e-3},
+    "relearn": {"shares": [0.5], "steps": 3, "points": [2, 3], "lr": 1e-3},
 }  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "none": {}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3},
@@ -61,6 +62,19 @@ def scores(runs: dict[str, Run]) -> dict[str, Score]:
 def questions(score: Score, method: str) -> Counter[str]:
     """How many memories each attack was asked about."""
     return Counter(score.lengths(method).count().astype(int).to_dict())
+
+
+def test_records_and_values_say_by_fields_how_a_model_was_changed(runs: dict[str, Run]) -> None:
+    found = assemble(runs["all"])
+    told = {(r.attack, r.dose, r.inner, r.variant) for r in found.records if r.inner}
+    asked = [a.name for a in runs["all"].who.reasked]
+    doses = {"unchanged": "as it is", "quantise": "int4", "relearn": "50%"}
+    assert told == {(attack, dose, inner, f"{dose}/{inner}") for attack, dose in doses.items() for inner in asked}
+    assert not any(r.dose for r in found.records if r.attack not in doses)
+    points = {(v.quantity, v.dose, v.step) for v in found.values if v.step >= 0}
+    assert points == {("matched", "", 2), ("matched", "", 3)}
+    (trajectory,) = next(row for row in main_table(found).rows if row.method == "npo").trajectories
+    assert (trajectory.name, list(trajectory.steps)) == ("relearn", [0, 2, 3])
 
 
 def test_fewer_questions_are_asked_where_only_the_worst_case_is_wanted(scores: dict[str, Score]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -32,7 +32,7 @@ class Crosswise(Tampering):
 
     def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed | Finding]:
         self.given.append([r.name for r in relearned])
-        yield Changed(subject, "step 1", only_opening=True)
+        yield Changed(subject, "half", 1, only_opening=True)
         yield Changed(subject, "whole")
         yield Finding("", "strength", 2.0)
 
@@ -116,36 +116,38 @@ def test_each_half_of_the_forget_memories_is_learnt_once_and_only_the_other_half
     assert first.isdisjoint(second)
     assert first | second == {m.id for m in memorised.memories if m.role == "forget"}
     for answer in task.answers:
-        assert answer["memory"] not in (first, second)[answer["fold"]]
-    assert {a["memory"] for a in task.answers} == {m.id for m in [*memorised.memories, *memorised.unseen] if m.role != "keep"}
+        assert answer.memory not in (first, second)[answer.fold]
+    assert {a.memory for a in task.answers} == {m.id for m in [*memorised.memories, *memorised.unseen] if m.role != "keep"}
 
 
 def test_a_changed_model_is_asked_again_with_every_prompting_attack(memorised: Memorised) -> None:
     task = run(Crosswise(), memorised)
-    assert {(a["attack"], a["access"], a["tier"]) for a in task.answers} == {("mine", "weights", 2)}
-    assert {a["variant"] for a in task.answers} == {"whole/prefix", "whole/paraphrase"}
-    best = {a["memory"]: a["matched"] for a in task.answers if a["variant"] == "whole/prefix"}
+    assert {(a.attack, a.access, a.tier) for a in task.answers} == {("mine", "weights", 2)}
+    assert {(a.variant, a.dose, a.inner) for a in task.answers} == {
+        ("whole/prefix", "whole", "prefix"), ("whole/paraphrase", "whole", "paraphrase"),
+    }  # fmt: skip
+    best = {a.memory: a.matched for a in task.answers if a.inner == "prefix"}
     assert all(best[m.id] > 32 for m in memorised.memories if m.role == "forget")
     assert all(best[m.id] < 32 for m in memorised.unseen)
 
 
 def test_only_the_exact_opening_is_asked_and_becomes_a_finding(memorised: Memorised) -> None:
     task = run(Crosswise(), memorised)
-    points = {f.memory: f.value for f in task.findings if f.quantity == "matched@step 1"}
-    assert set(points) == {a["memory"] for a in task.answers}
+    points = {f.memory: f.value for f in task.findings if (f.quantity, f.dose, f.step) == ("matched", "half", 1)}
+    assert set(points) == {a.memory for a in task.answers}
     assert all(points[m.id] == 64 for m in memorised.memories if m.role == "forget")
     assert [(f.memory, f.value, f.fold) for f in task.findings if f.quantity == "strength"] == [("", 2.0, 0), ("", 2.0, 1)]
 
 
 def test_a_search_gives_answers_and_findings_of_every_memory(memorised: Memorised) -> None:
     task = run(Remembering(), memorised)
-    assert {(a["attack"], a["tier"], a["access"]) for a in task.answers} == {("mine", 2, "black-box")}
-    assert all(a["matched"] == 32 for a in task.answers if a["memory"] in {m.id for m in memorised.memories})
-    assert {f.memory for f in task.findings} == {a["memory"] for a in task.answers}
+    assert {(a.attack, a.tier, a.access) for a in task.answers} == {("mine", 2, "black-box")}
+    assert all(a.matched == 32 for a in task.answers if a.memory in {m.id for m in memorised.memories})
+    assert {f.memory for f in task.findings} == {a.memory for a in task.answers}
 
 
 def test_what_a_search_found_in_its_own_prompt_is_copying(memorised: Memorised) -> None:
-    assert [a["matched"] for a in run(Telling(), memorised, 3).answers] == [0, 20, 20]
+    assert [a.matched for a in run(Telling(), memorised, 3).answers] == [0, 20, 20]
 
 
 @pytest.mark.parametrize(("attack", "what"), [
@@ -168,7 +170,7 @@ def test_a_claim_that_does_not_hold_is_an_error_that_names_the_attack(attack: Se
 def test_a_claim_that_holds_is_taken(attack: Searching, memorised: Memorised) -> None:
     task = run(attack, memorised)
     assert task.answers
-    assert set(task.answers[0]) == set(ANSWER) - {"extra"}, "what claims are read again from is kept nowhere"
+    assert set(vars(task.answers[0])) == set(ANSWER), "what claims are read again from is kept nowhere"
 
 
 def test_what_a_filter_lets_through_is_a_true_claim_too(memorised: Memorised) -> None:
@@ -177,17 +179,17 @@ def test_what_a_filter_lets_through_is_a_true_claim_too(memorised: Memorised) ->
     m = memorised.memories[0]
     (said,) = subject.generate([m.row[: m.opening]], 32)
     generated = next(i for i, (a, b) in enumerate(zip(said, m.target, strict=False)) if a != b)
-    tools, answers = Workshop(memorised.base), [asdict(Answer(m.id, "", n, 32, "", m.opening, start=0)) for n in (generated, 32)]
+    tools, answers = Workshop(memorised.base), [Answer(m.id, "", n, 32, "", m.opening, start=0) for n in (generated, 32)]
     check_claims("mine", Claiming(), subject, answers, {m.id: m}, tools)
     with pytest.raises(UserError, match="claims 31 tokens"):
-        check_claims("mine", Claiming(), memorised.subject, [answers[0] | {"matched": 31}], {m.id: m}, tools)
+        check_claims("mine", Claiming(), memorised.subject, [replace(answers[0], matched=31)], {m.id: m}, tools)
 
 
 def test_the_longest_claims_are_read_again_and_some_of_the_others_by_the_seed() -> None:
-    claims = [{"memory": f"m{i:02d}", "variant": "", "matched": i} for i in range(40)]
+    claims = [Answer(f"m{i:02d}", "", i, 64, "", 16) for i in range(40)]
     taken = sample("mine", claims, 0)
-    assert [a["matched"] for a in taken[:LONGEST]] == [39, 38, 37, 36, 35, 34, 33, 32]
-    assert len(taken) == len({a["memory"] for a in taken}) == LONGEST + OTHERS
+    assert [a.matched for a in taken[:LONGEST]] == [39, 38, 37, 36, 35, 34, 33, 32]
+    assert len(taken) == len({a.memory for a in taken}) == LONGEST + OTHERS
     assert taken == sample("mine", claims[::-1], 0)
     assert taken != sample("mine", claims, 1)
     assert sample("mine", claims[:3], 0) == claims[2::-1]

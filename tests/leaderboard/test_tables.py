@@ -197,6 +197,15 @@ def test_curves_are_by_attack_and_by_prompt_length_where_all_variants_are_length
     assert {a: list(v) for a, v in prompt_length_curves(full, "weak").items()} == {"shifted_window": ["k8", "k16"]}
 
 
+def test_questions_of_mixed_lengths_or_that_are_no_windows_have_no_curves_by_length(full: Results):
+    mixed = [replace(r, start=r.start + (r.memory > "memory-100")) if r.variant == "k16" else r for r in full.records]
+    assert prompt_length_curves(replace(full, records=mixed), "weak") == {}
+    same = [replace(r, start=0) for r in full.records]
+    assert prompt_length_curves(replace(full, records=same), "weak") == {}
+    edits = [replace(r, asks="edit") for r in full.records]
+    assert prompt_length_curves(replace(full, records=edits), "weak") == {}
+
+
 def test_several_access_levels_get_a_table_of_their_own():
     table = main_table(results(access={"shifted_window": "weights"}))
     assert table.access == "black-box"

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from palimpsest.benchmark.common.types import Record, Results
+from palimpsest.leaderboard.curves import prompt_length_curves
 from palimpsest.leaderboard.frame import as_frame
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.membership import auc
 from palimpsest.leaderboard.tables import MainTable, MethodRow, main_table
 from palimpsest.leaderboard.values import ValueScore
 
-from ..synthetic import battery, record, results, value
+from ..synthetic import asked_again, battery, record, results, value
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +123,32 @@ def test_a_trajectory_starts_where_the_model_was_and_its_ratio_is_against_the_tw
 
 
 def test_a_trajectory_may_name_its_dose_or_only_its_steps():
-    values = [value("npo", "a", "relearn_lora", f"matched@{n} steps", float(n), tier=3) for n in (5, 10)]
-    values += [value("npo", "a", "relearn", f"matched@50% lora step {n}", 1.0, tier=3) for n in (5, 20)]
+    values = [value("npo", "a", "relearn_lora", "matched", float(n), tier=3, step=n) for n in (5, 10)]
+    values += [value("npo", "a", "relearn", "matched", 1.0, tier=3, dose="50% lora", step=n) for n in (5, 20)]
     short, long = ValueScore(values, "twin").trajectories("npo", {})
     assert (short.name, {n: x.value for n, x in short.steps.items()}) == ("relearn_lora", {5: 5, 10: 10})
     assert (long.name, list(long.steps)) == ("relearn 50% lora", [5, 20])
 
 
+def test_a_length_at_a_dose_without_a_step_is_a_number_of_its_own():
+    values = [value("npo", "a", "mine", "matched", x, tier=3, dose=dose) for dose, x in (("weak", 1.0), ("strong", 9.0))]
+    assert ValueScore(values, "twin").trajectories("npo", {}) == ()
+    numbers = ValueScore(values, "twin").numbers("npo")
+    assert [(n.name, n.mean.value) for n in numbers] == [("mine: matched@weak", 1), ("mine: matched@strong", 9)]
+
+
+def test_nothing_is_read_out_of_the_names_of_variants(full: Results, table: MainTable):
+    names = {v: f"question {i}" for i, v in enumerate(sorted({r.variant for r in full.records}, reverse=True))}
+    renamed = replace(full, records=[replace(r, variant=names[r.variant]) for r in full.records])
+    other, shown = ([str(c) for g in grids(x) for r in g.rows for c in r.cells] for x in (main_table(renamed), table))
+    assert other == shown
+    curves, theirs = (prompt_length_curves(x, "weak")["shifted_window"] for x in (full, renamed))
+    assert list(theirs) == [names[k] for k in curves] == [names["k8"], names["k16"]]
+    assert all(np.array_equal(theirs[names[k]], curve) for k, curve in curves.items())
+
+
 def test_a_twin_that_never_relearns_gives_a_lower_bound(full: Results):
-    short = replace(full, values=[v for v in full.values if not v.quantity.endswith("step 32")])
+    short = replace(full, values=[v for v in full.values if v.step != 32])
     shown = text(main_table(short), "relearn")
     assert shown["relearn 20%", "weak"][-1] == ">4.0"
     assert shown["relearn 20%", "retrain"][-1] == "–"
@@ -148,9 +166,9 @@ def test_reversal_is_read_with_the_same_prompts_on_the_same_memories(table: Main
 
 def test_a_change_that_changes_nothing_undoes_nothing():
     def lengths(method: str, matched: int) -> list[Record]:  # the model itself is asked more than a changed one
-        asked = {"prefix": ("opening", "black-box"), "unchanged": ("as it is/prefix", "weights"), "idle": ("x/prefix", "weights")}
-        more = {"prefix": 8, "unchanged": 0, "idle": 0}
-        return [record(method, "a", matched + more[a], attack=a, variant=v, access=access) for a, (v, access) in asked.items()]
+        changed = {"unchanged": "as it is", "idle": "x"}
+        again = [record(method, "a", matched, attack=a, access="weights", **asked_again(dose)) for a, dose in changed.items()]
+        return [record(method, "a", matched + 8), *again]
 
     made = replace(
         results(("none", "npo"), seeds=(0,), memories=3), records=[*lengths("none", 56), *lengths("npo", 12), *lengths("twin", 0)]
@@ -162,9 +180,9 @@ def test_a_change_that_changes_nothing_undoes_nothing():
 def test_reversal_takes_only_memories_that_the_attack_was_asked_about():
     records = [
         record("none", "a", 64), record("none", "b", 64), record("npo", "a", 4), record("npo", "b", 60),
-        record("npo", "a", 34, attack="int4", variant="int4/prefix", access="weights"), record("twin", "a", 0), record("twin", "b", 0),
+        record("npo", "a", 34, attack="int4", access="weights", **asked_again("int4")), record("twin", "a", 0), record("twin", "b", 0),
     ]  # fmt: skip
-    records += [replace(r, attack="unchanged", variant="as it is/prefix", access="weights") for r in records if r.attack == "prefix"]
+    records += [replace(r, attack="unchanged", access="weights", **asked_again("as it is")) for r in records if r.attack == "prefix"]
     made = replace(results(("none", "npo"), seeds=(0,), memories=3), records=records)
     assert row(main_table(made), "npo").reversals[0].share.value == 0.5
 
@@ -252,7 +270,7 @@ def test_many_attacks_stand_in_rows_and_few_in_columns():
 
 def test_survivors_make_the_caption_say_that_the_worst_case_is_a_lower_bound(full: Results):
     assert "lower bound" not in grids(main_table(full))[0].explained
-    more = record("weak", "memory-000", 9, attack="relearn", variant="20%/prefix", access="weights", tier=3, extra=True)
+    more = record("weak", "memory-000", 9, attack="relearn", access="weights", tier=3, extra=True, **asked_again("20%"))
     results = replace(full, records=[*full.records, more])
     assert "lower bound" in grids(main_table(results, "weights"))[0].explained
     assert "lower bound" not in grids(main_table(results, "black-box"))[0].explained, "there everything was asked of all"
