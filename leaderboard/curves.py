@@ -1,7 +1,5 @@
 """Matched-length curves: which share of memories comes back at least so far."""
 
-# pyright: reportArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How much of the unlearning an attack that changes the model undoes."""
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass

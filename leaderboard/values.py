@@ -1,18 +1,17 @@
 """Numbers that are no matched lengths, read per method: membership, extraction by sampling, relearning, and all others."""
 
-# pandas annotates most results as "frame or series or scalar", which no narrowing can follow.
-# pyright: reportArgumentType=false, reportReturnType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
 from ..benchmark.common.types import HELD, MATCHED, Value
+from .frames import arrays
 from .measures import Ratio, relearn_ratio, tries_needed
 from .membership import auc, auc_error, caught, forget_quality, privleak
 from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure, mean, rate, wilson
@@ -114,9 +113,13 @@ class ValueScore:
     @cached_property
     def _series(self) -> dict[tuple[str, Measure, str], pd.Series]:
         frame = pd.DataFrame([vars(v) for v in self.values], columns=[f.name for f in fields(Value)])
-        kinds = ["method", *Measure._fields, "role"]
+        kinds: list[Hashable] = ["method", *Measure._fields, "role"]
         means = frame.groupby([*kinds, "seed", "memory"])["value"].mean()  # over folds, where there are several
-        return {(key[0], Measure(*key[1:-1]), key[-1]): group.droplevel(kinds).dropna() for key, group in means.groupby(level=kinds)}
+        found = {}
+        for key, group in means.groupby(level=kinds):
+            method, attack, quantity, dose, step, role = cast(tuple[str, str, str, str, int, str], key)
+            found[method, Measure(attack, quantity, dose, step), role] = group.droplevel(kinds).dropna()
+        return found
 
     def series(self, method: str, what: Measure, role: str = "forget") -> pd.Series:
         """The values of one quantity on the memories of one role; empty if it was not measured."""
@@ -165,11 +168,9 @@ class ValueScore:
 
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> scores of forget and of unseen memories."""
-        sides = [
-            {s: g.to_numpy() for s, g in self.series(method, Measure(attack, self.scored[attack]), role).groupby("seed")}
-            for role in ("forget", "unseen")
-        ]
-        return {seed: (sides[0][seed], sides[1][seed]) for seed in sides[0] if seed in sides[1]}
+        what = Measure(attack, self.scored[attack])
+        forget, unseen = (arrays(self.series(method, what, role)) for role in ("forget", "unseen"))
+        return {seed: (scores, unseen[seed]) for seed, scores in forget.items() if seed in unseen}
 
     def forget_quality(self, method: str) -> QualityCell:
         """How far the forget memories' mean log-probabilities lie from those of the twin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -52,13 +52,14 @@ def read_findings(folder: Path) -> list[Finding]:
     return [Finding(**row) for row in _rows(folder / "findings.parquet")]
 
 
-def _rows(file: Path) -> list[dict]:
-    return pd.read_parquet(file).to_dict("records")
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], pd.read_parquet(file).to_dict("records"))
 
 
 def of_all_ranks(kind: type[T], items: list[T]) -> list[T]:
     """The items of every rank, on every rank; between ranks they are JSON, which knows lists only."""
     if is_alone():
         return items
-    rows = gathered([asdict(item) for item in items])
-    return [kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}) for row in rows]
+    rows: list[dict[str, Any]] = gathered([asdict(item) for item in items])
+    lists = [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    return [kind(**row) for row in cast(list[dict[str, Any]], lists)]
