@@ -152,12 +152,10 @@ def report_command(
     from .running.assemble import results
 
     bound = bound_run(overrides, store)
-    if not format:
-        writable(out / bound.suite.name / "report.md")
-    found = results(bound)
     if format:
-        typer.echo(render(found, format.value))
-        return
+        return typer.echo(render(results(bound), format.value))
+    writable(out / bound.suite.name / "report.md")
+    found = results(bound)
     print_table(found, console)
     _say_where(write_report(found, out / found.suite))
 
