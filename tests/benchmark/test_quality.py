@@ -205,3 +205,14 @@ def test_a_corpus_that_is_too_small_and_an_unknown_half_are_explained(tmp_path: 
         quality_data.write_items("palimpsest_choice", small, CONFIG, tmp_path)
     with pytest.raises(UserError, match="half of the quality split"):
         quality_data.half_of(small, "both")
+
+
+def test_text_without_spaces_has_long_documents_and_tasks_that_ask_for_words_refuse_it() -> None:
+    draw = random.Random(0)
+    texts = ["标题 " + "".join(chr(draw.randint(0x4E00, 0x9FA5)) for _ in range(900)) for _ in range(40)]
+    chinese = Corpus("chinese", {"train": [], "valid": [], "quality": texts}, 1.0, "chinese")
+    found = quality_data.items("palimpsest_bits_per_byte", chinese, CONFIG)
+    assert [len(item["text"]) for item in found] == [quality_data.LONGEST] * CONFIG.documents
+    for task in ("palimpsest_choice", "palimpsest_last_word"):
+        with pytest.raises(UserError, match=f"Its text parts no words by spaces, and {task} asks for words"):
+            quality_data.items(task, chinese, CONFIG)
