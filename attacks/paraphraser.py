@@ -47,9 +47,17 @@ class Paraphraser(Rewording):
         with torch.random.fork_rng():
             torch.manual_seed(int(tools.rng("paraphraser", memory.id).integers(2**31)))
             out = model.generate(
-                ids, attention_mask=mask, do_sample=True, top_p=self.top_p, top_k=0, temperature=1.0, num_beams=1,
-                num_return_sequences=self.tries, max_new_tokens=2 * memory.opening + 16, pad_token_id=pad,
-            )  # fmt: skip
+                ids,
+                attention_mask=mask,
+                do_sample=True,
+                top_p=self.top_p,
+                top_k=0,
+                temperature=1.0,
+                num_beams=1,
+                num_return_sequences=self.tries,
+                max_new_tokens=2 * memory.opening + 16,
+                pad_token_id=pad,
+            )
         for said in out if model.config.is_encoder_decoder else out[:, ids.shape[1] :]:
             yield "reworded", first_line(tokenizer.decode(said, skip_special_tokens=True))
 

@@ -36,9 +36,11 @@ from .common.errors import UserError, unknown
 from .common.strangers import SHOW
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
     help="Does the text come back? Inject memories, unlearn them, attack, and score what returns.",
-)  # fmt: skip
+)
 app.add_typer(memories_app, name="memories")
 app.add_typer(store_app, name="store")
 app.add_typer(corpus_app, name="corpus")
@@ -237,15 +239,15 @@ def tune(
     """Tune one method (method=NAME) by the fixed rule, on memories and documents that no table uses; an interrupted search continues."""
     from .suites.tracks import write as write_track
 
-    methods = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
-    if len(methods) != 1:
+    names = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
+    if len(names) != 1:
         raise UserError("palimpsest tune needs one method=NAME, for example method=npo.")
     suite = named_suite(others := [item for item in overrides or [] if not item.startswith("method=")])
     if write and not suite.track:
         raise UserError(f"The suite {suite.name} belongs to no track, so there is nowhere to write to; add track=NAME.")
     interruption.kept = lambda: "Finished stages and trials are kept; the same command continues."
     with Display(console) as display:
-        display.begin(f"tuning {methods[0]}: loading libraries, corpus and model")
+        display.begin(f"tuning {names[0]}: loading libraries, corpus and model")
         import pandas as pd
 
         from .running.tune import rule, table
@@ -253,15 +255,13 @@ def tune(
 
         hush()
         bound = bound_run(others, store)
-        trials = search(
-            bound.suite, methods[0], bound.store, lambda t: display.say(f"trial {t.number}: {t.fields}"), progress=display.update
-        )
+        trials = search(bound.suite, names[0], bound.store, lambda t: display.say(f"trial {t.number}: {t.fields}"), progress=display.update)
     console.print(pd.DataFrame(table(trials)).to_string(index=False, float_format="{:.4g}".format), highlight=False)
     chosen = trials[0].fields if rule(trials[0])[0] == 0 else {}
     if not chosen:
         console.print("No trial stays within the budget of quality: none is chosen.")
     if write:
-        write_track(bound.suite.track, methods[0], chosen, table(trials))
+        write_track(bound.suite.track, names[0], chosen, table(trials))
 
 
 def _say_where(files: list[Path]) -> None:

@@ -48,9 +48,14 @@ class History:
         stream = replace(self.stream, forget=forget, order=order)
         c = stream.config
         recipe = Recipe(
-            lr=c.lr, steps=stream.steps, schedule=c.schedule, warmup=c.warmup, final_lr=c.final_lr,
-            weight_decay=c.weight_decay, micro_batch=c.batch,
-        )  # fmt: skip
+            lr=c.lr,
+            steps=stream.steps,
+            schedule=c.schedule,
+            warmup=c.warmup,
+            final_lr=c.final_lr,
+            weight_decay=c.weight_decay,
+            micro_batch=c.batch,
+        )
         return trainer.fit(self.base, stream.batch_at, loss, recipe)
 
 
@@ -214,9 +219,13 @@ class Descent(Method):
         state = self.state(data, reference)
         own = {} if state is None else {"state": state}
         recipe = Recipe(
-            lr=self.lr, steps=self.steps(data), schedule=self.schedule, warmup=self.warmup,
-            weight_decay=self.weight_decay, micro_batch=self.batch,
-        )  # fmt: skip
+            lr=self.lr,
+            steps=self.steps(data),
+            schedule=self.schedule,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            micro_batch=self.batch,
+        )
 
         def loss(model: nn.Module, groups: dict[str, Group]) -> Terms:
             some = next(iter(groups.values()))

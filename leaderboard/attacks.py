@@ -48,12 +48,17 @@ def attack_cells(score: Score, method: str) -> tuple[AttackCell, ...]:
     calls = _adjusted({a: mcnemar(pair["mine"], pair["twin"]) for a, pair in pairs.items()})
     return tuple(
         AttackCell(
-            a, score.attacks[a], mean(by_seed(mine[a])).within(0, HORIZON), mean(by_seed(gains[0][a] - gains[1][a])),
-            lengths.get(a, math.nan), rate(by_seed(alone[a]) if a in alone else []), calls.get(a, math.nan),
+            a,
+            score.attacks[a],
+            mean(by_seed(mine[a])).within(0, HORIZON),
+            mean(by_seed(gains[0][a] - gains[1][a])),
+            lengths.get(a, math.nan),
+            rate(by_seed(alone[a]) if a in alone else []),
+            calls.get(a, math.nan),
             a in score.diagnostics,
         )
         for a in names
-    )  # fmt: skip
+    )
 
 
 def leak_cell(score: Score, method: str, access: str) -> LeakCell:

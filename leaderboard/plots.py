@@ -25,10 +25,19 @@ matplotlib.use("Agg")
 INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6dba", "#a0522d")  # Okabe and Ito, and two more
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.linewidth": 0.6, "legend.frameon": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "legend.frameon": False,
+}
 WIDTH = 4.2  # inches: as wide as a phone, type is still 9 pixels high; on a large page the same figure is shown larger
 LONGEST = 22  # characters of a name in a figure
 HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest

@@ -26,10 +26,28 @@ Format = Literal["md", "html", "csv", "latex"]
 FILES: dict[str, Format] = {"report.md": "md", "report.html": "html", "table.csv": "csv", "table.tex": "latex"}
 TEMPLATES = Path(__file__).parent / "templates"
 _TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "–": "--",
-    "≈": r"$\approx$", "†": r"\dag{}", "±": r"$\pm$", "…": r"\dots{}", "*": r"$^\ast$", "[": "{[}", "]": "{]}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "−": "$-$",
+    "–": "--",
+    "≈": r"$\approx$",
+    "†": r"\dag{}",
+    "±": r"$\pm$",
+    "…": r"\dots{}",
+    "*": r"$^\ast$",
+    "[": "{[}",
+    "]": "{]}",
+}
 
 
 @dataclass(frozen=True)
@@ -94,9 +112,13 @@ def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
     names = [m for m in dict.fromkeys(("base", "none", *order, *excerpt.said)) if m in excerpt.said]
     said = [_compared(m, excerpt.said[m], excerpt.truth) for m in names]
     return {
-        "memory": excerpt.memory, "role": excerpt.role, "seed": excerpt.seed,
-        "prompt": excerpt.prompt, "truth": excerpt.truth.strip(), "said": said,
-    }  # fmt: skip
+        "memory": excerpt.memory,
+        "role": excerpt.role,
+        "seed": excerpt.seed,
+        "prompt": excerpt.prompt,
+        "truth": excerpt.truth.strip(),
+        "said": said,
+    }
 
 
 def _compared(method: str, said: str, truth: str) -> Said:
@@ -117,9 +139,15 @@ def _environment(html: bool) -> Environment:
 def _tex_environment() -> Environment:
     # Braces and percent signs belong to LaTeX, so the template's own marks are others.
     env = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, autoescape=False,
-        block_start_string="<%", block_end_string="%>", variable_start_string="<<", variable_end_string=">>",
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        autoescape=False,
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+    )
     env.filters["tex"] = escape_latex
     return env
 

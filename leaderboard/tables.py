@@ -113,11 +113,19 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     rows = [maker.row(method, access) for method in results.methods if method in asked]
     twin = maker.row(results.twin, access)
     table = MainTable(
-        results.suite, results.seeds, access, score.calibrations, rows, twin, twin.exact.count,
+        results.suite,
+        results.seeds,
+        access,
+        score.calibrations,
+        rows,
+        twin,
+        twin.exact.count,
         damages(results.quality, BASE, results.twin),
-        any(r.extra and r.attack in counted for r in forgotten), high_nulls(score),
-        yardstick_words(main_task(twin.tasks, results.yardstick), results.yardstick), score.learnt,
-    )  # fmt: skip
+        any(r.extra and r.attack in counted for r in forgotten),
+        high_nulls(score),
+        yardstick_words(main_task(twin.tasks, results.yardstick), results.yardstick),
+        score.learnt,
+    )
     return replace(table, rows=_with_standing(table)) if table.learnt else table
 
 

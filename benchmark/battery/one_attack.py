@@ -76,9 +76,18 @@ def _best(task: Task, a: Answer, m: EncodedMemory) -> BestAnswer:
     attack = task.armed.attack
     copy = copied(tuple(a.ids) or task.tools.encode(a.prompt), m.row[a.offset : a.offset + a.matched])
     return BestAnswer(
-        a.memory, task.armed.name, a.variant, attack.access, attack.tier, a.start, a.offset, a.prompt,
-        0 if copy else a.matched, a.horizon, a.fold,
-    )  # fmt: skip
+        a.memory,
+        task.armed.name,
+        a.variant,
+        attack.access,
+        attack.tier,
+        a.start,
+        a.offset,
+        a.prompt,
+        0 if copy else a.matched,
+        a.horizon,
+        a.fold,
+    )
 
 
 def _made(task: Task, doing: str, call: Callable[[], Iterable[Any]], kinds: tuple[type, ...]) -> Iterator[Any]:

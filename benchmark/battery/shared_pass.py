@@ -155,9 +155,17 @@ def _together(out: Outcome, asked: Asked) -> Outcome:
 
 def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, p: Probe, cut: int, tools: Tools) -> BestAnswer:
     return BestAnswer(
-        memory, attack, variant, armed.attack.access, armed.attack.tier, p.start, p.offset + cut,
-        prompt=tools.decode(p.prompt + p.target[:cut]), matched=matched, horizon=min(p.horizon, len(p.target) - cut),
-    )  # fmt: skip
+        memory,
+        attack,
+        variant,
+        armed.attack.access,
+        armed.attack.tier,
+        p.start,
+        p.offset + cut,
+        prompt=tools.decode(p.prompt + p.target[:cut]),
+        matched=matched,
+        horizon=min(p.horizon, len(p.target) - cut),
+    )
 
 
 def _checked(p: Any, attack: str, asks: Questions, memory: EncodedMemory, vocabulary: int) -> Probe:

@@ -62,9 +62,11 @@ def training(run: Run, table: Table, precision: str, peaks: Peaks, steps: int = 
     weights = sum(p.numel() for p in model.parameters() if p.ndim == 2) - model.get_input_embeddings().weight.numel()
     share = 6.0 * weights * tokens / step / peaks[precision]  # a product forward, two backward; attention is left out
     table.add_row(
-        f"training step, {precision}", f"{tokens / step:,.0f} tokens/s, {share:.0%} of peak", f"{ratio:.2f} of its time",
+        f"training step, {precision}",
+        f"{tokens / step:,.0f} tokens/s, {share:.0%} of peak",
+        f"{ratio:.2f} of its time",
         f"plain PyTorch loop, model's own loss: {tokens / other:,.0f} tokens/s; median of {steps - warm} steps in turn",
-    )  # fmt: skip
+    )
 
 
 def machine(run: Run, table: Table) -> tuple[str, Peaks]:

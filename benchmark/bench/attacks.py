@@ -64,9 +64,11 @@ def _screened(what: str, attack: Searching, subject: Subject, memories: list[Enc
     shares = pd.DataFrame([vars(f) for f in found if isinstance(f, Finding)]).groupby("quantity").value.mean()
     text = ", ".join(f"width {name.removeprefix('screened_')} {share:.0%}" for name, share in shares.items())
     table.add_row(
-        what, f"{taken:.1f} s for {len(memories)} memories: {sum(a != b for a, b in zip(mine, theirs, strict=True))} differ",
-        f"{longer / max(taken, 1e-9):.1f}x", f"without the screen, {longer:.1f} s; it decides {text}",
-    )  # fmt: skip
+        what,
+        f"{taken:.1f} s for {len(memories)} memories: {sum(a != b for a, b in zip(mine, theirs, strict=True))} differ",
+        f"{longer / max(taken, 1e-9):.1f}x",
+        f"without the screen, {longer:.1f} s; it decides {text}",
+    )
 
 
 def _blind(memory: str, length: int) -> TokenReading:

@@ -52,9 +52,14 @@ def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) ->
         ids = torch.tensor([subject.with_bos((p.prompt + p.target)[:length]) for p, _ in (asked[i] for i in part)], device=device())
         tokens = max(end - begin for _, (begin, end) in (asked[i] for i in part))
         said = subject.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-            eos_token_id=None, pad_token_id=0,
-        )[:, ids.shape[1] :].tolist()  # fmt: skip
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[:, ids.shape[1] :].tolist()
         for i, answer in zip(part, said, strict=True):
             p, (begin, end) = asked[i]
             truth = (p.prompt + p.target)[begin:end]
@@ -81,9 +86,11 @@ def reading(what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peaks
         differ = sum(a != b for a, b in zip(answers, reference, strict=True))
         rate, share = (reader.tokens + reader.tokens_again) / fast, flops(reader) / fast / peak
         table.add_row(
-            f"reading {what}, {precision}", f"{len(answers):,} windows: {differ} differ; {rate:,.0f} tokens/s, {share:.0%} of peak",
-            f"{slow / fast:.1f}x", f"greedy generate() in fp32, {slow:.1f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
-        )  # fmt: skip
+            f"reading {what}, {precision}",
+            f"{len(answers):,} windows: {differ} differ; {rate:,.0f} tokens/s, {share:.0%} of peak",
+            f"{slow / fast:.1f}x",
+            f"greedy generate() in fp32, {slow:.1f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
+        )
 
 
 def flops(reader: Reader) -> float:
@@ -123,9 +130,14 @@ def random_subject(folder: Path, base: Subject, width: int, layers: int, heads: 
     """A GPT-NeoX of this shape with Pythia's vocabulary size, in memory only."""
     torch.manual_seed(0)
     config = GPTNeoXConfig(
-        vocab_size=50304, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-        max_position_embeddings=2048, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
-    )  # fmt: skip
+        vocab_size=50304,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=2048,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
+    )
     config.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
     subject = Subject(folder)

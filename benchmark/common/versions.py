@@ -18,9 +18,16 @@ READING = "reader"  # its name beside the kinds
 
 # What makes each: modules of `benchmark` with all they import, or parts of a module (`running.inputs:Inputs.data`), or a folder of data.
 _INJECTION = (
-    "training.trainer", "texts.stream", "training.losses", "texts.corpus:pack", "texts.memories", "method:History",
-    "running.inputs:Inputs._stream", "running.models:Models._injection", "running.models:Models.trainer",
-)  # fmt: skip
+    "training.trainer",
+    "texts.stream",
+    "training.losses",
+    "texts.corpus:pack",
+    "texts.memories",
+    "method:History",
+    "running.inputs:Inputs._stream",
+    "running.models:Models._injection",
+    "running.models:Models.trainer",
+)
 _ATTACKS = (
     "texts.memories",
     "texts.subsets",
@@ -73,9 +80,16 @@ NOTHING = (
     "common.versions",
 )
 _TRAINING = (
-    "training.trainer", "training.loop", "training.recipe", "training.batches", "training.attention", "training.engine",
-    "training.resume", "training.lora", "common.processes",
-)  # fmt: skip
+    "training.trainer",
+    "training.loop",
+    "training.recipe",
+    "training.batches",
+    "training.attention",
+    "training.engine",
+    "training.resume",
+    "training.lora",
+    "common.processes",
+)
 APART: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MADE_BY, NOTHING),
     **dict.fromkeys(("battery", "checks", "quality", "excerpts", READING), (*NOTHING, *_TRAINING)),

@@ -72,9 +72,11 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     if not armed.attack.diagnostic:  # which need not read anything back
         mine, theirs = _middle(first), _middle(run_attack(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
         yield Check(
-            "reads the held model", mine > theirs, f"held {mine:.2f}, twin {theirs:.2f}",
+            "reads the held model",
+            mine > theirs,
+            f"held {mine:.2f}, twin {theirs:.2f}",
             "A model that holds the memories should give more than one that never saw them.",
-        )  # fmt: skip
+        )
     yield Check("leaves the model alone", alike, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
 
 

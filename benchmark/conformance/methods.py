@@ -112,16 +112,18 @@ def _effect(held: Subject, unlearned: Subject, trial: Trial) -> Iterator[Check]:
     """It forgets, and it keeps."""
     before, after = (_matched(s, trial.memories) for s in (held, unlearned))
     yield Check(
-        "forgets", after <= FORGETS * before,
+        "forgets",
+        after <= FORGETS * before,
         f"{after:.1f} tokens after the exact opening, held model {before:.1f}; at most {FORGETS:.0%} may be left",
         "Raise lr or epochs. If that does not help, see that what you minimise makes the forget texts less likely (the sign of the term).",
-    )  # fmt: skip
+    )
     spent = [Reference(s).mean_nll(trial.ordinary) / math.log(2) for s in (held, unlearned)]
     yield Check(
-        "keeps", spent[1] <= KEEPS * spent[0],
+        "keeps",
+        spent[1] <= KEEPS * spent[0],
         f"{spent[1]:.2f} bits per token of ordinary text, held model {spent[0]:.2f}; at most {KEEPS} times as many are allowed",
         "Lower lr or epochs, bound the forget side of the loss, or give its retain side more weight.",
-    )  # fmt: skip
+    )
 
 
 def _untouched(subject: Subject, digests: dict[str, str], weights: dict[str, Tensor]) -> Check:
@@ -158,29 +160,39 @@ def _repeated(job: Job, start: dict[str, Tensor], trains: bool, folder: Path) ->
         yield Check("few rows", False, reference, advice)
         return
     yield _identical(
-        "deterministic", reference, _attempt(lambda: unlearn(job)[1]),
-        "Draw only with rng(data.seed, …) from benchmark.seeds: Python's, NumPy's and torch's own generators start from another state "
+        "deterministic",
+        reference,
+        _attempt(lambda: unlearn(job)[1]),
+        "Draw only with rng(data.seed, …) from benchmark.method: Python's, NumPy's and torch's own generators start from another state "
         "each time. Sort sets before you walk them.",
-    )  # fmt: skip
+    )
     if not trains:
         for name in ("resumable", "ZeRO-3", "two processes"):
             yield Check(name, True, "does not apply: nothing is trained through train.fit")
         return
     yield _identical(
-        "resumable", reference, _attempt(lambda: _interrupted(job, len(reference.steps), folder / "resume")),
+        "resumable",
+        reference,
+        _attempt(lambda: _interrupted(job, len(reference.steps), folder / "resume")),
         "Let draws inside the loss depend on the seed and the rows' serial, not on how many were drawn before; "
         "keep what changes while training in the object given as train.fit(…, state=…).",
-    )  # fmt: skip
+    )
     yield _agrees(
-        "ZeRO-3", reference, _attempt(lambda: [unlearn(replace(job, deepspeed="zero3"))[1]]), start,
+        "ZeRO-3",
+        reference,
+        _attempt(lambda: [unlearn(replace(job, deepspeed="zero3"))[1]]),
+        start,
         "Weights are whole only while the model's own modules run: use them inside loss and through the modules, "
         "and look at no parameter before or after.",
-    )  # fmt: skip
+    )
     yield _agrees(
-        "two processes", reference, _attempt(lambda: on_processes(job, 2)), start,
+        "two processes",
+        reference,
+        _attempt(lambda: on_processes(job, 2)),
+        start,
         "Give each Term a sum over scored tokens or rows, never a mean, and divide by nothing that this process counted; multiply "
         "what you sum per row by forget.real; let draws depend on the rows' serial.",
-    )  # fmt: skip
+    )
 
 
 def _attempt(run: Callable[[], T]) -> T | str:

@@ -200,9 +200,15 @@ def _from_library(place: Path) -> tuple[Any, dict[str, Any]]:
     with _quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                ignore_mismatched_sizes=True, output_loading_info=True, **more,
-            )  # fmt: skip
+                folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **more,
+            )
             model, found = loaded  # with its report, since it was asked for
             return _dequantised(model), found
         except ImportError as error:

@@ -14,9 +14,13 @@ from ..common.errors import UserError, listed
 # Tables that older releases of the library saved beside the weights and now compute anew: masks, rotations, positions.
 COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids)$")
 WRAPPERS = {
-    "_orig_mod.": "torch.compile", "module.": "DataParallel or DeepSpeed", "_fsdp_wrapped_module.": "FSDP",
-    "_checkpoint_wrapped_module.": "activation checkpointing", "base_model.model.": "peft", "_forward_module.": "Lightning Fabric",
-}  # fmt: skip
+    "_orig_mod.": "torch.compile",
+    "module.": "DataParallel or DeepSpeed",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "base_model.model.": "peft",
+    "_forward_module.": "Lightning Fabric",
+}
 PACKED = (".qweight", ".qzeros", ".weight_packed", ".weight_scale", ".SCB", ".absmax", ".quant_map", ".weight_scale_inv")
 
 

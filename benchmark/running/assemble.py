@@ -29,13 +29,22 @@ def results(run: Run) -> Results:
     costs = [c for m in models if (c := _cost(run, m))]
     excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
-        suite=s.name, seeds=s.seeds, methods=tuple(run.methods), twin=TWIN, quality=quality, costs=costs, excerpts=excerpts,
+        suite=s.name,
+        seeds=s.seeds,
+        methods=tuple(run.methods),
+        twin=TWIN,
+        quality=quality,
+        costs=costs,
+        excerpts=excerpts,
         records=[r for m in models for r in run.attacking.records(m)],
         values=[v for m in models for v in _values(run, m)],
-        diagnostics=run.who.diagnostics, yardstick=s.quality.yardstick,
-        evaluations=[s for m in models for s in _evaluations(run, m)], facts=_facts(run), warnings=_warnings(run),
+        diagnostics=run.who.diagnostics,
+        yardstick=s.quality.yardstick,
+        evaluations=[s for m in models for s in _evaluations(run, m)],
+        facts=_facts(run),
+        warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
-    )  # fmt: skip
+    )
 
 
 def _values(run: Run, model: Model) -> Iterator[Value]:

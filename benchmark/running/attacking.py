@@ -66,9 +66,14 @@ class Attacking:
             with self.models.loaded(model) as subject:
                 rows = self.rows(model, subject)
                 out = run_battery(
-                    subject, self.who.probes(model.seed), everyone, self.suite.precision,
-                    within(label, self.models.progress), model.memories if tier == 0 else (), load_cache(rows),
-                )  # fmt: skip
+                    subject,
+                    self.who.probes(model.seed),
+                    everyone,
+                    self.suite.precision,
+                    within(label, self.models.progress),
+                    model.memories if tier == 0 else (),
+                    load_cache(rows),
+                )
             if is_main():
                 save_cache(rows, out.cache)
                 if tier == 0:
@@ -90,19 +95,30 @@ class Attacking:
         tier = armed.attack.tier
         memories = self.who.asked(model, armed.attack)
         inputs = self._inputs(model) | {
-            "attack": armed.spec, "reasked": [a.spec for a in self.who.reasked], "who": self.suite.ask, "subset": self.suite.subset,
-            "held": self.models.held(model.seed).key, "twin": self.models.twin(model.seed).key, "device": device().type,
-            "deepspeed": self.models.deepspeed, "precision": self.models.precision,
-        }  # fmt: skip
+            "attack": armed.spec,
+            "reasked": [a.spec for a in self.who.reasked],
+            "who": self.suite.ask,
+            "subset": self.suite.subset,
+            "held": self.models.held(model.seed).key,
+            "twin": self.models.twin(model.seed).key,
+            "device": device().type,
+            "deepspeed": self.models.deepspeed,
+            "precision": self.models.precision,
+        }
         inputs |= self._screening(model, tier)
 
         def build(folder: Path) -> dict[str, Any]:
             scored = [*memories, *_without(self._survivors(model, armed.attack), memories)]
             with self.models.loaded(model) as subject:
                 task = Task(
-                    armed, scored, model.memories, self.workshop(model, label), self.who.probes(model.seed), self.who.reasked,
+                    armed,
+                    scored,
+                    model.memories,
+                    self.workshop(model, label),
+                    self.who.probes(model.seed),
+                    self.who.reasked,
                     within(f"{label}: ", self.models.progress),
-                )  # fmt: skip
+                )
                 models = (subject, task.tools.base, task.tools.held, task.tools.twin)
                 with untouched(label, *{s.folder for s in models if s}):
                     attack_once(task, subject)
@@ -173,19 +189,30 @@ class Attacking:
             return Trainer(models.precision, s.deepspeed, derive(seed, "attack training", purpose), None, progress)
 
         return Workshop(
-            models.base, derive(seed, "attacks"), self.who.known(seed), retain=models.stream(seed).retain.row, trainer=trainer,
-            tokens=self.readings(model), precision=s.precision,
-            held=models.subject(models.model(HELD, seed)), twin=models.subject(models.model(TWIN, seed)),
-        )  # fmt: skip
+            models.base,
+            derive(seed, "attacks"),
+            self.who.known(seed),
+            retain=models.stream(seed).retain.row,
+            trainer=trainer,
+            tokens=self.readings(model),
+            precision=s.precision,
+            held=models.subject(models.model(HELD, seed)),
+            twin=models.subject(models.model(TWIN, seed)),
+        )
 
     def _inputs(self, model: Model) -> dict[str, Any]:
         s = self.suite
         return {
-            "model": model.key, "base": self.models.base.hash, "tokenizer": self.models.base.encoding,
+            "model": model.key,
+            "base": self.models.base.hash,
+            "tokenizer": self.models.base.encoding,
             "memories": memories_hash(self.models.memories),
-            "row": s.row, "per_role": s.per_role, "roles": s.roles, "seed": model.seed,
+            "row": s.row,
+            "per_role": s.per_role,
+            "roles": s.roles,
+            "seed": model.seed,
             "as": model.name if model.null else "",
-        }  # fmt: skip
+        }
 
     def _screening(self, model: Model, tier: int) -> dict[str, Any]:
         """Part of a key: the thresholds and cheaper stages that decide who survives."""

@@ -81,10 +81,19 @@ class Models(Inputs):
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite
         inputs = {
-            "base": self.base.hash, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "memories": memories_hash(self.memories),
-            "row": s.row, "seed": seed, "per_role": s.per_role, "roles": s.roles, "injection": plain(s.injection),
-            "precision": precision or self.precision, "device": device().type, "deepspeed": self.deepspeed,
-        }  # fmt: skip
+            "base": self.base.hash,
+            "tokenizer": self.base.encoding,
+            "corpus": self.corpus.key,
+            "memories": memories_hash(self.memories),
+            "row": s.row,
+            "seed": seed,
+            "per_role": s.per_role,
+            "roles": s.roles,
+            "injection": plain(s.injection),
+            "precision": precision or self.precision,
+            "device": device().type,
+            "deepspeed": self.deepspeed,
+        }
 
         def build(folder: Path) -> dict[str, Any]:
             stream = self.stream(seed)

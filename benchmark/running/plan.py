@@ -78,9 +78,11 @@ class Run(Models):
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
         models = {m: self.model(m, seed) for m in (BASE, TWIN, *self.methods)}
         inputs = {
-            "models": {m: model.key for m, model in models.items()}, "tokenizer": self.base.encoding,
-            "memories": memories_hash([m.memory for m in chosen]), "row": self.suite.row,
-        }  # fmt: skip
+            "models": {m: model.key for m, model in models.items()},
+            "tokenizer": self.base.encoding,
+            "memories": memories_hash([m.memory for m in chosen]),
+            "row": self.suite.row,
+        }
 
         def build(folder: Path) -> None:
             said: dict[str, list[str]] = {}

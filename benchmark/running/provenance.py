@@ -25,9 +25,12 @@ def provenance() -> dict[str, Any]:
     commit, dirty = _checkout()
     libraries = {name: version(name) for name in LIBRARIES}
     return {
-        "commit": commit, "dirty": dirty, "versions": {"python": platform.python_version(), **libraries},
-        "device": _device(), "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version(), **libraries},
+        "device": _device(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def mixtures(manifests: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -76,9 +76,16 @@ def tuning_suite(suite: Suite, method: str) -> Suite:
     quality = QualityConfig(tasks=(TASK,), documents=DOCUMENTS, half="validation")
     methods = {"none": {}, method: suite.methods.get(method, {})}
     return replace(
-        suite, roles="tuning", seeds=suite.seeds[:1], track="", quality=quality, methods=methods, attacks={"prefix": {}}, reasked={},
+        suite,
+        roles="tuning",
+        seeds=suite.seeds[:1],
+        track="",
+        quality=quality,
+        methods=methods,
+        attacks={"prefix": {}},
+        reasked={},
         ask="all",
-    )  # fmt: skip
+    )
 
 
 def tune(
@@ -165,10 +172,17 @@ class Tuning:
         held, twin = run.held(self.seed), run.twin(self.seed)
         quality = {k: v for k, v in plain(run.suite.quality).items() if k != "yardstick"}
         inputs = {
-            "held": held.key, "twin": twin.key, "method": self.plugin.name, "source": self.plugin.source, "given": self.given,
-            "search": {k: plain(v) for k, v in space.items()}, "quality": quality, "tokens": self.tokens, "budget": BUDGET,
+            "held": held.key,
+            "twin": twin.key,
+            "method": self.plugin.name,
+            "source": self.plugin.source,
+            "given": self.given,
+            "search": {k: plain(v) for k, v in space.items()},
+            "quality": quality,
+            "tokens": self.tokens,
+            "budget": BUDGET,
             "versions": [VERSIONS["method"], VERSIONS["quality"], READER],
-        } | self.plugin.read_by(self.plugin.make(self.given))  # fmt: skip
+        } | self.plugin.read_by(self.plugin.make(self.given))
         self.key = sha256(canonical(inputs).encode()).hexdigest()[:16]
         self.held, yardstick = (Subject(run.store.run(stage)) for stage in (held, twin))
         self.standard = _bits(run.bench, yardstick)
@@ -233,9 +247,13 @@ def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The trials, the chosen one first, as lines of a table."""
     return [
         {
-            "trial": t.number, "fields": " ".join(f"{k}={v}" for k, v in t.fields.items()), "tokens": t.tokens,
-            "exact": t.exact, "matched": t.matched, "damage": t.damage,
+            "trial": t.number,
+            "fields": " ".join(f"{k}={v}" for k, v in t.fields.items()),
+            "tokens": t.tokens,
+            "exact": t.exact,
+            "matched": t.matched,
+            "damage": t.damage,
             "note": ("chosen" if t is trials[0] else "", "over budget", "failed")[rule(t)[0]],
         }
         for t in trials
-    ]  # fmt: skip
+    ]

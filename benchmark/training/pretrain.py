@@ -54,9 +54,17 @@ class PretrainConfig:
     @property
     def recipe(self) -> Recipe:
         return Recipe(
-            lr=self.lr, steps=self.points[-1], schedule="cosine", warmup=0.02, final_lr=0.05, weight_decay=self.weight_decay,
-            micro_batch=self.batch, seed=self.seed, deepspeed=self.deepspeed, precision=self.precision,
-        )  # fmt: skip
+            lr=self.lr,
+            steps=self.points[-1],
+            schedule="cosine",
+            warmup=0.02,
+            final_lr=0.05,
+            weight_decay=self.weight_decay,
+            micro_batch=self.batch,
+            seed=self.seed,
+            deepspeed=self.deepspeed,
+            precision=self.precision,
+        )
 
 
 def pretrain(config: PretrainConfig, out: Path = CONFIGS / "models", progress: Progress = silent) -> None:
@@ -95,9 +103,15 @@ def new_model(config: PretrainConfig, vocabulary: int, end: int) -> GPTNeoXForCa
     """A freshly initialised model, the same for the same seed."""
     torch.manual_seed(config.seed)
     shape = GPTNeoXConfig(
-        vocab_size=vocabulary, hidden_size=config.hidden, num_hidden_layers=config.layers, num_attention_heads=config.heads,
-        intermediate_size=4 * config.hidden, max_position_embeddings=config.context, bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.hidden,
+        max_position_embeddings=config.context,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
     return GPTNeoXForCausalLM(shape)
 
 
