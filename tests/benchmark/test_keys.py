@@ -213,7 +213,7 @@ def finished(world: World) -> Store:
         ("the recipe of the injection", "checks", "held changed, model changed"),
         ("another kind of device", "held", "device cpu → cuda"),
         ("a field of an attack of tier 2", "attack", "attack.fields.group added"),
-        ("the version of `battery`", "battery", "version of battery 1 → 99"),
+        ("the version of `battery`", "battery", f"version of battery {VERSIONS['battery']} → 99"),
         (
             "the code of `benchmark/attack_tools/rewording.py`",
             "battery",

@@ -16,6 +16,7 @@ from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Adapted, Descent, UnlearningData
 from palimpsest.benchmark.training.batches import Group, Loss, Terms, collate, counts
+from palimpsest.benchmark.training.loop import Extras
 from palimpsest.benchmark.training.recipe import Recipe
 
 VOCABULARY = 11
@@ -37,8 +38,8 @@ class Bound:
     state: Any = field(init=False)
     start: Any = field(init=False)
 
-    def fit(self, start: Any, batch_at: Callable[[int], Batch], loss: Loss, recipe: Recipe, state: Any = None, **_: Any) -> Any:
-        self.start, self.batch_at, self.loss, self.recipe, self.state = start, batch_at, loss, recipe, state
+    def fit(self, start: Any, batch_at: Callable[[int], Batch], loss: Loss, recipe: Recipe, extras: Extras, **_: Any) -> Any:
+        self.start, self.batch_at, self.loss, self.recipe, self.state = start, batch_at, loss, recipe, extras.state
         if isinstance(start, Adapted):
             start.attach(self.model)
         return start
