@@ -47,7 +47,7 @@ def training(run: Run, table: Table, precision: str, peaks: Peaks, steps: int = 
         optimizer.step()
         optimizer.zero_grad()
 
-    def after(step: int, _: object) -> None:
+    def after(what: str, step: int, of: int) -> None:
         ours.append(time.perf_counter() - began[0])
         ids = torch.tensor([r.ids for r in stream.batch_at(step)["text"]], device=device())
         theirs.append(timed(lambda: plain(ids))[0])
