@@ -62,7 +62,7 @@ def _screened(what: str, attack: Searching, subject: Subject, memories: list[Enc
     longer, others = search(replace(tools, tokens={m.id: _blind(m.id, len(m.row)) for m in memories}))
     mine, theirs = ([a.matched for a in part if isinstance(a, Answer)] for part in (found, others))
     shares = pd.DataFrame([vars(f) for f in found if isinstance(f, Finding)]).groupby("quantity").value.mean()
-    text = ", ".join(f"width {name.removeprefix('screened_')} {share:.0%}" for name, share in shares.items())
+    text = ", ".join(f"width {str(name).removeprefix('screened_')} {share:.0%}" for name, share in shares.items())
     table.add_row(
         what,
         f"{taken:.1f} s for {len(memories)} memories: {sum(a != b for a, b in zip(mine, theirs, strict=True))} differ",

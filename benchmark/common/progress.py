@@ -9,7 +9,7 @@ from typing import Any, Protocol
 class Progress(Protocol):
     """Is told what is being done, how many steps of it are done, and of how many; 1 where it has no steps."""
 
-    def __call__(self, what: str, done: int, of: int) -> Any: ...
+    def __call__(self, what: str, done: int, of: int, /) -> Any: ...
 
 
 def silent(what: str, done: int, of: int) -> None:

@@ -55,7 +55,8 @@ def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    vars(deepspeed.ops)["__compatible_ops__"] = {}  # else it compiles an all-reduce for inference, of which training has no use
+    # else it compiles an all-reduce for inference, of which training has no use
+    deepspeed.ops.__compatible_ops__ = {}  # pyright: ignore[reportAttributeAccessIssue]
     matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
     vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
