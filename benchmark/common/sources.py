@@ -56,13 +56,13 @@ def file_of(module: str) -> Path:
 
 
 def code_hash(files: Iterable[Path]) -> str:
-    """Over the code of modules, without docstrings and comments; their names and places in the tree do not count."""
-    return digest(sorted(map(code, files)))
+    """Over the code of modules, without docstrings and comments; where modules of this tree lie does not count."""
+    return digest(sorted(code(file, moved=True) for file in files))
 
 
-def code(file: Path, part: str = "") -> str:
-    """What a module says, or a function or class in it (`Run.data`)."""
-    return _code(file, file.stat().st_mtime_ns, part)
+def code(file: Path, part: str = "", moved: bool = False) -> str:
+    """What a module says, or a function or class in it (`Run.data`); the same if modules of this tree were `moved`."""
+    return _code(file, file.stat().st_mtime_ns, part, moved)
 
 
 def content_hash(paths: Iterable[Path]) -> str:
@@ -124,12 +124,16 @@ def _file_of(name: str, places: Places) -> Path | None:
 
 
 @cache
-def _code(file: Path, changed: int, part: str) -> str:
+def _code(file: Path, changed: int, part: str, moved: bool) -> str:
     tree: Any = ast.parse(file.read_text("utf-8"))
     for word in part.split(".") if part else ():
         tree = next((n for n in tree.body if getattr(n, "name", None) == word), None)
         if tree is None:
             raise ValueError(f"there is no {part} in {file.name} any more")
+    if moved:  # the place of an import of ours; what stands there is in the hash of the other file
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (file.is_relative_to(TREE) if node.level else f"{node.module}.".startswith(f"{NAME}.")):
+                node.module, node.level = None, 0
     return json.dumps(_plain(tree), separators=(",", ":"))
 
 
@@ -138,9 +142,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, list):
         return [_plain(n) for n in node if not (isinstance(n, ast.Expr) and _is_text(n.value))]
     if isinstance(node, ast.AST):
-        own = isinstance(node, ast.ImportFrom) and (node.level or f"{node.module}.".startswith(f"{NAME}."))
-        hidden = ("module", "level") if own else ()  # where a module of ours lies: what it says is in the hash of the other file
-        fields = [(k, v) for k, v in ast.iter_fields(node) if v is not None and v != [] and k not in hidden]
+        fields = [(k, v) for k, v in ast.iter_fields(node) if v is not None and v != []]
         return [type(node).__name__, *([k, _plain(v)] for k, v in fields)]
     return repr(node)
 

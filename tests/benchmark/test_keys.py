@@ -72,7 +72,7 @@ class World:
     def pretend(self, what: str, file: str) -> None:
         """As if a file of the tree held something else."""
         before = getattr(sources, what)
-        self.patch.setattr(sources, what, lambda f, *rest: before(f, *rest) + ("x" if f.name == file else ""))
+        self.patch.setattr(sources, what, lambda f, *rest, **how: before(f, *rest, **how) + ("x" if f.name == file else ""))
 
 
 @pytest.fixture(scope="module")

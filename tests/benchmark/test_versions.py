@@ -107,3 +107,15 @@ def test_a_name_that_is_no_module_or_part_any_more_is_told(monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"there is no Run\.nothing"):
         made_by("checks")
     versions.modules.cache_clear()
+
+
+def test_where_modules_of_ours_lie_does_not_count_for_plug_ins_and_where_their_own_lie_does(tmp_path: Path) -> None:
+    def of(text: str) -> str:
+        (tmp_path / "mine.py").write_text(text)
+        sources._code.cache_clear()
+        return code_hash([tmp_path / "mine.py"])
+
+    ours, theirs = "from palimpsest.benchmark.method import rng\n", "from .beside import rng\n"
+    assert of(ours) == of(ours.replace("method", "common.seeds"))
+    assert of(ours) != of(ours.replace("rng", "derive"))
+    assert of(theirs) != of(theirs.replace("beside", "other")), "two modules may define one name"
