@@ -90,7 +90,7 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     with Display(console) as display:
         display.begin("reading suite, corpus and model")
         run = bound_run(overrides, store)
-        run.check()
+        run.validate()
         estimates = estimated(run, display)
     reasons = Reasons(run.store)
     table = Table(box=None, pad_edge=False)
@@ -125,7 +125,7 @@ def run(
         hush()
         bound = bound_run(overrides, store)
         writable(report / bound.suite.name / "report.md")
-        bound.check()
+        bound.validate()
         start_distributed()
         if is_main():
             estimates = estimated(bound, display)

@@ -52,7 +52,7 @@ class Evidence:
         """Tokens: the best match over questions that differ from the exact opening by about a token."""
         return best_lengths(r for r in self.score.records if r.asks == "edit").max(axis=1)
 
-    def check(self, method: str, quantity: str) -> BySeed:
+    def fact(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
         return means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
 
@@ -95,11 +95,11 @@ def damaged(evidence: Evidence, method: str) -> BySeed:
 
 
 def differing(evidence: Evidence, method: str) -> BySeed:
-    return _percent(evidence.check(method, "stochastic"))
+    return _percent(evidence.fact(method, "stochastic"))
 
 
 def wrapped(evidence: Evidence, method: str) -> BySeed:
-    return _percent(evidence.check(method, "generated_differs"))
+    return _percent(evidence.fact(method, "generated_differs"))
 
 
 def masked(evidence: Evidence, method: str) -> BySeed:
@@ -138,7 +138,7 @@ def cliff(evidence: Evidence, method: str) -> BySeed:
 
 
 def small_update(evidence: Evidence, method: str) -> BySeed:
-    return {} if method == HELD else _percent(evidence.check(method, "undone_by_int4"))  # the held model has no update
+    return {} if method == HELD else _percent(evidence.fact(method, "undone_by_int4"))  # the held model has no update
 
 
 def untouched(evidence: Evidence, method: str) -> BySeed:

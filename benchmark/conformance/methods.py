@@ -55,7 +55,7 @@ def trial_of(run: Run, history: bool) -> Trial:
     """The suite's first seed as a trial."""
     data = run.data(SEED, history)
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
-    return Trial(run.store.run(run.held(SEED)), data, memories, [data.retain(k) for k in range(FAR, FAR + ROWS)])
+    return Trial(run.store.ensure(run.held(SEED)), data, memories, [data.retain(k) for k in range(FAR, FAR + ROWS)])
 
 
 def check_method(method: str, given: dict[str, Any], trial: Trial) -> Iterator[Check]:

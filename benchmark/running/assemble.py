@@ -27,7 +27,7 @@ def results(run: Run) -> Results:
     models = [run.model(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
     quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, run.model(m, seed))]
     costs = [c for m in models if (c := _cost(run, m))]
-    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
+    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
         suite=s.name,
         seeds=s.seeds,
@@ -65,7 +65,7 @@ def _values(run: Run, model: Model) -> Iterator[Value]:
 
 
 def _quality(run: Run, model: Model) -> Iterator[Quality]:
-    for row in _read(run.store.run(run.quality_stage(model)) / "quality.jsonl"):
+    for row in _read(run.store.ensure(run.quality_stage(model)) / "quality.jsonl"):
         row["documents"] = tuple(row["documents"])
         yield Quality(run.suite.name, model.name, model.seed, model.key, **row)
 

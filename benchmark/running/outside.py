@@ -12,12 +12,11 @@ from rich.text import Text
 
 from ..attack_tools.bases import Prompting, Tools
 from ..battery.answers import BestAnswer
-from ..battery.shared_pass import Probes, arm, run_battery
+from ..battery.shared_pass import Probes, arm, ask_all
 from ..common.errors import UserError
 from ..common.progress import Progress, silent, within
-from ..models.bounds import check as check_bounds
-from ..models.bounds import positions
-from ..models.precision import checked, described, resolved
+from ..models.bounds import positions, require_positions
+from ..models.precision import described, resolved, supported
 from ..models.subject import Subject, open_subject
 from ..quality.vitals import SOURCE, doubts, ordinary_texts, vitals
 from ..texts.memories import encode, load_memories
@@ -40,7 +39,7 @@ def attack_model(
 
     The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
     """
-    checked(precision)
+    supported(precision)
     subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
     tokenizer = subjects["model"].tokenizer
     if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
@@ -51,7 +50,7 @@ def attack_model(
     limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
     length = min(row, shortest, *(most - lead for most in limits))
     for subject in subjects.values():
-        check_bounds(subject, length + lead, f"a row of {length}")
+        require_positions(subject, length + lead, f"a row of {length}")
     encoded = [encode(m, tokenizer, length, "forget") for m in passages]
     armed = arm({name.strip(): {} for name in attacks})
     if later := [a.name for a in armed if not isinstance(a.attack, Prompting)]:
@@ -70,7 +69,7 @@ def attack_model(
     frames = []
     for name, subject in subjects.items():
         asking = within(f"asking the {name}", progress)
-        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, asking)
+        out = ask_all(subject, probes, [(a, encoded) for a in armed], precision, asking)
         frames.append(_frame(out.answers).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)

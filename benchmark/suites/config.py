@@ -101,7 +101,7 @@ class Suite:
     def __post_init__(self) -> None:
         hold(self, "")
         if self.track:
-            PLAIN_WORD.check(self.track, "track")
+            PLAIN_WORD.validate(self.track, "track")
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds={list(self.seeds)}: expected each once.")
 

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.battery.shared_pass import Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Probes, arm, ask_all
 from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.commands.new import begin
 from palimpsest.benchmark.common.errors import UserError
@@ -281,7 +281,7 @@ def test_the_starting_file_of_an_attack_asks_more_of_a_model_that_has_memorised(
     asked = [m for m in memorised.memories if m.role == "forget"]
 
     def lengths(subject) -> dict[tuple[str, str], int]:
-        out = run_battery(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
+        out = ask_all(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
         return {(a.memory, a.variant): a.matched for a in out.answers}
 
     mine, theirs = lengths(memorised.subject), lengths(memorised.base)

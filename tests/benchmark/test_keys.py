@@ -201,7 +201,7 @@ def finished(world: World) -> Store:
             "palimpsest.benchmark.running.store.reset_peak", lambda: None
         )  # nothing is computed, and it takes half a second a stage
         for stage in Run(world.suite, store).plan:
-            store.run(Stage(stage.kind, stage.label, stage.inputs, lambda folder: (folder / "it").write_text("x") and None))
+            store.ensure(Stage(stage.kind, stage.label, stage.inputs, lambda folder: (folder / "it").write_text("x") and None))
     return store
 
 
@@ -245,7 +245,7 @@ def test_the_nearest_of_several_finished_stages_is_compared(tmp_path: Path) -> N
         return Stage("held", "it", inputs, lambda folder: (folder / "it").write_text(json.dumps(inputs)) and None)
 
     for it in (stage(a=1, b=1, c=1), stage(a=2, b=2, c=1)):
-        store.run(it)
+        store.ensure(it)
     assert Reasons(store).why(stage(a=2, b=2, c=2)) == "c 1 → 2"
 
 

@@ -181,7 +181,7 @@ def test_answers_of_models_that_are_gone_are_collected(whole: Run, tmp_path: Pat
     run = again(whole)
     run.store = Store(tmp_path)
     model, rows = run.held(0), tmp_path / ".rows"
-    run.store.run(Stage(model.kind, model.label, model.inputs, lambda folder: (folder / "it").write_text("x") and None))
+    run.store.ensure(Stage(model.kind, model.label, model.inputs, lambda folder: (folder / "it").write_text("x") and None))
     rows.mkdir()
     for name in (f"{model.key}-aa", f"{model.key}-bb", "0123456789abcdef-aa"):
         (rows / f"{name}.safetensors").write_text("x")
@@ -237,7 +237,7 @@ def test_a_method_with_early_stopping_leaves_its_evaluations(whole: Run) -> None
     assert list(_evaluations(run, run.model("npo", 0))) == []
     evaluated = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
     assert evaluated.model("npo", 0).key != run.model("npo", 0).key
-    evaluated.store.run(evaluated.model("npo", 0).stage)
+    evaluated.store.ensure(evaluated.model("npo", 0).stage)
     seen = list(_evaluations(evaluated, evaluated.model("npo", 0)))
     assert [s.step for s in seen] == [0, 1, 2]
     assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)
@@ -326,13 +326,13 @@ def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bytes(who
 def test_a_damaged_held_model_is_reported_before_anything_reads_it(whole: Run, tmp_path: Path) -> None:
     suite = replace(whole.suite, methods={"none": {}, "npo": {}}, quality=QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=8))
     run = Run(suite, Store(tmp_path))
-    weights = run.store.run(run.held(0)) / "model.safetensors"
+    weights = run.store.ensure(run.held(0)) / "model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.model("npo", 0).stage)
+        run.store.ensure(run.model("npo", 0).stage)
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.attacking.stages(run.model("none", 0))[0])
+        run.store.ensure(run.attacking.stages(run.model("none", 0))[0])
 
 
 VANDAL = """
@@ -359,7 +359,7 @@ def test_a_method_that_changes_the_held_model_on_disk_is_named_and_leaves_no_sta
     run = Run(replace(whole.suite, methods={"none": {}, name: {}}), Store(tmp_path / "store"))
     shutil.copytree(whole.store.folder(whole.held(0)), run.store.folder(run.held(0)))
     with pytest.raises(UserError, match=r"Vandal, seed 0 changed files that it may only read: config.json in .*held"):
-        run.store.run(run.model(name, 0).stage)
+        run.store.ensure(run.model(name, 0).stage)
     assert not run.store.done(run.model(name, 0).stage)
 
 
@@ -414,9 +414,9 @@ def test_other_architectures_can_be_injected_and_attacked(
     injection = InjectionConfig(occurrences=(250,), density=1.0, batch=4, lr=5e-3)
     attacks = {"prefix": {}, "shifted_window": {"stride": 8}}
     run = Run(replace(suite, model=str(tmp_path / "model"), per_role=1, injection=injection, attacks=attacks), Store(tmp_path / "store"))
-    run.check()
+    run.validate()
     for stage in (run.held(0), *run.attacking.stages(run.model("none", 0))):
-        run.store.run(stage)
+        run.store.ensure(stage)
     held = open_subject(str(run.store.folder(run.held(0))))
     assert type(held.model) is type(base)
     answers = pd.read_parquet(run.store.folder(run.attacking.stages(run.model("none", 0))[0]) / "answers.parquet")
@@ -449,7 +449,7 @@ def test_a_method_that_goes_wrong_ends_the_run_with_its_name_and_stage(body: str
 def test_a_suite_that_never_asks_with_the_exact_opening_is_refused(attacks: dict[str, Any], whole: Run) -> None:
     """Exact, leak and collateral would be no numbers, and every p 1."""
     with pytest.raises(UserError, match=r"None of the attacks of suite micro .* asks with the exact opening"):
-        again(whole, attacks=attacks).check()
+        again(whole, attacks=attacks).validate()
 
 
 def test_an_attack_of_ones_own_can_ask_with_the_exact_opening(whole: Run, tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ from palimpsest.benchmark.running.store import Store
 
 run = Run(load_suite("smoke", sys.argv[2:]), Store(Path(sys.argv[1])))
 for stage in run.plan[:3]:
-    run.store.run_together(stage)
+    run.store.ensure_together(stage)
 print("ran on", torch.backends.cpu.get_cpu_capability())
 """
 
