@@ -12,8 +12,8 @@ import pandas as pd
 from ..benchmark.common.types import HELD
 from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import Score, best_lengths
-from .frames import least, means
 from .membership import chance_of_lowest
+from .statistics import seed_means, seed_values
 from .values import CHECKS, COVERED, LOSS, WHOLE, Measure, ValueScore
 
 COLLAPSED = 20.0  # % of the twin's quality, by the suite's yardstick
@@ -54,7 +54,7 @@ class Evidence:
 
     def fact(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
-        return means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
+        return seed_means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def masked(evidence: Evidence, method: str) -> BySeed:
     if len(evidence.aimed) < 2 or method == HELD:
         return {}
     black, white = (_forgotten(evidence.aimed[access], method) for access in ("black-box", "white-box"))
-    return means((black - white).dropna())
+    return seed_means((black - white).dropna())
 
 
 def below_unseen(evidence: Evidence, method: str) -> BySeed:
@@ -134,7 +134,7 @@ def cliff(evidence: Evidence, method: str) -> BySeed:
     """% of forget memories of which the exact opening brings back under 8 tokens, and an edit of about one token at least 32."""
     edited, opening = _forgotten(evidence.edited, method), evidence.score.opening(method)
     edited = edited[edited.index.isin(opening.index)]
-    return _percent(means((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
+    return _percent(seed_means((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
 
 
 def small_update(evidence: Evidence, method: str) -> BySeed:
@@ -144,7 +144,7 @@ def small_update(evidence: Evidence, method: str) -> BySeed:
 def untouched(evidence: Evidence, method: str) -> BySeed:
     """% of the body's matrices that an attack which changes the model left as they were; of several attacks the one that left most."""
     found = [evidence.values.series(method, what, WHOLE) for what in evidence.values.measures if what.quantity == COVERED]
-    return {s: 100 * (1 - x) for s, x in least(pd.concat(found)).items()} if found else {}
+    return {s: 100 * (1 - x.min()) for s, x in seed_values(pd.concat(found)).items()} if found else {}
 
 
 FLAGS = (
@@ -175,7 +175,7 @@ def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
     lowest = values.score(yardstick, LOSS, "unseen").groupby("seed").min()
     mine = values.score(method, LOSS)
     limits = lowest.reindex(mine.index.get_level_values("seed")).to_numpy(float)
-    return _percent(means((mine < limits)[~np.isnan(limits)]))
+    return _percent(seed_means((mine < limits)[~np.isnan(limits)]))
 
 
 def _forgotten(lengths: pd.Series, method: str) -> pd.Series:
