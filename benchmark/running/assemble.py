@@ -43,7 +43,9 @@ def results(run: Run) -> Results:
         evaluations=[s for m in models for s in _evaluations(run, m)],
         facts=_facts(run),
         warnings=_warnings(run),
-        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
+        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()}
+        | {p.row: f"{p.method} with {p.field}={p.value:g}." for p in run.points if p.strength != 1},
+        points=run.points,
     )
 
 

@@ -28,7 +28,7 @@ OF_SUITES = ("fold", "extra", "dose", "inner")  # what says something only where
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be attacked, and with what. The reference judges how plausible substituted prompts are (without one the model itself does)."""
+    """What is to be attacked, and with what. The reference, or without one the model itself, judges how plausible prompts are."""
 
     model: str
     memories: Path

@@ -80,6 +80,7 @@ def tuning_suite(suite: Suite, method: str) -> Suite:
         roles="tuning",
         seeds=suite.seeds[:1],
         track="",
+        strengths=(),
         quality=quality,
         methods=methods,
         attacks={"prefix": {}},

@@ -33,13 +33,14 @@ from tests.micro import micro_suite, write_corpus
 ARCHITECTURE = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
 METHOD = '''"""A method."""
 from dataclasses import dataclass
-from beside import STRENGTH
+from typing import ClassVar
+from beside import AMOUNT
 from palimpsest.benchmark.method import Method
 
 @dataclass(frozen=True)
 class Forget(Method):
     """Forgets."""
-    strength: float = STRENGTH
+    amount: float = AMOUNT
 
     def unlearn(self, held, data, train):
         return held  # nothing
@@ -88,7 +89,7 @@ def world(tiny: Subject, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pyte
     shutil.copy(CONFIGS / "memories" / "passages.jsonl", tmp_path / "memories.jsonl")
     shutil.copy(CONFIGS / "deepspeed" / "zero0.json", tmp_path / "zero0.json")
     (tmp_path / "forget.py").write_text(METHOD)
-    (tmp_path / "beside.py").write_text("STRENGTH = 2.0\n")
+    (tmp_path / "beside.py").write_text("AMOUNT = 2.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     suite = replace(
         micro_suite(tmp_path / "model", corpus), memories=str(tmp_path / "memories.jsonl"),
@@ -142,8 +143,12 @@ EDITS: dict[str, Callable[[World], Any]] = {
     "the content of the DeepSpeed file": lambda w: w.edit("zero0.json", "{", '{"gradient_clipping": 0.5,'),
     "another kind of device": _gpu,
     "the code of a method": lambda w: w.edit("forget.py", "return held", "return held or held"),
-    "a module beside a method that it imports": lambda w: w.edit("beside.py", "STRENGTH = 2.0", "STRENGTH = 2.0\nOTHER = 1"),
+    "a module beside a method that it imports": lambda w: w.edit("beside.py", "AMOUNT = 2.0", "AMOUNT = 2.0\nOTHER = 1"),
     "comments and docstrings of a method": lambda w: (w.edit("forget.py", "Forgets.", "Does."), w.edit("forget.py", "# nothing", "")),
+    "the `strength` that a method declares": lambda w: (
+        w.edit("forget.py", "    def unlearn", '    strength: ClassVar = Strength("amount")\n\n    def unlearn'),
+        w.edit("forget.py", "import Method", "import Method, Strength"),
+    ),
     "the code of `benchmark/attack_tools/rewording.py`": lambda w: w.pretend("code", "rewording.py"),
     "the content of `configs/synonyms.txt`": lambda w: w.pretend("_content", "synonyms.txt"),
     "a field of an attack of tier 2": lambda w: _field(w, attacks=w.suite.attacks | {"quantise": {"group": 16}}),
