@@ -76,7 +76,7 @@ def test_one_seed_takes_the_interval_of_damage_from_paired_documents():
     made = results(("npo",), seeds=(0,), memories=9)
     worse = {"documents": (0.0,) * 15 + (1.0,) * 15}
     other = [replace(q, value=q.value - 0.1, **worse) if q.method == "npo" else q for q in made.quality]
-    task = main_table(replace(made, quality=other)).rows[0].tasks[1]
+    task = main_table(replace(made, quality=other)).rows[0].utility.tasks[1]
     assert task.loss.value == pytest.approx(10)
     assert task.loss.high - task.loss.low == pytest.approx(2 * 1.96 * task.stderr)
     assert task.stderr > 5
