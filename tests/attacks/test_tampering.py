@@ -101,9 +101,6 @@ def test_interpolation_needs_a_held_model_of_the_same_architecture(memorised: Me
     assert list(Interpolate().tamper(other, [], workshop(memorised))) == []
 
 
-# ---- ablation
-
-
 def test_a_scale_is_of_inputs_of_one_output_whichever_way_round_weights_are_kept(tmp_path: Path):
     subject = gpt2(tmp_path)
     (rounded,) = Quantise(variants=("int4-rtn",), group=32).tamper(subject, (), Workshop(subject))
