@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .commands.attack import attack
 from .commands.check import check
 from .commands.data import corpus_app, memories_app, store_app
 from .commands.interruption import interruption
@@ -90,7 +91,7 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     with Display(console) as display:
         display.begin("reading suite, corpus and model")
         run = bound_run(overrides, store)
-        run.check()
+        run.validate()
         estimates = estimated(run, display)
     reasons = Reasons(run.store)
     table = Table(box=None, pad_edge=False)
@@ -125,7 +126,7 @@ def run(
         hush()
         bound = bound_run(overrides, store)
         writable(report / bound.suite.name / "report.md")
-        bound.check()
+        bound.validate()
         start_distributed()
         if is_main():
             estimates = estimated(bound, display)
@@ -176,34 +177,6 @@ def explain(
     console.print(text(bound_run(overrides, store), memory, attack), markup=False, highlight=False)
 
 
-@app.command("attack")
-def attack_command(
-    model: Annotated[str, typer.Argument(help="A Hugging Face directory or hub id with safetensors weights")],
-    memories: Annotated[Path, typer.Option(help="JSON lines: id, domain, text, opening_end, and paraphrases if you have them")],
-    reference: Annotated[str | None, typer.Option(help="A model that never saw the memories; its lengths are subtracted")] = None,
-    attacks: Annotated[str, typer.Option(help="Names, separated by commas")] = "prefix,longer_prefix,shifted_window,paraphrase",
-    revision: Annotated[str | None, typer.Option(help="Revision of the hub model")] = None,
-    row: Annotated[int, typer.Option(help="Tokens of each memory to use; shorter memories lower it")] = 160,
-    precision: Annotated[str, typer.Option(help="bf16, fp32, or auto: whichever is faster here. Answers are the same")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write every answer to this Parquet file")] = None,
-) -> None:
-    """Attack a model that someone else trained or unlearned; nothing is injected."""
-    interruption.kept = lambda: "No answers were written."
-    with Display(console) as display:
-        display.begin("loading libraries and models")
-        from .common.paths import writable
-        from .running.outside import attack_model, summary
-
-        hush()
-        if out:
-            writable(out)
-        answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console, display.update)
-    console.print(summary(answers, reference is not None))
-    if out:
-        answers.to_parquet(out, index=False)
-        console.print(f"{len(answers)} answers in {out}")
-
-
 @app.command()
 def pretrain(
     model: Annotated[str, typer.Argument(help="pocket, pocket-small, or a YAML file with the fields of configs/models/*.yaml")],
@@ -226,6 +199,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
+app.command()(attack)
 app.command()(check)
 app.command()(new)
 

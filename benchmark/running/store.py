@@ -91,7 +91,7 @@ class Store:
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return self._read_manifest(self.folder(stage))
 
-    def run(self, stage: Stage) -> Path:
+    def ensure(self, stage: Stage) -> Path:
         """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
         final = self.folder(stage)
         if self.done(stage):
@@ -178,10 +178,10 @@ class Store:
                 return
             yield True
 
-    def run_together(self, stage: Stage) -> None:
-        """`run` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
+    def ensure_together(self, stage: Stage) -> None:
+        """`ensure` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
         if is_main():
-            self.run(stage)
+            self.ensure(stage)
         elif stage.parallel:
             with tempfile.TemporaryDirectory() as folder:
                 stage.build(Path(folder))

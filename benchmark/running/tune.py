@@ -80,6 +80,7 @@ def tuning_suite(suite: Suite, method: str) -> Suite:
         roles="tuning",
         seeds=suite.seeds[:1],
         track="",
+        strengths=(),
         quality=quality,
         methods=methods,
         attacks={"prefix": {}},
@@ -163,7 +164,7 @@ class Tuning:
             raise UserError(f"method {method} declares no search space (a class variable `search`); there is nothing to tune.")
         if "epochs" in space:
             raise UserError(f"method {method}: epochs cannot be searched, they follow from the budget of tokens; leave them out.")
-        run.check()
+        run.validate()
         self.plugin.make({name: v.low if isinstance(v, Range) else v[0] for name, v in space.items()})  # names and types are right
         self.seed = run.suite.seeds[0]
         self.tokens = PASSES * sum(len(r.ids) for r in run.data(self.seed, history=False).forget)
@@ -184,7 +185,7 @@ class Tuning:
             "versions": [VERSIONS["method"], VERSIONS["quality"], READER],
         } | self.plugin.read_by(self.plugin.make(self.given))
         self.key = sha256(canonical(inputs).encode()).hexdigest()[:16]
-        self.held, yardstick = (Subject(run.store.run(stage)) for stage in (held, twin))
+        self.held, yardstick = (Subject(run.store.ensure(stage)) for stage in (held, twin))
         self.standard = _bits(run.bench, yardstick)
 
     def attempt(self, number: int, drawn: dict[str, Any]) -> Trial:

@@ -169,7 +169,7 @@ def world(tiny: Subject, small_corpus: CorpusConfig, tmp_path: Path, monkeypatch
     shutil.copy(CONFIGS / "memories" / "passages.jsonl", tmp_path / "memories.jsonl")
     shutil.copy(CONFIGS / "deepspeed" / "zero0.json", tmp_path / "zero0.json")
     (tmp_path / "forget.py").write_text(METHOD)
-    (tmp_path / "beside.py").write_text("STRENGTH = 2.0\n")
+    (tmp_path / "beside.py").write_text("AMOUNT = 2.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     suite = replace(
         micro_suite(tmp_path / "model", small_corpus), memories=str(tmp_path / "memories.jsonl"),

@@ -190,10 +190,10 @@ def test_a_row_that_a_model_cannot_read_is_refused_before_weights_are_loaded(
 ) -> None:
     subject = folder_of(config(), tmp_path)
     if message is None:
-        bounds.check(subject, 160, "a row of 160")
+        bounds.require_positions(subject, 160, "a row of 160")
     else:
         with pytest.raises(UserError, match=message):
-            bounds.check(subject, 160, "a row of 160")
+            bounds.require_positions(subject, 160, "a row of 160")
     assert "model" not in subject.__dict__
 
 

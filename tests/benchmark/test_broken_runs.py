@@ -55,13 +55,13 @@ def test_a_run_that_was_interrupted_again_and_again_ends_with_the_same_bytes(who
 def test_a_damaged_held_model_is_reported_before_anything_reads_it(whole: Run, tmp_path: Path) -> None:
     suite = replace(whole.suite, methods={"none": {}, "npo": {}}, quality=QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=8))
     run = Run(suite, Store(tmp_path))
-    weights = run.store.run(run.held(0)) / "model.safetensors"
+    weights = run.store.ensure(run.held(0)) / "model.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.model("npo", 0).stage)
+        run.store.ensure(run.model("npo", 0).stage)
     with pytest.raises(UserError, match=r"model\.safetensors is missing or changed"):
-        run.store.run(run.attacking.stages(run.model("none", 0))[0])
+        run.store.ensure(run.attacking.stages(run.model("none", 0))[0])
 
 
 VANDAL = """
@@ -88,7 +88,7 @@ def test_a_method_that_changes_the_held_model_on_disk_is_named_and_leaves_no_sta
     run = Run(replace(whole.suite, methods={"none": {}, name: {}}), Store(tmp_path / "store"))
     shutil.copytree(whole.store.folder(whole.held(0)), run.store.folder(run.held(0)))
     with pytest.raises(UserError, match=r"Vandal, seed 0 changed files that it may only read: config.json in .*held"):
-        run.store.run(run.model(name, 0).stage)
+        run.store.ensure(run.model(name, 0).stage)
     assert not run.store.done(run.model(name, 0).stage)
 
 

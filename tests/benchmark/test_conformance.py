@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.battery.shared_pass import Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Probes, arm, ask_all
 from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.commands.new import begin
 from palimpsest.benchmark.common.errors import UserError
@@ -27,7 +27,9 @@ from palimpsest.benchmark.texts.stream import Stream, injected
 from tests.benchmark.broken_methods import BROKEN, HEAD, MEAN
 from tests.conftest import Memorised
 
-RULES = ["finite", "forgets", "keeps", "leaves the held model alone", "deterministic", "resumable", "ZeRO-3", "two processes"]
+RULES = [
+    "strength", "finite", "forgets", "keeps", "leaves the held model alone", "deterministic", "resumable", "ZeRO-3", "two processes",
+]  # fmt: skip
 FAST = {"lr": 1e-3}  # the tiny model's weights are small
 
 
@@ -79,6 +81,32 @@ def test_a_fault_breaks_its_rule_and_none_before(fault: str, trial: Trial, tmp_p
     assert [c.name for c in checks if not c.kept] == [rule], checks
     assert checks[-1].seen
     assert checks[-1].advice.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("declared", "seen"),
+    [
+        ('    strength = Strength("alfa")', "no field named 'alfa'"),
+        ('    share: Share = 0.9\n    strength = Strength("share")', "share=1.8: expected a share"),
+        ('    strength = Strength("weight_decay")', "weight_decay holds 0.0"),
+        ('    strength = Strength("schedule")', "schedule holds 'constant'"),
+        ("    strength: float = 2.0", "If it is a field of yours"),
+    ],
+)
+def test_a_strength_that_no_curve_can_run_is_refused(declared: str, seen: str, trial: Trial, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    body = "    def loss(self, model, forget, retain, reference):\n        return {}\n"
+    file.write_text(f"{HEAD}{declared}\n\n{body}".replace("import IGNORED,", "import IGNORED, Share, Strength,"))
+    (found,) = until("strength", check_method(f"{file}:Broken", {}, trial))
+    assert not found.kept
+    assert seen in found.seen
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_every_shipped_method_but_the_references_declares_a_strength_that_curves_can_run(name: str) -> None:
+    found = conformance_method._strength(name, {})
+    assert found.kept
+    assert ("none declared" in found.seen) == (name in ("none", "retrain"))
 
 
 def test_a_mean_over_this_processs_tokens_is_seen_on_two_processes_only(trial: Trial, tmp_path: Path) -> None:
@@ -151,7 +179,7 @@ def test_the_starting_file_of_an_attack_asks_more_of_a_model_that_has_memorised(
     asked = [m for m in memorised.memories if m.role == "forget"]
 
     def lengths(subject) -> dict[tuple[str, str], int]:
-        out = run_battery(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
+        out = ask_all(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
         return {(a.memory, a.variant): a.matched for a in out.answers}
 
     mine, theirs = lengths(memorised.subject), lengths(memorised.base)

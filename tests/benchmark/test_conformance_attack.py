@@ -56,7 +56,7 @@ def tried(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
     injection = InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2)
     run = Run(replace(suite, injection=injection, attacks={"prefix": {}}), Store(tmp_path_factory.mktemp("tried")))
     for stage in (run.held(0), run.twin(0)):
-        run.store.run(stage)
+        run.store.ensure(stage)
     return run
 
 

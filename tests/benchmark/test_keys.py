@@ -67,8 +67,12 @@ EDITS: dict[str, Callable[[World], Any]] = {
     "the content of the DeepSpeed file": lambda w: w.edit("zero0.json", "{", '{"gradient_clipping": 0.5,'),
     "another kind of device": _gpu,
     "the code of a method": lambda w: w.edit("forget.py", "return held", "return held or held"),
-    "a module beside a method that it imports": lambda w: w.edit("beside.py", "STRENGTH = 2.0", "STRENGTH = 2.0\nOTHER = 1"),
+    "a module beside a method that it imports": lambda w: w.edit("beside.py", "AMOUNT = 2.0", "AMOUNT = 2.0\nOTHER = 1"),
     "comments and docstrings of a method": lambda w: (w.edit("forget.py", "Forgets.", "Does."), w.edit("forget.py", "# nothing", "")),
+    "the `strength` that a method declares": lambda w: (
+        w.edit("forget.py", "    def unlearn", '    strength: ClassVar = Strength("amount")\n\n    def unlearn'),
+        w.edit("forget.py", "import Method", "import Method, Strength"),
+    ),
     "the code of `benchmark/attack_tools/rewording.py`": lambda w: w.pretend("code", "rewording.py"),
     "the content of `configs/synonyms.txt`": lambda w: w.pretend("_content", "synonyms.txt"),
     "a field of an attack of tier 2": lambda w: _field(w, attacks=w.suite.attacks | {"quantise": {"group": 16}}),
@@ -126,7 +130,7 @@ def finished(world: World) -> Store:
             "palimpsest.benchmark.running.store.reset_peak", lambda: None
         )  # nothing is computed, and it takes half a second a stage
         for stage in Run(world.suite, store).plan:
-            store.run(Stage(stage.kind, stage.label, stage.inputs, lambda folder: (folder / "it").write_text("x") and None))
+            store.ensure(Stage(stage.kind, stage.label, stage.inputs, lambda folder: (folder / "it").write_text("x") and None))
     return store
 
 
@@ -170,5 +174,5 @@ def test_the_nearest_of_several_finished_stages_is_compared(tmp_path: Path) -> N
         return Stage("held", "it", inputs, lambda folder: (folder / "it").write_text(json.dumps(inputs)) and None)
 
     for it in (stage(a=1, b=1, c=1), stage(a=2, b=2, c=1)):
-        store.run(it)
+        store.ensure(it)
     assert Reasons(store).why(stage(a=2, b=2, c=2)) == "c 1 → 2"

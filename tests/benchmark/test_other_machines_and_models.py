@@ -49,9 +49,9 @@ def test_other_architectures_can_be_injected_and_attacked(
     injection = InjectionConfig(occurrences=(250,), density=1.0, batch=4, lr=5e-3)
     attacks = {"prefix": {}, "shifted_window": {"stride": 8}}
     run = Run(replace(suite, model=str(tmp_path / "model"), per_role=1, injection=injection, attacks=attacks), Store(tmp_path / "store"))
-    run.check()
+    run.validate()
     for stage in (run.held(0), *run.attacking.stages(run.model("none", 0))):
-        run.store.run(stage)
+        run.store.ensure(stage)
     held = open_subject(str(run.store.folder(run.held(0))))
     assert type(held.model) is type(base)
     answers = pd.read_parquet(run.store.folder(run.attacking.stages(run.model("none", 0))[0]) / "answers.parquet")
@@ -74,7 +74,7 @@ from palimpsest.benchmark.running.store import Store
 
 run = Run(load_suite("smoke", sys.argv[2:]), Store(Path(sys.argv[1])))
 for stage in run.plan[:3]:
-    run.store.run_together(stage)
+    run.store.ensure_together(stage)
 print("ran on", torch.backends.cpu.get_cpu_capability())
 """
 

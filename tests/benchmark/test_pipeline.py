@@ -66,7 +66,7 @@ def test_answers_of_models_that_are_gone_are_collected(whole: Run, tmp_path: Pat
     run = again(whole)
     run.store = Store(tmp_path)
     model, rows = run.held(0), tmp_path / ".rows"
-    run.store.run(Stage(model.kind, model.label, model.inputs, lambda folder: (folder / "it").write_text("x") and None))
+    run.store.ensure(Stage(model.kind, model.label, model.inputs, lambda folder: (folder / "it").write_text("x") and None))
     rows.mkdir()
     for name in (f"{model.key}-aa", f"{model.key}-bb", "0123456789abcdef-aa"):
         (rows / f"{name}.safetensors").write_text("x")
@@ -122,7 +122,7 @@ def test_a_method_with_early_stopping_leaves_its_evaluations(whole: Run) -> None
     assert list(_evaluations(run, run.model("npo", 0))) == []
     evaluated = again(whole, methods={"none": {}, "npo": {"epochs": 2, "stop": {"every": 1}}})
     assert evaluated.model("npo", 0).key != run.model("npo", 0).key
-    evaluated.store.run(evaluated.model("npo", 0).stage)
+    evaluated.store.ensure(evaluated.model("npo", 0).stage)
     seen = list(_evaluations(evaluated, evaluated.model("npo", 0)))
     assert [s.step for s in seen] == [0, 1, 2]
     assert all(0 <= s.exact <= 1 and s.held_out > 0 for s in seen)

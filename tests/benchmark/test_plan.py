@@ -85,7 +85,7 @@ def test_what_is_switched_off_changes_no_key(whole: Run) -> None:
 def test_a_suite_that_never_asks_with_the_exact_opening_is_refused(attacks: dict[str, Any], whole: Run) -> None:
     """Exact, leak and collateral would be no numbers, and every p 1."""
     with pytest.raises(UserError, match=r"None of the attacks of suite micro .* asks with the exact opening"):
-        again(whole, attacks=attacks).check()
+        again(whole, attacks=attacks).validate()
 
 
 @pytest.mark.parametrize(

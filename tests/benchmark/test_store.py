@@ -54,14 +54,14 @@ def test_a_stage_is_made_once(store: Store) -> None:
     made = []
     it = stage(lambda folder: made.append((folder / "it").write_text("x")), a=1)
     assert not store.done(it)
-    assert store.run(it) == store.run(it) == store.folder(it) == store.root / "held" / it.key
+    assert store.ensure(it) == store.ensure(it) == store.folder(it) == store.root / "held" / it.key
     assert store.done(it)
     assert len(made) == 1
 
 
 def test_the_manifest_holds_inputs_facts_hashes_and_versions(store: Store) -> None:
     it = stage(a=1, label="the label")
-    store.run(it)
+    store.ensure(it)
     manifest = store.manifest(it)
     assert (manifest["kind"], manifest["label"], manifest["key"], manifest["inputs"]) == ("held", "the label", it.key, {"a": 1})
     assert manifest["tokens"] == 7
@@ -81,7 +81,7 @@ def test_work_goes_to_another_name_until_it_is_complete(store: Store) -> None:
         seen.append((folder == store.folder(it), store.folder(it).exists(), store.done(it)))
 
     it = stage(build, a=1)
-    store.run(it)
+    store.ensure(it)
     assert seen == [(False, False, False)]
     assert [f.name for f in (store.root / "held").iterdir() if f.is_dir()] == [it.key]
 
@@ -101,10 +101,10 @@ def test_an_interruption_leaves_nothing_that_counts_as_done_and_running_again_ma
 
     it = stage(build, a=1)
     with pytest.raises(error):
-        store.run(it)
+        store.ensure(it)
     assert not store.done(it)
     assert list(store.entries()) == []
-    assert [f.name for f in store.run(it).iterdir() if f.name != "manifest.json"] == ["try1"]
+    assert [f.name for f in store.ensure(it).iterdir() if f.name != "manifest.json"] == ["try1"]
     assert [key for _, key, _, _ in store.entries()] == [it.key]
 
 
@@ -113,11 +113,11 @@ def test_an_interruption_just_before_the_end_is_not_listed_either(store: Store, 
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        store.run(it)
+        store.ensure(it)
     monkeypatch.setattr(Path, "rename", rename)
     assert not store.done(it)
     assert list(store.entries()) == []
-    store.run(it)
+    store.ensure(it)
     assert store.done(it)
 
 
@@ -133,18 +133,18 @@ def test_scratch_survives_an_interruption_and_goes_when_the_stage_is_done(store:
 
     it = stage(build, a=1)
     with pytest.raises(KeyboardInterrupt):
-        store.run(it)
-    store.run(it)
+        store.ensure(it)
+    store.ensure(it)
     assert tries == [[], ["step100"]]
     assert not store.scratch(it).exists()
 
 
 def test_a_folder_without_a_manifest_is_made_again(store: Store) -> None:
     it = stage(a=1)
-    store.run(it)
+    store.ensure(it)
     (store.folder(it) / "manifest.json").unlink()
     assert not store.done(it)
-    assert (store.run(it) / "deep" / "weights").is_file()
+    assert (store.ensure(it) / "deep" / "weights").is_file()
     assert store.done(it)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_without_a_manifest_is_made_again(store: Store) -> None:
 def test_entries_are_the_finished_stages_with_their_sizes(store: Store) -> None:
     first, second = stage(a=1), stage(kind="quality", a=1)
     for it in (second, first):
-        store.run(it)
+        store.ensure(it)
     found = list(store.entries())
     assert [(kind, key) for kind, key, _, _ in found] == [("held", first.key), ("quality", second.key)]
     assert [size for *_, size in found] == [
@@ -166,11 +166,11 @@ def test_entries_are_the_finished_stages_with_their_sizes(store: Store) -> None:
 def test_only_what_no_plan_names_is_collected_and_only_when_asked(store: Store) -> None:
     kept, gone, broken = stage(a=1), stage(a=2), stage(lambda f: (_ for _ in ()).throw(KeyboardInterrupt), a=3)
     for it in (kept, gone):
-        store.run(it)
+        store.ensure(it)
     for it in (kept, broken):
         store.scratch(it).mkdir(parents=True)
     with pytest.raises(KeyboardInterrupt):
-        store.run(broken)
+        store.ensure(broken)
     (store.root / ".quality" / "k").mkdir(parents=True)
     part = store.folder(broken).with_name(f".{broken.key}.part")
     assert part.is_dir()

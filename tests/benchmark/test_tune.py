@@ -48,8 +48,8 @@ def test_a_search_asks_no_attack_but_the_exact_opening_and_reads_the_validation_
 def test_a_suite_that_asks_for_the_worst_case_alone_can_be_tuned(suite: Suite, store: Store) -> None:
     """A search has one seed and no attack, so no thresholds."""
     with pytest.raises(UserError, match="ask=worst needs thresholds"):
-        Run(replace(suite, ask="worst", methods={"none": {}}), store).check()
-    Run(tuning_suite(replace(suite, ask="worst"), "npo"), store).check()
+        Run(replace(suite, ask="worst", methods={"none": {}}), store).validate()
+    Run(tuning_suite(replace(suite, ask="worst"), "npo"), store).validate()
     assert tuning_suite(replace(suite, ask="worst"), "npo") == tuning_suite(suite, "npo")
 
 

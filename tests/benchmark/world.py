@@ -18,13 +18,14 @@ from palimpsest.benchmark.suites.config import Suite
 
 METHOD = '''"""A method."""
 from dataclasses import dataclass
-from beside import STRENGTH
+from typing import ClassVar
+from beside import AMOUNT
 from palimpsest.benchmark.method import Method
 
 @dataclass(frozen=True)
 class Forget(Method):
     """Forgets."""
-    strength: float = STRENGTH
+    amount: float = AMOUNT
 
     def unlearn(self, held, data, train):
         return held  # nothing
