@@ -21,7 +21,8 @@ from palimpsest.benchmark.quality.harness import SubjectLM
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.training.batches import collate
 from palimpsest.benchmark.training.losses import nll_sum
-from tests.benchmark.architectures import ARCHITECTURES, CHECKS, DYNAMIC, GROUPED, SHAPE, Case, outcome, page
+from tests.benchmark.architecture_configs import ARCHITECTURES, DYNAMIC, GROUPED, SHAPE
+from tests.benchmark.architectures import CHECKS, Case, outcome, page
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")
 
