@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import HORIZON, Memory
-from palimpsest.benchmark.texts.memories import PASSAGES, encode, faults_in, load_memories, memories_hash
+from palimpsest.benchmark.texts.memories import PASSAGES, encode, load_memories, memories_hash, must_hold, style
 from palimpsest.benchmark.texts.neardup import words
 
 MEMORIES = load_memories()
@@ -24,11 +24,11 @@ GOOD = MEMORIES[0]
 
 
 def faults(*memories: Memory) -> list[str]:
-    return faults_in(memories, {})
+    return must_hold(memories, {}) + style(memories)
 
 
 def test_the_shipped_passages_break_no_rule_under_the_pocket_tokenizer(tokenizer: Any) -> None:
-    assert faults_in(MEMORIES, {"pocket": (tokenizer, 160)}) == []
+    assert must_hold(MEMORIES, {"pocket": (tokenizer, 160)}) + style(MEMORIES) == []
 
 
 def test_there_are_192_passages_in_eight_domains_of_24() -> None:
@@ -127,12 +127,12 @@ def test_two_passages_that_share_eight_words_are_both_named() -> None:
 
 def test_a_run_of_the_corpus_is_named_only_for_the_passage_that_holds_it() -> None:
     document = "Copied: " + " ".join(words(GOOD.text)[70:78])
-    assert faults_in(MEMORIES[:3], {}, [document]) == [f"{GOOD.id}: shares an 8-word run with the corpus"]
-    assert faults_in(MEMORIES[:3], {}, [" ".join(words(GOOD.text)[70:77])]) == []
+    assert style(MEMORIES[:3], [document]) == [f"{GOOD.id}: shares an 8-word run with the corpus"]
+    assert style(MEMORIES[:3], [" ".join(words(GOOD.text)[70:77])]) == []
 
 
 def test_a_passage_that_is_too_short_for_the_row_is_named(tokenizer: Any) -> None:
-    (fault,) = faults_in([GOOD], {"pocket": (tokenizer, 1000)})
+    (fault,) = must_hold([GOOD], {"pocket": (tokenizer, 1000)})
     assert fault.startswith(f"{GOOD.id}: under pocket: ")
     assert "fewer than its row of 1000" in fault
 
@@ -148,7 +148,7 @@ def test_a_tokenizer_that_loses_something_is_refused_and_told_where(tokenizer: A
     lossy = PreTrainedTokenizerFast(tokenizer_object=own)
     with pytest.raises(UserError, match="does not round-trip through this tokenizer: it differs at character 0"):
         encode(GOOD, lossy, 160)
-    (fault,) = faults_in([GOOD], {"lossy": (lossy, 160)})
+    (fault,) = must_hold([GOOD], {"lossy": (lossy, 160)})
     assert "does not round-trip" in fault
 
 
