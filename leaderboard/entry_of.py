@@ -51,12 +51,13 @@ def entry_of(results: Results, table: MainTable, method: str, about: About) -> E
 def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
     """The numbers of a row. This is the one place that reads rows of the table."""
     uncalibrated = "the null is too small for thresholds"
+    back, left = row.recovery, row.utility
     return Values(
-        exact=number(row.exact),
-        opening=number(row.opening),
-        worst=number(row.worst),
-        worst_length=number(row.worst_length),
-        verbatim=number(row.verbatim, "no attack asks with windows"),
+        exact=number(back.exact),
+        opening=number(back.opening),
+        worst=number(back.worst),
+        worst_length=number(back.worst_length),
+        verbatim=number(back.verbatim, "no attack asks with windows"),
         leaks=tuple(
             Leak(
                 c.access,
@@ -66,21 +67,21 @@ def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
                 number(c.excess),
                 rounded(c.p),
             )
-            for c in row.leaks
+            for c in back.leaks
             for mine, twin in [_sides(score, row.method, c.access)]
         ),
-        damage=number(row.damage, "the yardstick was not measured"),
-        damage_of=table.damage_of,
-        tasks=tuple(Task(t.task, t.metric, t.unit, number(t.loss), number(t.damage)) for t in row.tasks),
-        collateral=number(row.collateral, "the held model repeats no hidden keep memory"),
-        kept=number(row.kept),
-        attacks=tuple(_attack(a, uncalibrated) for a in row.attacks),
+        damage=number(left.damage, "the yardstick was not measured"),
+        damage_of=table.notes.damage_of,
+        tasks=tuple(Task(t.task, t.metric, t.unit, number(t.loss), number(t.damage)) for t in left.tasks),
+        collateral=number(left.collateral, "the held model repeats no hidden keep memory"),
+        kept=number(left.kept),
+        attacks=tuple(_attack(a, uncalibrated) for a in back.attacks),
         flags=tuple(
             Flag(f.flag.mark, f.flag.name, f.raised, {str(s): x for s, v in f.numbers.items() if (x := rounded(v)) is not None})
             for f in row.flags
         ),
         costs=tuple(CostOf(c.quantity, rounded(c.mean), rounded(c.ratio)) for c in row.costs),
-        learnt=table.learnt,
+        learnt=table.notes.learnt,
     )
 
 
