@@ -9,7 +9,8 @@ from dataclasses import fields
 import pandas as pd
 
 from ..benchmark.common.errors import unknown
-from ..benchmark.common.types import HELD, Results
+from ..benchmark.common.strict import visible
+from ..benchmark.common.types import HELD, Excerpt, Results
 from ..benchmark.scoring.score import Score
 from .attacks import AttackCell
 from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Spent, Text
@@ -41,10 +42,7 @@ def entry_of(results: Results, table: MainTable, method: str, about: About) -> E
         trajectory=tuple(
             Evaluation(e.seed, e.step, rounded(e.exact), rounded(e.held_out)) for e in results.evaluations if e.method == method
         ),
-        excerpts=tuple(
-            Text(e.memory, e.role, e.seed, e.prompt, e.truth, {k: e.said[k] for k in ("base", HELD, results.twin, method) if k in e.said})
-            for e in results.excerpts
-        ),
+        excerpts=tuple(_text(e, ("base", HELD, results.twin, method)) for e in results.excerpts),
     )
 
 
@@ -83,6 +81,11 @@ def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
         costs=tuple(CostOf(c.quantity, rounded(c.mean), rounded(c.ratio)) for c in row.costs),
         learnt=table.notes.learnt,
     )
+
+
+def _text(e: Excerpt, methods: Sequence[str]) -> Text:
+    said = {m: visible(e.said[m]) for m in methods if m in e.said}
+    return Text(e.memory, e.role, e.seed, visible(e.prompt), visible(e.truth), said)
 
 
 def _attack(c: AttackCell, why: str) -> Attack:
