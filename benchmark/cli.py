@@ -35,6 +35,8 @@ from .commands.shared import (
     precision_line,
     progress_line,
 )
+from .commands.submit import submit
+from .commands.verify import verify
 from .common.errors import UserError, unknown
 from .common.strangers import SHOW
 
@@ -193,10 +195,8 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-app.command()(attack)
-app.command()(check)
-app.command()(diff)
-app.command()(new)
+for command in (attack, check, diff, new, submit, verify):
+    app.command()(command)
 
 
 @app.command()

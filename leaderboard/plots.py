@@ -170,7 +170,7 @@ def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
         if together:
             figure.legend(loc="outside upper left", ncols=3, fontsize=8)
         figure.supxlabel(
-            "collateral, points" if kind == "collateral" else f"damage: {table.damage_of} lost against the twin, %", fontsize=9
+            "collateral, points" if kind == "collateral" else f"damage: {table.notes.damage_of} lost against the twin, %", fontsize=9
         )
         figure.supylabel(leak_words(table), fontsize=9)
         return _svg(figure, f"operating-{kind}", f"Operating curves: what leaks against {kind}, one line per method")

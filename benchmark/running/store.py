@@ -91,6 +91,10 @@ class Store:
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return self._read_manifest(self.folder(stage))
 
+    def manifest_in(self, folder: Path) -> dict[str, Any]:
+        """The manifest of the stage that a folder of this store holds."""
+        return self._read_manifest(folder)
+
     def ensure(self, stage: Stage) -> Path:
         """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
         final = self.folder(stage)
