@@ -17,9 +17,11 @@ from rich.table import Table
 
 from .commands.check import check
 from .commands.data import corpus_app, memories_app, store_app
+from .commands.diff import diff
 from .commands.interruption import interruption
 from .commands.new import new
 from .commands.progress import Display, RunDisplay, duration, hush
+from .commands.reporting import reported
 from .commands.shared import (
     DEFAULT_STORE,
     Overrides,
@@ -116,11 +118,8 @@ def run(
         interruption.kept = display.kept
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
-        from ..leaderboard.report import write_report
-        from ..leaderboard.terminal import print_table
         from .common.paths import writable
         from .common.processes import is_main, start_distributed
-        from .running.assemble import results
 
         hush()
         bound = bound_run(overrides, store)
@@ -135,9 +134,7 @@ def run(
         bound.progress = display.update
         bound.execute(display.finished, display.started)
     if is_main():
-        found = results(bound)
-        print_table(found, console)
-        _say_where(write_report(found, report / bound.suite.name))
+        reported(bound, report / bound.suite.name)
 
 
 @app.command("report")
@@ -148,8 +145,7 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("palimpsest-report"),
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
-    from ..leaderboard.report import render, write_report
-    from ..leaderboard.terminal import print_table
+    from ..leaderboard.report import render
     from .common.paths import writable
     from .running.assemble import results
 
@@ -157,9 +153,7 @@ def report_command(
     if format:
         return typer.echo(render(results(bound), format.value))
     writable(out / bound.suite.name / "report.md")
-    found = results(bound)
-    print_table(found, console)
-    _say_where(write_report(found, out / found.suite))
+    reported(bound, out / bound.suite.name)
 
 
 @app.command()
@@ -227,6 +221,7 @@ def pretrain(
 
 
 app.command()(check)
+app.command()(diff)
 app.command()(new)
 
 
@@ -262,12 +257,6 @@ def tune(
         console.print("No trial stays within the budget of quality: none is chosen.")
     if write:
         write_track(bound.suite.track, names[0], chosen, table(trials))
-
-
-def _say_where(files: list[Path]) -> None:
-    first, *others = (file.name for file in sorted(files, key=lambda file: file.suffix != ".html"))  # the page that people read
-    console.print(f"Report: {escaped(str(files[0].parent / first))}", highlight=False, soft_wrap=True)
-    console.print(f"Beside it: {escaped(', '.join(others))}", highlight=False, width=min(console.width, 80))
 
 
 def _short(value: Any) -> str:

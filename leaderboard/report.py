@@ -14,12 +14,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..benchmark.common.errors import unknown
+from ..benchmark.common.facts import RunFacts
 from ..benchmark.common.types import Excerpt, Results, TrainingEvaluation, Value
 from ..benchmark.scoring.score import Score
 from .figures import Figure, figures
 from .frame import as_frame
 from .grids import grids
 from .headline import headline
+from .runs import RUN, write_run
 from .tables import MainTable, main_table
 
 Format = Literal["md", "html", "csv", "latex"]
@@ -59,8 +61,8 @@ class Said:
     rest: str
 
 
-def write_report(results: Results, folder: Path | str) -> list[Path]:
-    """Write report.md, report.html, table.csv, table.tex, the figures and the records behind them; existing files are replaced."""
+def write_report(results: Results, folder: Path | str, facts: RunFacts | None = None) -> list[Path]:
+    """Write report.md, report.html, table.csv, table.tex, the figures and what is behind them; existing files are replaced."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = main_table(results)
@@ -78,7 +80,8 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
     )
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
-    return [folder / name for name in (*texts, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl")]
+    write_run(results, facts or RunFacts(), folder / RUN)
+    return [folder / name for name in (*texts, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl", RUN)]
 
 
 def render(results: Results, format: Format) -> str:

@@ -19,6 +19,7 @@ import torch
 import typer
 
 from palimpsest.benchmark import cli
+from palimpsest.benchmark.commands import reporting
 from palimpsest.benchmark.common.plugins import names
 from palimpsest.benchmark.common.types import Memory
 from palimpsest.benchmark.models.subject import Subject, open_subject
@@ -149,7 +150,7 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path: Path) -> None
 
 def test_a_run_names_the_page_first_and_each_other_file(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("some-reports") / "[quick]"
-    cli._say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
+    reporting.say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
     page, beside = capsys.readouterr().out.splitlines()
     assert page == f"Report: {folder / 'report.html'}"
     assert beside.split(": ")[1].split(", ") == ["report.md", "table.csv", "curves.svg"]
