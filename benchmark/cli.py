@@ -17,9 +17,10 @@ from rich.table import Table
 
 from .commands.attack import attack
 from .commands.check import check
-from .commands.data import corpus_app, memories_app, store_app
+from .commands.data import corpus_app, memories_app
 from .commands.diff import diff
 from .commands.interruption import interruption
+from .commands.moving import store_app
 from .commands.new import new
 from .commands.progress import Display, RunDisplay, duration, hush
 from .commands.reporting import reported

@@ -207,8 +207,7 @@ class _Compared:
 
     def _made(self, measure: str, new: list[pd.Series], old: list[pd.Series], scale: float = 1.0) -> _Measured:
         """From one series per seed of each side, on the same memories."""
-        there = [i for i, x in enumerate(new) if len(x)]
-        a, b = (sum(float(x[i].mean()) for i in there) / len(there) * scale if there else math.nan for x in (new, old))
+        a, b = (float(pd.concat(x).mean()) * scale for x in (new, old))
         return self._row(measure, b, a, over_pairs(new, old, scale))
 
     def _row(self, measure: str, old: float, new: float, paired: Paired, why: str = "") -> _Measured:

@@ -66,7 +66,7 @@ def as_json(diff: Diff) -> str:
     return json.dumps(_finite(found), indent=1, allow_nan=False)
 
 
-def annotations(diff: Diff) -> list[str]:
+def workflow_commands(diff: Diff) -> list[str]:
     """Workflow commands: an error for each row that is worse, a warning for those that nothing can be told of, notices for what differs."""
     found = [f"::error title={_property(f'palimpsest: {r.method} is worse')}::{_data(_sentence(r))}" for r in diff.worse]
     if unsure := [f"{r.method} {r.measure}" for r in diff.rows if r.verdict == "cannot tell"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,7 +43,7 @@ class Paired:
             return 1.0
         if room(SURE) >= 0:
             return (1 - SURE) / 2
-        found = optimize.brentq(room, 1e-9, SURE, xtol=1e-12) if room(1e-9) > 0 else 0.0
+        found: Any = optimize.brentq(room, 1e-9, SURE, xtol=1e-12) if room(1e-9) > 0 else 0.0
         return (1 - float(found)) / 2
 
 
@@ -77,32 +78,29 @@ def _wilson(share: float, n: int, confidence: float) -> Interval:
 
 
 def over_pairs(new: Sequence[ArrayLike], old: Sequence[ArrayLike], scale: float = 1.0) -> Paired:
-    """The mean over seeds of mean differences on the same memories, times `scale`: one array per seed of each side.
+    """The mean difference over all memories, times `scale`: one array per seed of each side, on the same memories.
 
-    Several seeds: Student's interval over them. One seed, or seeds that agree to the last digit: over memories, by Newcombe's
-    paired interval where all values are 0 or 1, else by Student's.
+    Newcombe's paired interval where all values are 0 or 1, else Student's, both over memories: what is compared are these trainings.
+    An interval over seeds would speak of other trainings too; with three seeds it sees next to nothing.
     """
     pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(new, old, strict=True) if len(np.asarray(a))]
     if not pairs:
         return Paired(np.nan, lambda confidence: NOWHERE)
-    means = [float((a - b).mean()) for a, b in pairs]
     mine, other = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
     shares = bool(np.isin(np.concatenate([mine, other]), (0.0, 1.0)).all())
 
     def interval(confidence: float) -> Interval:
-        if len(set(means)) > 1:
-            low, high = t_interval(means, confidence)
-        elif shares:
-            low, high = newcombe_paired(mine, other, confidence)
-        else:
-            low, high = t_interval(mine - other, confidence)
+        low, high = newcombe_paired(mine, other, confidence) if shares else t_interval(mine - other, confidence)
         return low * scale, high * scale
 
-    return Paired(float(np.mean(means)) * scale, interval, tuple(m * scale for m in means), len(mine))
+    return Paired(float((mine - other).mean()) * scale, interval, tuple(float((a - b).mean()) * scale for a, b in pairs), len(mine))
 
 
 def over_documents(differences: Sequence[float], errors: Sequence[float]) -> Paired:
-    """The mean of one difference per seed. One seed, or seeds alike: a normal interval by the errors over documents."""
+    """The mean of one difference per seed, Student's interval over seeds. One seed, or seeds alike: a normal one by errors over documents.
+
+    All seeds read the same documents, so these say less about the difference of two trainings than seeds do.
+    """
     value = float(np.mean(differences)) if len(differences) else np.nan
 
     def interval(confidence: float) -> Interval:

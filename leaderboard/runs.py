@@ -107,7 +107,7 @@ def cost_of(row: dict[str, Any], where: str) -> Cost:
         or row.keys() - {f.name for f in fields(Cost)}
     ):
         raise UserError(f"{where}: a cost is not method, seed and numbers: {row}.")
-    numbers = {k: math.nan if v is None else v for k, v in row.items() if k not in ("method", "seed")}
+    numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in row.items() if k not in ("method", "seed")}
     if {"seconds", "tokens"} - numbers.keys() or not all(isinstance(v, int | float) for v in numbers.values()):
         raise UserError(f"{where}: a cost without seconds and tokens, or with what is no number: {row}.")
     return Cost(row["method"], row["seed"], **numbers)

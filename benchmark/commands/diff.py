@@ -62,7 +62,7 @@ def _diff(
     power: str | None,
 ) -> int:
     from ...leaderboard.diff import compare, margins_from
-    from ...leaderboard.diff_text import annotations, as_json, print_diff, summary
+    from ...leaderboard.diff_text import as_json, print_diff, summary, workflow_commands
     from ...leaderboard.side import side
 
     margins = margins_from(margin)
@@ -80,7 +80,7 @@ def _diff(
         return found.exit
     print_diff(found, console, limit)
     if format is Format.github:
-        for line in annotations(found):
+        for line in workflow_commands(found):
             typer.echo(line)
         if file := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(file).open("a", encoding="utf-8") as out:

@@ -17,7 +17,7 @@ from palimpsest.benchmark.common.facts import MUST_AGREE, RunFacts
 from palimpsest.benchmark.common.types import Results
 from palimpsest.leaderboard import report
 from palimpsest.leaderboard.diff import Diff, Row, compare, margins_from
-from palimpsest.leaderboard.diff_text import annotations, as_json, summary, text
+from palimpsest.leaderboard.diff_text import as_json, summary, text, workflow_commands
 from palimpsest.leaderboard.report import write_report
 from palimpsest.leaderboard.side import Side, read_baseline, side, side_of, write_baseline
 
@@ -354,7 +354,7 @@ def test_github_gets_commands_that_names_cannot_break_out_of(small: Results) -> 
     back = results(("none", name), (0,), 24, length=lambda m, role, a, d: 64)
     gone = results(("none", name), (0,), 24, length=lambda m, role, a, d: 64 if m == "none" or role == "keep" else 0)
     diff = compare(side_of(gone, FACTS), side_of(back, FACTS))
-    lines = annotations(diff)
+    lines = workflow_commands(diff)
     assert lines[0].startswith("::error title=palimpsest%3A a%2Cb%3A%3Ac%25%0A%3A%3Aset-output is worse::")
     assert all("\n" not in line for line in lines)
     page = summary(diff)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from palimpsest.leaderboard.diff import MARGINS
 from palimpsest.leaderboard.paired import Paired, _wilson, counted, newcombe_paired, over_documents, over_pairs
+from palimpsest.leaderboard.power import false_alarms
 from palimpsest.leaderboard.statistics import wilson
 
 
@@ -65,12 +67,21 @@ def test_p_values_are_those_of_the_t_test() -> None:
     assert over_pairs([x], [y]).p_above(1.0) == pytest.approx(known, rel=1e-6)
 
 
-def test_seeds_carry_the_interval_and_memories_where_seeds_are_alike() -> None:
-    over = over_pairs([[1.0, 0], [1.0, 1], [0.0, 0]], [[0.0, 0], [0.0, 0], [0.0, 0]], 100)
-    assert over.by_seed == (50, 100, 0)
-    assert over.estimate.low < 0 < 100 < over.estimate.high
+def test_all_memories_of_all_seeds_carry_the_interval() -> None:
+    draw = np.random.default_rng(3)
+    a, b = pairs(60, 0.6, 0.2, draw)
+    one, three = over_pairs([a], [b], 100), over_pairs(np.split(a, 3), np.split(b, 3), 100)
+    assert one.estimate.low == three.estimate.low > 0
+    assert (one.value, len(one.by_seed), len(three.by_seed)) == (three.value, 1, 3)
     alike = over_pairs([np.zeros(30)] * 3, [np.zeros(30)] * 3)
     assert 0.03 < alike.estimate.high < 0.05, "0 of 90 is not 0 for sure"
+
+
+def test_trainings_that_differ_by_chance_are_seldom_worse_by_more_than_the_margin() -> None:
+    """A new training moves a seed's memories together, which no interval over memories sees: the margin of 5 points is for that."""
+    worse = false_alarms(64, 3, MARGINS)
+    assert worse.leak <= 0.035
+    assert worse.exact <= 0.035
 
 
 def test_nothing_measured_has_no_interval_and_tells_nothing() -> None:
