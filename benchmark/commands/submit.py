@@ -37,12 +37,16 @@ def submit(
         from ..running.store import Store
         from ..submission.making import Said, broken_rules, make, missing, problems
         from ..submission.row import own_row, reference_of
+        from ..suites.config import suite_names
 
         hush()
         row, told = own_row(suite, asked[0], Store(store))
         row.progress = display.update
         said = Said(name or told.name, paper, code, tuned_on, weights, hub)
-        found = list(problems(row, told, said, reference_of(suite.track, suite.name)))
+        published = suite.track or suite.name in suite_names()
+        if not published:
+            console.print(f"The suite {suite.name} is your own: others need its file to verify this row (--suite).", highlight=False)
+        found = list(problems(row, told, said, reference_of(suite.track, suite.name) if published else suite))
         if dry_run and told.file and conformance:
             display.begin("the rules for methods")
             found += broken_rules(row, asked[0])

@@ -155,9 +155,8 @@ def quality_of_documents(row: Row) -> list[str]:
             value = float(np.average(documents, weights=weights))
             if own and not math.isclose(value, q["value"], rel_tol=CLOSE, abs_tol=CLOSE):
                 wrong.append(f"quality of {model.label}: {q['task']} {q['metric']} is {q['value']:.6g}, and its documents give {value:.6g}")
-    return wrong + [
-        f"quality: {task} was not asked with the same documents of every model" for task, found in hashes.items() if len(found) > 1
-    ]
+    unlike = [task for task, found in hashes.items() if len(found) > 1]
+    return wrong + [f"quality: {task} was not asked with the same documents of every model" for task in unlike]
 
 
 def texts_side_by_side(row: Row) -> list[str]:
@@ -195,9 +194,8 @@ def said_and_read(row: Row) -> list[str]:
         for memory, told in found.items():
             differs = told.get("generated", math.nan) != exact.get(memory, math.nan)
             if memory and memory in exact and bool(told.get("generated_differs")) != differs:
-                wrong.append(
-                    f"{model.label}, {memory}: generated {told.get('generated'):g} tokens and read {exact[memory]}, which checks deny"
-                )
+                said = told.get("generated", math.nan)
+                wrong.append(f"{model.label}, {memory}: generated {said:g} tokens and read {exact[memory]}, which checks deny")
     return wrong
 
 

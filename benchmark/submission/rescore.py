@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...leaderboard.entry import About, Entry
 from ..common.errors import UserError
@@ -89,14 +89,12 @@ def differences(mine: Any, other: Any, path: str = "") -> Iterator[tuple[str, st
     elif isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other):
         for i, (a, b) in enumerate(zip(mine, other, strict=True)):
             yield from differences(a, b, f"{path}[{i}]")
-    elif _numbers(mine, other) and math.isclose(mine, other, rel_tol=CLOSE, abs_tol=1e-9):
-        return
-    elif mine != other:
+    elif mine != other and not (_is_number(mine) and _is_number(other) and math.isclose(mine, other, rel_tol=CLOSE, abs_tol=1e-9)):
         yield path, _short(mine), _short(other)
 
 
-def _numbers(*values: Any) -> bool:
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _looked(look: Callable[[], list[str]]) -> list[str]:
@@ -110,9 +108,7 @@ def _looked(look: Callable[[], list[str]]) -> list[str]:
 def _curve(entry: Entry) -> Finding:
     if not entry.curve:
         return Finding("operating curve", None, "none is claimed")
-    return Finding(
-        "operating curve", None, f"{len(entry.curve)} points are claimed; their models are not in the bundle, so only retrain can tell"
-    )
+    return Finding("operating curve", None, f"{len(entry.curve)} points are claimed; their models are not in the bundle")
 
 
 def _count(entry: Entry) -> str:

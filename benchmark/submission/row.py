@@ -20,7 +20,7 @@ from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.plugins import Plugin, find, source_files
 from ..common.sources import NAME, code_hash
-from ..common.types import HELD, Results
+from ..common.types import HELD, OperatingPoint, Results
 from ..common.versions import VERSIONS
 from ..running.assemble import results
 from ..running.attacking import Attacking
@@ -60,6 +60,10 @@ class Row(Run):
     @property
     def methods(self) -> Chosen:  # type: ignore[override]
         return self.chosen
+
+    @property
+    def points(self) -> list[OperatingPoint]:  # type: ignore[override]
+        return []
 
     @property
     def method(self) -> str:
@@ -102,16 +106,16 @@ class _Elsewhere(Attacking):
 def own_row(suite: Suite, asked: str, store: Store) -> tuple[Row, MethodOf]:
     """The row of a method by the name under which the suite runs it (a name, a dotted path or a file), from a store of one's own."""
     plugin = find("method", asked)
-    run = Run(replace(suite, methods={asked: suite.methods.get(asked, {})}), store)
+    run = Run(replace(suite, methods={asked: suite.methods.get(asked, {})}, strengths=()), store)
     _, instance = run.methods[asked]
     told = method_of(plugin, instance)
-    return _row(replace(suite, precision=run.precision), store, plugin, instance, told), told
+    return _row(replace(suite, precision=run.precision, strengths=()), store, plugin, instance, told), told
 
 
 def row_in(bundle: Bundle, reference: Suite) -> Row:
     """The row of a bundle, bound to its stages; what the method is called and given is the bundle's, all else the reference suite's."""
     told, info = bundle.info.method, bundle.info
-    suite = replace(reference, seeds=info.seeds, precision=info.precision)
+    suite = replace(reference, seeds=info.seeds, precision=info.precision, strengths=())
     if told.file:
         source = code_hash(source_files("method", module_of(told), source_file(bundle)).values())
         plugin: Plugin = Unseen("method", told.name, object, source, bundle.entry.doc, told.reads)
@@ -179,7 +183,7 @@ def reference_of(track: str, suite: str) -> Suite:
 
 def deviations(mine: Suite, reference: Suite) -> list[str]:
     """In what a suite is another than the one that it is held against; name, texts and methods do not count."""
-    apart = ("name", "doc", "methods", "precision", "track")
+    apart = ("name", "doc", "methods", "precision", "track", "strengths")
     out: list[str] = []
     for key, value in plain(reference).items():
         own = plain(mine)[key]
