@@ -172,8 +172,11 @@ def _code(row: Row) -> Iterator[str]:
 def _sizes(row: Row, said: Said) -> Iterator[str]:
     """What a bundle would hold, so far as it is there."""
     sizes = [f.stat().st_size for f in _stages(row, done=True).values() if isinstance(f, Path)]
+    made = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
+    if said.weights and len(weights_of(row)) < len(made):
+        yield "--weights: the method's model is composed of several, and a bundle holds one file of weights for each seed"
     if said.weights:
-        sizes += [f.stat().st_size for f in weights_of(row).values() if f.is_file()]
+        sizes += [f.stat().st_size for f in weights_of(row).values()]
     if len(sizes) > LIMITS.files - 100:
         yield f"{len(sizes):,} files; expected at most {LIMITS.files:,}"
     if sizes and max(sizes) > LIMITS.file:

@@ -74,12 +74,17 @@ class Row(Run):
         """The method's model of a seed."""
         return self.model(self.method, seed)
 
+    def stage_of(self, seed: int) -> Stage:
+        """The stage that makes the method's model of a seed."""
+        stage = self.of(seed).stage
+        assert stage is not None
+        return stage
+
     def manifest(self, seed: int) -> dict[str, Any]:
-        """Of the stage that made the method's model."""
-        return self.store.manifest(_made(self.of(seed)))
+        return self.store.manifest(self.stage_of(seed))
 
     def folder(self, seed: int) -> Path:
-        return self.store.folder(_made(self.of(seed)))
+        return self.store.folder(self.stage_of(seed))
 
     @property
     def attacking(self) -> Attacking:
@@ -237,13 +242,8 @@ def _machine(row: Row) -> Machine:
 
 
 def weights_of(row: Row) -> dict[str, Path]:
-    """Seed -> the file of the method's weights in the store."""
-    return {str(s): row.folder(s) / MODEL for s in row.suite.seeds}
-
-
-def _made(model: Model) -> Stage:
-    assert model.stage is not None
-    return model.stage
+    """Seed -> the file of the method's weights in the store; nothing for a model that is composed of several."""
+    return {str(s): file for s in row.suite.seeds if (file := row.folder(s) / MODEL).is_file()}
 
 
 def _short(value: Any) -> str:
