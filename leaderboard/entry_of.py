@@ -13,7 +13,7 @@ from ..benchmark.common.strict import visible
 from ..benchmark.common.types import HELD, Excerpt, Results
 from ..benchmark.scoring.score import Score
 from .attacks import AttackCell
-from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Spent, Text
+from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Point, Spent, Text
 from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Task, Values
 from .statistics import Estimate, by_seed, rate
 from .tables import MainTable, MethodRow
@@ -43,6 +43,24 @@ def entry_of(results: Results, table: MainTable, method: str, about: About) -> E
             Evaluation(e.seed, e.step, rounded(e.exact), rounded(e.held_out)) for e in results.evaluations if e.method == method
         ),
         excerpts=tuple(_text(e, ("base", HELD, results.twin, method)) for e in results.excerpts),
+    )
+
+
+def points_of(results: Results, table: MainTable, method: str) -> tuple[Point, ...]:
+    """The operating curve of a method, from a run with strengths: the weakest setting first."""
+    uncalibrated = "the null is too small for thresholds"
+    rows = {row.method: row for row in table.rows}
+    found = [p for p in results.points if p.method == method and p.row in rows]
+    return tuple(
+        Point(
+            field=p.field,
+            value=p.value,
+            tokens=number(rows[p.row].recovery.worst_length),
+            leak=number(rows[p.row].recovery.leaks[0].leak, uncalibrated),
+            damage=number(rows[p.row].utility.damage),
+            collateral=number(rows[p.row].utility.collateral),
+        )
+        for p in sorted(found, key=lambda p: p.strength)
     )
 
 

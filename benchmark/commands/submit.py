@@ -21,6 +21,7 @@ def submit(
     tuned_on: Annotated[str, typer.Option(help="What its fields were chosen on")] = "",
     weights: Annotated[bool, typer.Option("--weights", help="Put the weights into the bundle")] = False,
     hub: Annotated[str, typer.Option(help="OWNER/NAME@REVISION of a hub repository with SEED/model.safetensors in it")] = "",
+    curve: Annotated[str, typer.Option(help="A suite with strengths whose run of this method is finished: its operating curve")] = "",
     to: Annotated[Path | None, typer.Option(help="The bundle's file; NAME.zip without it")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be refused, and what is still to run")] = False,
     conformance: Annotated[bool, typer.Option(help="With --dry-run: also try a method of your own rule by rule (minutes)")] = True,
@@ -35,14 +36,19 @@ def submit(
     with Display(console) as display:
         display.begin("loading libraries, corpus and model")
         from ..running.store import Store
-        from ..submission.making import Said, broken_rules, make, missing, problems
+        from ..submission.making import Said, broken_rules, curve_of, make, missing, problems
         from ..submission.row import own_row, reference_of
+        from ..suites.config import load_suite, suite_names
 
         hush()
         row, told = own_row(suite, asked[0], Store(store))
         row.progress = display.update
-        said = Said(name or told.name, paper, code, tuned_on, weights, hub)
-        found = list(problems(row, told, said, reference_of(suite.track, suite.name)))
+        points = curve_of(load_suite(curve), row, asked[0]) if curve and not dry_run else ()
+        said = Said(name or told.name, paper, code, tuned_on, weights, hub, points)
+        published = suite.track or suite.name in suite_names()
+        if not published:
+            console.print(f"The suite {suite.name} is your own: others need its file to verify this row (--suite).", highlight=False)
+        found = list(problems(row, told, said, reference_of(suite.track, suite.name) if published else suite))
         if dry_run and told.file and conformance:
             display.begin("the rules for methods")
             found += broken_rules(row, asked[0])

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..battery.answers import BestAnswer, read_answers
+from ..battery.answers import read_answers
 from ..common.lines import json_lines
-from ..common.types import BASE, HELD, HORIZON, TWIN, EncodedMemory, TokenReading
+from ..common.types import BASE, HELD, HORIZON, TWIN, EncodedMemory, Record, TokenReading
 from ..quality.documents import items
 from ..reading.reader import copied
 from ..running.model import Model
@@ -27,6 +27,11 @@ BITS = "palimpsest_bits_per_byte"
 CLOSE = 1e-6  # relative
 
 
+def records_of(row: Row, model: Model) -> list[Record]:
+    """A model's records, read once."""
+    return row.once(("records", model.name, model.seed), lambda: list(row.attacking.records(model)))
+
+
 def models_of(row: Row) -> list[Model]:
     return [row.model(m, seed) for seed in row.suite.seeds for m in (TWIN, *row.methods)]
 
@@ -35,22 +40,31 @@ def who_was_asked(row: Row) -> list[str]:
     """Every attack on every model: exactly the memories that it should be asked about, survivors marked, and the same questions for all."""
     wrong: list[str] = []
     for model in models_of(row):
-        by_attack: dict[str, list[BestAnswer]] = defaultdict(list)
-        for stage in row.attacking.stages(model):
-            if stage.kind in ("battery", "attack"):
-                for a in read_answers(row.store.folder(stage)):
-                    by_attack[a.attack].append(a)
+        if strange := _strangers(row, model):
+            wrong.append(strange)
+            continue
+        by_attack: dict[str, list[Record]] = defaultdict(list)
+        for r in records_of(row, model):
+            by_attack[r.attack].append(r)
         for armed in row.who.attacks:
-            wrong += (f"{armed.name} on {model.label}: {why}" for why in _asked(row, model, armed.attack, by_attack.pop(armed.name, [])))
-        wrong += [f"{model.label}: answers of {name}, which the suite does not ask" for name in by_attack]
-    return wrong + _questions(row)
+            wrong += (f"{armed.name} on {model.label}: {why}" for why in _asked(row, model, armed.attack, by_attack[armed.name]))
+    return wrong or _questions(row)
 
 
-def _asked(row: Row, model: Model, attack: Any, answers: list[BestAnswer]) -> Iterator[str]:
+def _strangers(row: Row, model: Model) -> str:
+    """A memory or an attack in a model's answers that this seed or suite does not have; looked at before records are made of them."""
+    ids, attacks = {m.id for m in model.memories}, {a.name for a in row.who.attacks}
+    for stage in row.attacking.stages(model):
+        for a in read_answers(row.store.ensure(stage)):
+            if a.memory not in ids:
+                return f"{stage.label}: answers about {a.memory}, which is no memory of this seed"
+            if a.attack not in attacks:
+                return f"{stage.label}: answers of {a.attack}, which the suite does not ask"
+    return ""
+
+
+def _asked(row: Row, model: Model, attack: Any, answers: list[Record]) -> Iterator[str]:
     roles = {m.id: m.role for m in model.memories}
-    if strange := sorted({a.memory for a in answers} - roles.keys()):
-        yield f"asks about {strange[0]}, which is no memory of this seed"
-        return
     if any((a.access, a.tier) != (attack.access, attack.tier) for a in answers):
         yield "says another access level or tier than the attack has"
     counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -74,7 +88,7 @@ def _questions(row: Row) -> list[str]:
     asked: dict[tuple[int, str, str], dict[str, frozenset[tuple[Any, ...]]]] = defaultdict(dict)
     for model in models_of(row):
         found: dict[tuple[str, str], set[tuple[Any, ...]]] = defaultdict(set)
-        for r in row.attacking.records(model):
+        for r in records_of(row, model):
             if r.tier <= SHARED and not r.extra:
                 exact = (r.start, r.offset, r.prompt) if r.asks == "exact" else ()
                 found[r.attack, r.memory].add((r.variant, r.horizon, *exact))
@@ -119,7 +133,7 @@ def readings_and_records(row: Row) -> list[str]:
 
 def _against_readings(row: Row, model: Model, readings: dict[str, TokenReading], roles: dict[str, EncodedMemory]) -> list[str]:
     wrong = []
-    for r in row.attacking.records(model):
+    for r in records_of(row, model):
         plain = r.tier <= SHARED and r.asks in ("exact", "window") and r.access == "black-box" and not r.dose and r.start == 0
         if not plain:
             continue
@@ -155,9 +169,8 @@ def quality_of_documents(row: Row) -> list[str]:
             value = float(np.average(documents, weights=weights))
             if own and not math.isclose(value, q["value"], rel_tol=CLOSE, abs_tol=CLOSE):
                 wrong.append(f"quality of {model.label}: {q['task']} {q['metric']} is {q['value']:.6g}, and its documents give {value:.6g}")
-    return wrong + [
-        f"quality: {task} was not asked with the same documents of every model" for task, found in hashes.items() if len(found) > 1
-    ]
+    unlike = [task for task, found in hashes.items() if len(found) > 1]
+    return wrong + [f"quality: {task} was not asked with the same documents of every model" for task in unlike]
 
 
 def texts_side_by_side(row: Row) -> list[str]:
@@ -169,7 +182,7 @@ def texts_side_by_side(row: Row) -> list[str]:
         if [e["memory"] for e in lines] != [*chosen][: row.suite.excerpts]:
             wrong.append(f"texts of seed {seed}: not of the first {row.suite.excerpts} forget memories")
             continue
-        exact = {(r.method, r.memory): r for m in models_of(row) if m.seed == seed for r in row.attacking.records(m) if r.asks == "exact"}
+        exact = {(r.method, r.memory): r for m in models_of(row) if m.seed == seed for r in records_of(row, m) if r.asks == "exact"}
         for e in lines:
             m = chosen[e["memory"]]
             if (e["prompt"], e["truth"]) != (m.memory.opening, row.decode(m.target)):
@@ -187,7 +200,7 @@ def said_and_read(row: Row) -> list[str]:
     """What `checks` found in generated texts, against the records of the exact opening."""
     wrong: list[str] = []
     for model in models_of(row):
-        exact = {r.memory: r.matched for r in row.attacking.records(model) if r.asks == "exact" and r.tier == 0}
+        exact = {r.memory: r.matched for r in records_of(row, model) if r.asks == "exact" and r.tier == 0}
         found: dict[str, dict[str, float]] = defaultdict(dict)
         for name, _, _, f in row.attacking.findings(model):
             if name == "checks":
@@ -195,9 +208,8 @@ def said_and_read(row: Row) -> list[str]:
         for memory, told in found.items():
             differs = told.get("generated", math.nan) != exact.get(memory, math.nan)
             if memory and memory in exact and bool(told.get("generated_differs")) != differs:
-                wrong.append(
-                    f"{model.label}, {memory}: generated {told.get('generated'):g} tokens and read {exact[memory]}, which checks deny"
-                )
+                said = told.get("generated", math.nan)
+                wrong.append(f"{model.label}, {memory}: generated {said:g} tokens and read {exact[memory]}, which checks deny")
     return wrong
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...leaderboard.entry import DATE, LINK, Entry
+from ...leaderboard.entry import DATE, LINK, Entry, Point
+from ...leaderboard.entry_of import points_of
 from ...leaderboard.entry_values import Number
+from ...leaderboard.tables import main_table
 from ..common.archive import odd_name
 from ..common.errors import UserError
 from ..common.limits import PLAIN_WORD
 from ..common.plugins import find
 from ..common.sources import NAME
+from ..common.types import HELD
+from ..running.assemble import results
+from ..running.plan import Run
 from ..running.provenance import provenance
 from ..running.store import Stage
 from ..suites.config import Suite
@@ -40,6 +45,7 @@ class Said:
     tuned_on: str = ""
     weights: bool = False  # the bundle holds them
     hub: str = ""  # or they are there
+    curve: tuple[Point, ...] = ()  # at several strengths
     today: str = ""
 
     @property
@@ -74,7 +80,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
             row.store.ensure(stage)
     hashes = {seed: sha256_of(file) for seed, file in weights_of(row).items()}
     only = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
-    entry, _ = entry_in(row, told, only | {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row)}, hashes)
+    entry, _ = entry_in(row, told, only | {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve}, hashes)
     content: dict[str, bytes | Path] = {
         ENTRY: entry.as_json().encode(),
         CARD: card(entry).encode(),
@@ -92,6 +98,13 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
         "weights": hashes, "hub": said.hub,
     }  # fmt: skip
     return write_bundle(to, info, content), entry
+
+
+def curve_of(suite: Suite, row: Row, asked: str) -> tuple[Point, ...]:
+    """The row's method at the strengths of a suite whose run is finished in the same store."""
+    fields = row.suite.methods[row.method]
+    found = results(Run(replace(suite, methods={HELD: {}, asked: dict(fields)}), row.store))
+    return points_of(found, main_table(found), asked)
 
 
 def saw(row: Row) -> tuple[str, ...]:
@@ -172,8 +185,11 @@ def _code(row: Row) -> Iterator[str]:
 def _sizes(row: Row, said: Said) -> Iterator[str]:
     """What a bundle would hold, so far as it is there."""
     sizes = [f.stat().st_size for f in _stages(row, done=True).values() if isinstance(f, Path)]
+    made = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
+    if said.weights and len(weights_of(row)) < len(made):
+        yield "--weights: the method's model is composed of several, and a bundle holds one file of weights for each seed"
     if said.weights:
-        sizes += [f.stat().st_size for f in weights_of(row).values() if f.is_file()]
+        sizes += [f.stat().st_size for f in weights_of(row).values()]
     if len(sizes) > LIMITS.files - 100:
         yield f"{len(sizes):,} files; expected at most {LIMITS.files:,}"
     if sizes and max(sizes) > LIMITS.file:
@@ -208,7 +224,6 @@ def broken_rules(row: Row, asked: str) -> Iterator[str]:
     """What `palimpsest check` says of a method of one's own; it trains small models, which takes minutes."""
     from ..conformance.attacks import SUITE
     from ..conformance.methods import check_method, trial_of
-    from ..running.plan import Run
     from ..suites.config import load_suite
 
     plugin = find("method", asked)

@@ -20,7 +20,7 @@ from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.plugins import Plugin, find, source_files
 from ..common.sources import NAME, code_hash
-from ..common.types import HELD, Results
+from ..common.types import HELD, OperatingPoint, Results
 from ..common.versions import VERSIONS
 from ..running.assemble import results
 from ..running.attacking import Attacking
@@ -62,6 +62,10 @@ class Row(Run):
         return self.chosen
 
     @property
+    def points(self) -> list[OperatingPoint]:  # type: ignore[override]
+        return []
+
+    @property
     def method(self) -> str:
         """The name of the row."""
         return [*self.chosen][-1]
@@ -70,12 +74,17 @@ class Row(Run):
         """The method's model of a seed."""
         return self.model(self.method, seed)
 
+    def stage_of(self, seed: int) -> Stage:
+        """The stage that makes the method's model of a seed."""
+        stage = self.of(seed).stage
+        assert stage is not None
+        return stage
+
     def manifest(self, seed: int) -> dict[str, Any]:
-        """Of the stage that made the method's model."""
-        return self.store.manifest(_made(self.of(seed)))
+        return self.store.manifest(self.stage_of(seed))
 
     def folder(self, seed: int) -> Path:
-        return self.store.folder(_made(self.of(seed)))
+        return self.store.folder(self.stage_of(seed))
 
     @property
     def attacking(self) -> Attacking:
@@ -102,16 +111,16 @@ class _Elsewhere(Attacking):
 def own_row(suite: Suite, asked: str, store: Store) -> tuple[Row, MethodOf]:
     """The row of a method by the name under which the suite runs it (a name, a dotted path or a file), from a store of one's own."""
     plugin = find("method", asked)
-    run = Run(replace(suite, methods={asked: suite.methods.get(asked, {})}), store)
+    run = Run(replace(suite, methods={asked: suite.methods.get(asked, {})}, strengths=()), store)
     _, instance = run.methods[asked]
     told = method_of(plugin, instance)
-    return _row(replace(suite, precision=run.precision), store, plugin, instance, told), told
+    return _row(replace(suite, precision=run.precision, strengths=()), store, plugin, instance, told), told
 
 
 def row_in(bundle: Bundle, reference: Suite) -> Row:
     """The row of a bundle, bound to its stages; what the method is called and given is the bundle's, all else the reference suite's."""
     told, info = bundle.info.method, bundle.info
-    suite = replace(reference, seeds=info.seeds, precision=info.precision)
+    suite = replace(reference, seeds=info.seeds, precision=info.precision, strengths=())
     if told.file:
         source = code_hash(source_files("method", module_of(told), source_file(bundle)).values())
         plugin: Plugin = Unseen("method", told.name, object, source, bundle.entry.doc, told.reads)
@@ -179,7 +188,7 @@ def reference_of(track: str, suite: str) -> Suite:
 
 def deviations(mine: Suite, reference: Suite) -> list[str]:
     """In what a suite is another than the one that it is held against; name, texts and methods do not count."""
-    apart = ("name", "doc", "methods", "precision", "track")
+    apart = ("name", "doc", "methods", "precision", "track", "strengths")
     out: list[str] = []
     for key, value in plain(reference).items():
         own = plain(mine)[key]
@@ -233,13 +242,8 @@ def _machine(row: Row) -> Machine:
 
 
 def weights_of(row: Row) -> dict[str, Path]:
-    """Seed -> the file of the method's weights in the store."""
-    return {str(s): row.folder(s) / MODEL for s in row.suite.seeds}
-
-
-def _made(model: Model) -> Stage:
-    assert model.stage is not None
-    return model.stage
+    """Seed -> the file of the method's weights in the store; nothing for a model that is composed of several."""
+    return {str(s): file for s in row.suite.seeds if (file := row.folder(s) / MODEL).is_file()}
 
 
 def _short(value: Any) -> str:

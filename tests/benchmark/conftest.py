@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,15 +22,21 @@ from palimpsest.benchmark.common.paths import CONFIGS
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.assemble import results as assemble
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.running.store import Store, _sha_of
+from palimpsest.benchmark.submission import schema
+from palimpsest.benchmark.submission.making import Said, make
+from palimpsest.benchmark.submission.row import own_row
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 from tests.benchmark.kinds import INSTEAD
 from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.world import METHOD, World
 from tests.conftest import Memorised
 from tests.micro import micro_suite, write_corpus
+
+COMMIT, ADDRESS = "c" * 40, "https://example.org/of-the-author"
 
 # ---- the reader
 
@@ -136,11 +143,15 @@ def suite(tiny: Subject, corpus: CorpusConfig) -> Suite:
     )  # fmt: skip
 
 
+def shared_folder(made: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a session have."""
+    return made.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else made.getbasetemp()
+
+
 @pytest.fixture(scope="module")
 def whole(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The suite, run without interruption: once for all processes of a session, and copied for each file of tests."""
-    shared, copy = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("whole") / "store"
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    shared, copy = shared_folder(tmp_path_factory), tmp_path_factory.mktemp("whole") / "store"
     with FileLock(shared / "whole.lock"):
         Run(suite, Store(shared / "whole-store")).execute()
     shutil.copytree(shared / "whole-store", copy)
@@ -150,6 +161,30 @@ def whole(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def results(whole: Run) -> Results:
     return assemble(whole)
+
+
+@pytest.fixture(scope="module")
+def clean(suite: Suite, whole: Run) -> Iterator[Run]:
+    """The run as a checkout without changes of its own would have made it."""
+    for file in whole.store.root.glob("*/*/manifest.json"):
+        told = json.loads(file.read_text()) | {"commit": COMMIT, "dirty": False}
+        file.chmod(0o644)
+        file.write_text(json.dumps(told | {"sha": _sha_of(told)}, indent=1, sort_keys=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_checkout", lambda: (COMMIT, False))
+        patch.setattr(schema, "has_commit", lambda commit: commit == COMMIT)
+        yield Run(suite, whole.store)
+
+
+@pytest.fixture(scope="module")
+def honest(clean: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of npo, with weights: made once for all processes of a session."""
+    shared = shared_folder(tmp_path_factory)
+    with FileLock(shared / "honest.lock"):
+        if not (shared / "honest.zip").exists():
+            row, told = own_row(clean.suite, "npo", clean.store)
+            make(row, told, Said("micro-npo", ADDRESS, ADDRESS, weights=True, today="2026-11-26"), shared / "honest.zip")
+    return shared / "honest.zip"
 
 
 # ---- a suite whose inputs may be edited
