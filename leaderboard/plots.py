@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Mapping
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
-from matplotlib.transforms import Bbox
 
 from ..benchmark.common.types import Results, TrainingEvaluation
 from .curves import attack_curves, prompt_length_curves
+from .drawing import COLOURS, FAINT, STYLE, WIDTH, label_points, short, svg
 from .flags import COLLAPSED
 from .tables import MainTable, MethodRow
 
-matplotlib.use("Agg")
-INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6dba", "#a0522d")  # Okabe and Ito, and two more
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "legend.frameon": False,
-}
-WIDTH = 4.2  # inches: as wide as a phone, type is still 9 pixels high; on a large page the same figure is shown larger
-LONGEST = 22  # characters of a name in a figure
 HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
 
 
@@ -49,7 +25,7 @@ def quality_figure(table: MainTable) -> str:
     if not rows:
         return ""
     with rc_context(STYLE):
-        return _svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
+        return svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
 
 
 def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
@@ -70,32 +46,14 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
         for x_bar, y_bar in (((row.damage.low, row.damage.high), (y.value,) * 2), ((row.damage.value,) * 2, (y.low, y.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
         axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
-        points.append((row.damage.value, y.value, _short(row.method)))
+        points.append((row.damage.value, y.value, short(row.method)))
     axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
     right = axes.get_xlim()[1]
     if right > COLLAPSED:
         axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)
         axes.set_xlim(right=right)
-    _label(figure, axes, points)
+    label_points(figure, axes, points)
     return figure
-
-
-def _label(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -> None:
-    """Write each name beside its point, at the first place where it covers no point and no earlier name."""
-    figure.draw_without_rendering()  # settles the layout, so that sizes on the page are known
-    dots = axes.transData.transform([(x, y) for x, y, _ in points])
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
-    for x, y, name in points:
-        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center")
-        text.set_in_layout(False)  # a name makes no room for itself: the points would move under the names placed before
-        for dx, dy in [(7, s * step) for step in (6, 16, 26, 36, 46, 56, 66) for s in (1, -1)]:
-            text.set(position=(dx, dy), ha="left")
-            if text.get_window_extent().x1 > figure.bbox.x1:
-                text.set(position=(-dx, dy), ha="right")
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(text.get_window_extent())
 
 
 def curves_figure(results: Results, table: MainTable) -> str:
@@ -129,13 +87,13 @@ def training_figure(results: Results) -> str:
         for i, (method, seeds) in enumerate(lines.items()):
             for seed, seen in seeds.items():
                 style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.1, "marker": "o", "ms": 4, "markevery": [len(seen) - 1]}
-                label = _short(method) if seed == min(seeds) else ""
+                label = short(method) if seed == min(seeds) else ""
                 exact.plot([s.step for s in seen], [s.exact for s in seen], label=label, **style)
                 loss.plot([s.step for s in seen], [s.held_out for s in seen], **style)
         exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
         loss.set(xlabel="step", ylabel="held-out loss, nats per token")
         figure.legend(loc="outside upper left", ncols=3, fontsize=8)
-        return _svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
+        return svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
 
 
 Curves = Mapping[str, np.ndarray]
@@ -155,8 +113,8 @@ def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, r
             for key, curve in curves.items():
                 style = "-" if keys.index(key) < len(COLOURS) else "--"
                 thick = 1.1 + 0.6 * max(0, 3 - keys.index(key))  # a later curve that lies on an earlier one leaves its edges to be seen
-                axes.plot(curve, style, lw=thick, color=COLOURS[keys.index(key) % len(COLOURS)], label=_short(key))
-            axes.set_title(_short(method) + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
+                axes.plot(curve, style, lw=thick, color=COLOURS[keys.index(key) % len(COLOURS)], label=short(key))
+            axes.set_title(short(method) + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
             axes.set(xlim=(0, 64), ylim=(0, 1.03), xticks=(0, 16, 32, 48, 64), yticks=(0, 0.5, 1))
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
@@ -166,24 +124,4 @@ def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, r
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, fontsize=8)
         figure.supxlabel("matched at least x tokens", fontsize=9)
         figure.supylabel("share of memories", fontsize=9)
-        return _svg(figure, name, label)
-
-
-def _short(name: str) -> str:
-    """The name of a method; of one from a file, the class."""
-    name = name.rsplit(":", 1)[-1]
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an <svg> element; ids carry `name`, so that several can stand in one page."""
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": name}):  # the same bytes on every run
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        return svg(figure, name, label)
