@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .commands.board import board
 from .commands.check import check
 from .commands.data import corpus_app, memories_app, store_app
 from .commands.interruption import interruption
@@ -226,8 +227,8 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-app.command()(check)
-app.command()(new)
+for command in (board, check, new):
+    app.command()(command)
 
 
 @app.command()

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...benchmark.common.types import HORIZON
 from ...benchmark.scoring.score import strength
@@ -131,8 +132,10 @@ def trained(looks: Sequence[Evaluation]) -> Figure | None:
         style = {"color": (BLUE, RED, GREEN, PINK)[i % 4], "ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.3, "marker": "o", "ms": 3}
         exact.plot([e.step for e in seen], [math.nan if e.exact is None else e.exact for e in seen], label=f"seed {seed}", **style)
         loss.plot([e.step for e in seen], [math.nan if e.held_out is None else e.held_out for e in seen], **style)
-    exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
-    loss.set(xlabel="step", ylabel="held-out loss, nats per token")
+    exact.set(xlabel="step", ylabel="share whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+    loss.set(xlabel="step", ylabel="other text, nats")
+    for axes in (exact, loss):
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
     return figure
 

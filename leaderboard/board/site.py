@@ -134,7 +134,6 @@ def _row(track: Track, row: Row) -> str:
         bars=charts.bars(e),
         trained=charts.trained(e.trajectory),
         heat=views.heat(e),
-        horizon=HORIZON,
         texts=views.texts(e),
         costs=views.costs(e),
         facts=views.facts(e),
@@ -166,7 +165,7 @@ def _environment(html: bool) -> Environment:
         finalize=_straight,
     )
     env.filters["md"] = escape_markdown
-    env.globals |= {"chosen": BUDGETS, "severe": SEVERE}
+    env.globals |= {"chosen": BUDGETS, "severe": SEVERE, "horizon": HORIZON}
     return env
 
 

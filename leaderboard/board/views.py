@@ -77,10 +77,10 @@ def flags(values: Values) -> list[str]:
 
 @dataclass(frozen=True)
 class Heat:
-    """The matched lengths of one seed: memories down, attacks across; first the worst case, then the twin's."""
+    """The matched lengths of one seed: memories down, attacks across; before them the worst case, the twin's, and the exact opening."""
 
     seed: int
-    columns: list[tuple[str, str]]  # attack, access level
+    groups: list[tuple[str, list[str]]]  # access level, its attacks: the columns in order
     rows: list[tuple[str, list[tuple[int, str]]]]  # memory, its cells as shade 0..8 and text
 
 
@@ -94,10 +94,11 @@ def heat(entry: Entry) -> list[Heat]:
         asked = [a for a in order if a in of.lengths]
         none = (None,) * len(of.forget)
         lists = [[longest.get((of.seed, m)) for m in of.forget], of.twin.get(first, none), of.opening, *(of.lengths[a] for a in asked)]
-        columns = [(f"worst, {first}", ""), (f"twin, {first}", ""), ("exact opening", "")]
-        columns += [(a, "diagnostic" if a in known.diagnostics else known.attacks[a]) for a in asked]
+        groups = {f"{first}, all": ["worst case", "twin", "exact opening"]}
+        for a in asked:
+            groups.setdefault("diagnostics" if a in known.diagnostics else known.attacks[a], []).append(a)
         rows = [(m, [_shade(of_list[i]) for of_list in lists]) for i, m in enumerate(of.forget)]
-        return Heat(of.seed, columns, rows)
+        return Heat(of.seed, list(groups.items()), rows)
 
     return [of_seed(of) for of in known.by_seed]
 
@@ -225,11 +226,11 @@ def side_by_side(track: Track) -> dict[str, Any]:
                 {
                     "seed": m.seed,
                     "forget": m.forget,
-                    "lengths": {
-                        **{f"worst case, {level}": [longest.get((m.seed, x)) for x in m.forget] for level, longest in levels.items()},
-                        "exact opening": m.opening,
-                        **dict(sorted(m.lengths.items())),
-                    },
+                    "lengths": [
+                        *((f"worst case, {level}", [longest.get((m.seed, x)) for x in m.forget]) for level, longest in levels.items()),
+                        ("exact opening", m.opening),
+                        *sorted(m.lengths.items()),
+                    ],
                 }
                 for m in entry.memories.by_seed
             ],

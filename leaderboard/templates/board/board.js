@@ -115,14 +115,15 @@ function comparing(form) {
   const cell = (n) => made("td", n ?? "–", { className: n >= 8 ? `h${Math.floor(n / 8)}` : "" });
 
   function ways() {
-    const before = by.value, of = (e) => new Set(e.seeds.flatMap((s) => Object.keys(s.lengths)));
+    const before = by.value, of = (e) => new Set(e.seeds.flatMap((s) => s.lengths.map(([way]) => way)));
     const other = of(named(b));
     by.replaceChildren(...[...of(named(a))].filter((way) => other.has(way)).map((way) => made("option", way)));
     if ([...by.options].some((o) => o.value === before)) by.value = before;
   }
 
   function lengths(entry) {
-    return new Map(entry.seeds.flatMap((s) => s.forget.map((m, i) => [JSON.stringify([s.seed, m]), s.lengths[by.value]?.[i] ?? null])));
+    const chosen = (s) => s.lengths.find(([way]) => way === by.value)?.[1] ?? [];
+    return new Map(entry.seeds.flatMap((s) => s.forget.map((m, i) => [JSON.stringify([s.seed, m]), chosen(s)[i] ?? null])));
   }
 
   function show() {
