@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
-from palimpsest.leaderboard.entry import Entry, Evaluation, Hashes, Memories, OfSeed, Point, Spent, Text, Verified
-from palimpsest.leaderboard.entry_values import Attack, Leak, Number
+from palimpsest.leaderboard.entry import SCHEMA, Entry, Evaluation, Hashes, Memories, OfSeed, Point, Spent, Text, Verified
+from palimpsest.leaderboard.entry_values import Attack, CostOf, Flag, Leak, Number, Values
 
-from .entries import entry
+from .entries import about
 
 ATTACKS = {
     "prefix": "black-box", "shifted_window": "black-box", "paraphrase": "black-box", "beam_search": "grey-box", "logit_lens": "white-box",
@@ -38,25 +37,18 @@ def track_of(peers: dict[str, tuple[float, float]] | None = None, track: str = "
 def made(name: str, leaks: float, collateral: float, damage: float = 1.0, verified: str = "", **changes: Any) -> Entry:
     """One entry whose numbers agree with its memories. The easiest memories are lost by all methods, so that pairs can be told apart."""
     seeds = tuple(_memories(name, leaks, seed) for seed in SEEDS)
-    base = entry("weak")
-    values = replace(
-        base.claimed,
-        leaks=tuple(_leak(seeds, level) for level in LEVELS),
-        damage=around(damage, 0.4),
-        collateral=around(collateral, 3.0),
-        attacks=tuple(_attack(seeds, a, level) for a, level in ATTACKS.items()),
-    )
-    told: dict[str, Any] = {
-        "name": name, "method": name, "track": "made-up", "doc": "", "seeds": SEEDS, "claimed": values,
+    values = _values(seeds, around(damage, 0.4), around(collateral, 3.0))
+    told: dict[str, Any] = vars(about(name)) | {
+        "schema": SCHEMA, "method": name, "doc": "", "seeds": SEEDS, "claimed": values,
         "memories": Memories(ATTACKS, ("soft_prompt",), {v: dict.fromkeys(_up_to(v), THRESHOLD) for v in LEVELS}, seeds),
         "hashes": Hashes("ba5e" * 4, "c0" * 8, "3e" * 8, "70" * 8, "50" * 8, {str(s): f"{s}m" * 8 for s in SEEDS}),
         "cost": tuple(Spent(s, 40.0 + s, 123456, 2.5e12, 800.0) for s in SEEDS),
-        "trajectory": tuple(Evaluation(s, step, max(0.0, 1 - step / 8), 3 + step / 50) for s in SEEDS for step in (0, 2, 4, 8)),
+        "trajectory": tuple(Evaluation(s, step, max(0.0, 1 - step / (8 - s)), 3 + step / 50) for s in SEEDS for step in (0, 2, 4, 8)),
         "curve": tuple(_point(i, leaks, collateral) for i in range(5)),
         "excerpts": (said(name),),
         "verified": Verified(verified, "2026-11-27", "a reader", "b" * 64, values) if verified else None,
     }  # fmt: skip
-    return replace(base, **told | changes)
+    return Entry(**told | changes)
 
 
 def said(name: str) -> Text:
@@ -88,6 +80,27 @@ def _memories(name: str, leaks: float, seed: int) -> OfSeed:
     floor = {level: tuple(twin.randrange(8) for _ in ids) for level in LEVELS}
     whole = (64,) * MEMORIES
     return OfSeed(seed, ids, lengths, tuple(min(n, 9) for n in lengths["prefix"]), whole, floor)
+
+
+def _values(seeds: tuple[OfSeed, ...], damage: Number, collateral: Number) -> Values:
+    of_forget = [n or 0 for of in seeds for n in of.opening]
+    return Values(
+        exact=around(0.0, 0.0),
+        opening=around(sum(of_forget) / len(of_forget), 0.5),
+        worst=around(0.1, 0.05),
+        worst_length=around(12.0, 2.0),
+        verbatim=Number(None, why="no attack asks with windows"),
+        leaks=tuple(_leak(seeds, level) for level in LEVELS),
+        damage=damage,
+        damage_of="bits per byte",
+        tasks=(),
+        collateral=collateral,
+        kept=around(0.9, 0.02),
+        attacks=tuple(_attack(seeds, a, level) for a, level in ATTACKS.items()),
+        flags=(Flag("g", "wrapped", (0, 1), {"0": 12.5, "1": 6.25}), Flag("†", "collapsed", (), {"0": 0.5})),
+        costs=(CostOf("seconds", 41.0, 0.4),),
+        learnt=True,
+    )
 
 
 def _leak(seeds: tuple[OfSeed, ...], level: str) -> Leak:

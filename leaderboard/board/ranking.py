@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import combinations
 
 from ...benchmark.common.types import HELD, HORIZON
@@ -28,7 +28,7 @@ NOT_RANKED = Number(None, why="not asked at this access level")
 class Budgets:
     """What a ranked row may have cost at most."""
 
-    damage: float = 5.0  # % of the twin's quality
+    damage: float = 10.0  # % of the twin's quality
     collateral: float = 25.0  # points
 
     def why_over(self, values: Values) -> str:
@@ -40,6 +40,25 @@ class Budgets:
             if math.isfinite(most) and (x.value is None or x.value > most)
         ]
         return ", ".join(over)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Both as words: "5", or "any"."""
+        damage, collateral = (f"{x:g}" if math.isfinite(x) else "any" for x in (self.damage, self.collateral))
+        return damage, collateral
+
+
+def budgets_of(entries: Iterable[Entry]) -> Budgets:
+    """What a track allows: the budget of its entries' suites, if all say the same; otherwise the usual one."""
+
+    def said(entry: Entry) -> Budgets | None:
+        found = entry.config.get("budget")
+        both = [found.get(f.name) for f in fields(Budgets)] if isinstance(found, dict) else []
+        known = [float(x) for x in both if isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1e6]
+        return Budgets(*known) if len(known) == len(fields(Budgets)) else None
+
+    found = {said(e) for e in entries}
+    return (found.pop() if len(found) == 1 else None) or Budgets()
 
 
 @dataclass(frozen=True)

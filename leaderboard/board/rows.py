@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,12 @@ from ...benchmark.common.types import HORIZON
 from ..cells import MISSING, number
 from ..entry import Entry
 from ..entry_values import Number, Values
-from .ranking import REFERENCES, Budgets, Place, Ranking, believed, leak_at, twin, worst
+from .ranking import REFERENCES, Budgets, Place, Ranking, believed, budgets_of, leak_at, twin, worst
 from .shelf import by_track
 
 SEVERE = (16, 32, HORIZON)  # tokens
-DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, float("inf")), (10.0, 25.0, 50.0, float("inf"))  # budgets that a reader may choose
-CHOSEN = Budgets()
+ANY = math.inf
+DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, ANY), (10.0, 25.0, 50.0, ANY)  # budgets that a reader may choose beside the track's
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Track:
     name: str
     ranking: Ranking
     access: str  # the level that it is ranked by: the weakest attacker's
+    budgets: Budgets
     rows: tuple[Row, ...]
 
     @property
@@ -81,13 +83,13 @@ class Track:
 
 
 def tracks(entries: Iterable[Entry]) -> list[Track]:
-    """Every track of these entries, ranked by its weakest attacker within the budgets of the board."""
+    """Every track of these entries, ranked by its weakest attacker within its budgets."""
     return [_track(name, Ranking(found)) for name, found in by_track(entries).items()]
 
 
 def _track(name: str, ranking: Ranking) -> Track:
-    access = ranking.levels[0]
-    return Track(name, ranking, access, tuple(_row(p, ranking, access) for p in ranking.places(access, CHOSEN)))
+    access, budgets = ranking.levels[0], budgets_of(ranking.entries)
+    return Track(name, ranking, access, budgets, tuple(_row(p, ranking, access) for p in ranking.places(access, budgets)))
 
 
 def _row(place: Place, ranking: Ranking, access: str) -> Row:
@@ -136,13 +138,14 @@ def rank_choices(found: Sequence[Track]) -> dict[str, dict[str, dict[str, str]]]
     ranks: dict[str, dict[str, dict[str, str]]] = {}
     for track in found:
         for level in track.ranking.levels:
-            for budgets in (Budgets(d, c) for d in DAMAGES for c in COLLATERALS):
+            for budgets in choices(track):
                 for place in track.ranking.places(level, budgets):
                     of_entry = ranks.setdefault(f"{track.name}/{place.entry.name}", {}).setdefault(level, {})
-                    of_entry[f"{limit(budgets.damage)}/{limit(budgets.collateral)}"] = place.rank or place.why
+                    of_entry["/".join(budgets.words)] = place.rank or place.why
     return ranks
 
 
-def limit(x: float) -> str:
-    """A budget as a word: "5", or "any"."""
-    return "any" if x == float("inf") else f"{x:g}"
+def choices(track: Track) -> list[Budgets]:
+    """Every pair of budgets that a reader may choose; the track's own are among the parts."""
+    damages, collaterals = ({*usual, own} for usual, own in ((DAMAGES, track.budgets.damage), (COLLATERALS, track.budgets.collateral)))
+    return [Budgets(d, c) for d in sorted(damages) for c in sorted(collaterals)]

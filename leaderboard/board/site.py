@@ -16,13 +16,12 @@ from ...benchmark.common.types import HORIZON
 from ..entry import Entry
 from ..report import TEMPLATES, escape_markdown
 from . import charts, views
-from .ranking import believed
-from .rows import CHOSEN, COLLATERALS, DAMAGES, SEVERE, Row, Shown, Track, limit, rank_choices, tracks
+from .ranking import Budgets, believed
+from .rows import COLLATERALS, DAMAGES, SEVERE, Row, Shown, Track, rank_choices, tracks
 
 HERE = TEMPLATES / "board"
 MARK = '<meta name="generator" content="palimpsest board">'  # of every page: what has it may be replaced and removed
 TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the direction of the text after them
-BUDGETS = {"damage": limit(CHOSEN.damage), "collateral": limit(CHOSEN.collateral)}
 
 
 def readme(entries: Iterable[Entry], folder: str = "entries") -> str:
@@ -89,8 +88,8 @@ def _index(found: Sequence[Track]) -> str:
         rows=[(track, row) for track in found for row in track.rows],
         levels=levels,
         attacks=list(attacks),
-        damages=[limit(d) for d in DAMAGES],
-        collaterals=[limit(c) for c in COLLATERALS],
+        damages=[Budgets(damage=d).words[0] for d in DAMAGES],
+        collaterals=[Budgets(collateral=c).words[1] for c in COLLATERALS],
         choices={"ranks": rank_choices(found), "attacks": attacks},
     )
 
@@ -105,7 +104,7 @@ def _track(track: Track) -> str:
         "track.html",
         "../../",
         track=track,
-        overview=charts.overview(track.ranking, track.access, CHOSEN),
+        overview=charts.overview(track.ranking, track.access, track.budgets),
         budgets=budgets,
         stable=stable,
         inputs=inputs,
@@ -165,7 +164,7 @@ def _environment(html: bool) -> Environment:
         finalize=_straight,
     )
     env.filters["md"] = escape_markdown
-    env.globals |= {"chosen": BUDGETS, "severe": SEVERE, "horizon": HORIZON}
+    env.globals |= {"severe": SEVERE, "horizon": HORIZON}
     return env
 
 

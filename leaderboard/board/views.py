@@ -15,8 +15,8 @@ from ..entry import Entry, OfSeed, Text
 from ..entry_values import Number, Values
 from ..report import compared
 from ..statistics import holm
-from .ranking import APART, Budgets, leak_at, recovered, worst
-from .rows import COLLATERALS, DAMAGES, Shown, Track, limit, shown
+from .ranking import APART, leak_at, recovered, worst
+from .rows import Shown, Track, choices, shown
 
 STEP = 8  # tokens: the shades of the heat map
 
@@ -184,10 +184,10 @@ def config_text(config: dict[str, Any]) -> str:
 
 def stability(track: Track) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """How ranks depend on the choice of budgets: the choices in words, and the ranks of each entry under them; empty is over budget."""
-    choices = [Budgets(d, c) for d in DAMAGES for c in COLLATERALS]
-    by_choice = [{p.entry.name: p.rank for p in track.ranking.places(track.access, b)} for b in choices]
+    asked = choices(track)
+    by_choice = [{p.entry.name: p.rank for p in track.ranking.places(track.access, b)} for b in asked]
     names = [r.entry.name for r in track.rows if r.kind != "reference"]
-    return [f"{limit(b.damage)} / {limit(b.collateral)}" for b in choices], [(n, [ranks[n] for ranks in by_choice]) for n in names]
+    return [" / ".join(b.words) for b in asked], [(n, [ranks[n] for ranks in by_choice]) for n in names]
 
 
 def pairs(track: Track) -> list[dict[str, Any]]:

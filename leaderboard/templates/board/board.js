@@ -63,8 +63,10 @@ function filtered(table, form) {
   heads.forEach((th, i) => order.append(made("option", th.textContent, { value: i })));
   order.addEventListener("change", () => { sort(table, Number(order.value), "ascending"); });
 
+  const limit = (row, name) => field(name).value || row.dataset[name];
+
   function rank(row) {
-    const said = ranks[row.dataset.id][field("access").value]?.[`${field("damage").value}/${field("collateral").value}`] ?? "";
+    const said = ranks[row.dataset.id][field("access").value]?.[`${limit(row, "damage")}/${limit(row, "collateral")}`] ?? "";
     const [first, last] = said.split("–").map(Number), cell = row.querySelector(".rank"), ranked = first > 0;
     cell.querySelector(".value").textContent = ranked ? said : "–";
     cell.querySelector("small").textContent = ranked ? "" : said || "not attacked at this level";
@@ -97,7 +99,7 @@ function filtered(table, form) {
 
   function limits() {
     const words = [["damage", "% damage"], ["collateral", " points of collateral"]].filter(([name]) => field(name).value !== "any");
-    return words.length ? words.map(([name, unit]) => field(name).value + unit).join(" and ") : "any budget";
+    return words.length ? words.map(([name, unit]) => (field(name).value ? field(name).value + unit : `the track's ${name}`)).join(" and ") : "any budget";
   }
 
   form.addEventListener("input", show);
