@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .commands.attack import attack
+from .commands.board import board
 from .commands.check import check
 from .commands.data import corpus_app, memories_app
 from .commands.diff import diff
@@ -196,7 +197,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (attack, check, diff, new, submit, verify):
+for command in (attack, board, check, diff, new, submit, verify):
     app.command()(command)
 
 

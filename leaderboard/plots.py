@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
-from matplotlib.transforms import Bbox
 
 from ..benchmark.common.types import Results, TrainingEvaluation
 from .curves import attack_curves, prompt_length_curves
+from .drawing import COLOURS, FAINT, STYLE, WIDTH, damage_axis, label_points, short, svg
 from .flags import COLLAPSED
-from .operating_curves import BUDGETS, Cost, Curve, leak_words, operating_curves
 from .tables import MainTable, MethodRow
-
-matplotlib.use("Agg")
-INK, FAINT = "#1b1b1d", "#8b8b8f"  # replaced by the page's own colours
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6dba", "#a0522d")  # Okabe and Ito, and two more
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "legend.frameon": False,
-}
-WIDTH = 4.2  # inches: as wide as a phone, type is still 9 pixels high; on a large page the same figure is shown larger
-LONGEST = 22  # characters of a name in a figure
-MARKS = "osv^PX<>"  # beside the colours, so that no method is told by colour alone
-TOGETHER = 6  # methods that are told apart in one panel
-HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
 
 
 def quality_figure(table: MainTable) -> str:
@@ -52,7 +22,7 @@ def quality_figure(table: MainTable) -> str:
     if not rows:
         return ""
     with rc_context(STYLE):
-        return _svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
+        return svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
 
 
 def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
@@ -60,7 +30,7 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    _damage_axis(axes, [r.utility.damage.value for r in rows])
+    damage_axis(axes, [r.utility.damage.value for r in rows])
     axes.axhline(0, color=FAINT, lw=0.6, ls=":")
     axes.axvline(0, color=FAINT, lw=0.6, ls=":")
     points = []
@@ -70,32 +40,14 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
         for x_bar, y_bar in (((x.low, x.high), (y.value,) * 2), ((x.value,) * 2, (y.low, y.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
         axes.plot(x.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
-        points.append((x.value, y.value, _short(row.method)))
+        points.append((x.value, y.value, short(row.method)))
     axes.set(xlabel=f"damage: {table.notes.damage_of} lost against the twin, %", ylabel=label)
     right = axes.get_xlim()[1]
     if right > COLLAPSED:
         axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)
         axes.set_xlim(right=right)
-    _label(figure, axes, points)
+    label_points(figure, axes, points)
     return figure
-
-
-def _label(figure: Figure, axes: Axes, points: list[tuple[float, float, str]]) -> None:
-    """Write each name beside its point, at the first place where it covers no point and no earlier name."""
-    figure.draw_without_rendering()  # settles the layout, so that sizes on the page are known
-    dots = axes.transData.transform([(x, y) for x, y, _ in points])
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
-    for x, y, name in points:
-        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=8, va="center")
-        text.set_in_layout(False)  # a name makes no room for itself: the points would move under the names placed before
-        for dx, dy in [(7, s * step) for step in (6, 16, 26, 36, 46, 56, 66) for s in (1, -1)]:
-            text.set(position=(dx, dy), ha="left")
-            if text.get_window_extent().x1 > figure.bbox.x1:
-                text.set(position=(-dx, dy), ha="right")
-            box = text.get_window_extent()
-            if not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(text.get_window_extent())
 
 
 def curves_figure(results: Results, table: MainTable) -> str:
@@ -129,78 +81,13 @@ def training_figure(results: Results) -> str:
         for i, (method, seeds) in enumerate(lines.items()):
             for seed, seen in seeds.items():
                 style = {"color": COLOURS[i % len(COLOURS)], "lw": 1.1, "marker": "o", "ms": 4, "markevery": [len(seen) - 1]}
-                label = _short(method) if seed == min(seeds) else ""
+                label = short(method) if seed == min(seeds) else ""
                 exact.plot([s.step for s in seen], [s.exact for s in seen], label=label, **style)
                 loss.plot([s.step for s in seen], [s.held_out for s in seen], **style)
         exact.set(xlabel="step", ylabel="share brought back whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
         loss.set(xlabel="step", ylabel="held-out loss, nats per token")
         figure.legend(loc="outside upper left", ncols=3, fontsize=8)
-        return _svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
-
-
-def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
-    """What leaks against a cost: a line for each method through its strengths. Many methods: a panel for each, the others in grey."""
-    curves = [c for c in operating_curves(results, table) if any(s.placed(kind) for s in c.settings)]
-    methods = [c for c in curves if not c.reference]
-    if not methods:
-        return ""
-    together = len(methods) <= TOGETHER
-    panels = [methods] if together else [[c] for c in methods]
-    columns = min(2, len(panels))
-    height = math.ceil(len(panels) / columns)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.6 if together else 1.5 * height + 0.6), layout="constrained")
-        grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, shown in zip(grid.flat, panels, strict=False):
-            for budget in BUDGETS[kind]:
-                axes.axvline(budget, color=FAINT, lw=0.6, ls=":")
-            for c in sorted(curves, key=lambda c: not c.reference):  # references below
-                place = shown.index(c) if c in shown else -1
-                _operating_line(
-                    axes, c, kind, COLOURS[place % len(COLOURS)] if place >= 0 else FAINT, MARKS[place % len(MARKS)], place >= 0
-                )
-            if kind == "damage":
-                _damage_axis(axes, [s.damage.value for c in curves for s in c.settings], (-10, 0, 10, 100, 1000))
-            if not together:
-                axes.set_title(_short(shown[0].method), fontsize=9, loc="left")
-        for axes in list(grid.flat)[len(panels) :]:
-            axes.set_visible(False)
-        for axes in list(grid.flat)[max(0, len(panels) - columns) : len(panels)]:
-            axes.tick_params(labelbottom=True)
-        if together:
-            figure.legend(loc="outside upper left", ncols=3, fontsize=8)
-        figure.supxlabel(
-            "collateral, points" if kind == "collateral" else f"damage: {table.notes.damage_of} lost against the twin, %", fontsize=9
-        )
-        figure.supylabel(leak_words(table), fontsize=9)
-        return _svg(figure, f"operating-{kind}", f"Operating curves: what leaks against {kind}, one line per method")
-
-
-def _operating_line(axes: Axes, curve: Curve, kind: Cost, colour: str, mark: str, shown: bool) -> None:
-    """One method's strengths, joined from the weakest to the strongest; a reference is a diamond."""
-    settings = [s for s in curve.settings if s.placed(kind)]
-    x, y = [s.cost(kind).value for s in settings], [s.leak.value for s in settings]
-    axes.plot(x, y, color=colour, lw=1.0 if shown else 0.5, alpha=0.9 if shown else 0.4)
-    if not shown and not curve.reference:
-        return
-    frontier = curve.frontier(kind)
-    for i, (s, a, b) in enumerate(zip(settings, x, y, strict=True)):
-        cost, size = s.cost(kind), 4 + 1.2 * i if shown else 5
-        for x_bar, y_bar in (((cost.low, cost.high), (b, b)), ((a, a), (s.leak.low, s.leak.high))):
-            axes.plot(x_bar, y_bar, color=colour, lw=0.7, alpha=0.45)
-        fill = colour if s in frontier else "none"
-        label = _short(curve.method) if shown and i == len(settings) - 1 else ""
-        axes.plot(a, b, mark if shown else "D", color=colour, mfc=fill, ms=size, label=label)
-        if curve.reference:
-            axes.annotate(_short(curve.method), (a, b), (6, 5), textcoords="offset points", fontsize=8, color=INK)
-
-
-def _damage_axis(axes: Axes, values: list[float], ticks: Sequence[float] = (-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000)) -> None:
-    """Logarithmic beyond ten where one collapsed method would squash the rest."""
-    if max(abs(v) for v in values if math.isfinite(v)) > HARD:
-        axes.set_xscale("symlog", linthresh=10)
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter("{x:.0f}")
+        return svg(figure, "training", "Exact-prefix rate and held-out loss while methods trained")
 
 
 Curves = Mapping[str, np.ndarray]
@@ -220,8 +107,8 @@ def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, r
             for key, curve in curves.items():
                 style = "-" if keys.index(key) < len(COLOURS) else "--"
                 thick = 1.1 + 0.6 * max(0, 3 - keys.index(key))  # a later curve that lies on an earlier one leaves its edges to be seen
-                axes.plot(curve, style, lw=thick, color=COLOURS[keys.index(key) % len(COLOURS)], label=_short(key))
-            axes.set_title(_short(method) + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
+                axes.plot(curve, style, lw=thick, color=COLOURS[keys.index(key) % len(COLOURS)], label=short(key))
+            axes.set_title(short(method) + " (collapsed)" * (method in collapsed), fontsize=9, loc="left")
             axes.set(xlim=(0, 64), ylim=(0, 1.03), xticks=(0, 16, 32, 48, 64), yticks=(0, 0.5, 1))
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
@@ -231,24 +118,4 @@ def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, r
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, fontsize=8)
         figure.supxlabel("matched at least x tokens", fontsize=9)
         figure.supylabel("share of memories", fontsize=9)
-        return _svg(figure, name, label)
-
-
-def _short(name: str) -> str:
-    """The name of a method; of one from a file, the class."""
-    name = name.rsplit(":", 1)[-1]
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an <svg> element; ids carry `name`, so that several can stand in one page."""
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": name}):  # the same bytes on every run
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{name}-", svg)
-    svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        return svg(figure, name, label)

@@ -121,7 +121,7 @@ def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Fi
 
 def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
     names = [m for m in dict.fromkeys(("base", "none", *order, *excerpt.said)) if m in excerpt.said]
-    said = [_compared(m, excerpt.said[m], excerpt.truth) for m in names]
+    said = [compared(m, excerpt.said[m], excerpt.truth) for m in names]
     return {
         "memory": excerpt.memory,
         "role": excerpt.role,
@@ -132,7 +132,8 @@ def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _compared(method: str, said: str, truth: str) -> Said:
+def compared(method: str, said: str, truth: str) -> Said:
+    """A text split where it first differs from the true one; white space before either does not count."""
     said, truth = said.lstrip(), truth.lstrip()
     differences = (i for i, (a, b) in enumerate(zip(said, truth, strict=False)) if a != b)
     shared = next(differences, min(len(said), len(truth)))

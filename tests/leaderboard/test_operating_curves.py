@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from palimpsest.benchmark.common.types import OperatingPoint, Results
-from palimpsest.leaderboard import plots
+from palimpsest.leaderboard import operating_plots
 from palimpsest.leaderboard.operating_curves import (
     BUDGETS,
     NOT_REACHED,
@@ -190,16 +190,16 @@ def test_a_report_without_strengths_is_what_it_was(tmp_path: Path) -> None:
 
 def test_figures_tell_methods_by_marks_as_well_and_are_the_same_on_every_run(made: Results, table: MainTable) -> None:
     for kind in BUDGETS:
-        svg = plots.operating_figure(made, table, kind)
-        assert svg == plots.operating_figure(made, table, kind)
+        svg = operating_plots.operating_figure(made, table, kind)
+        assert svg == operating_plots.operating_figure(made, table, kind)
         assert all(f">{name}<" in svg.replace("\n", "") for name in ("soft", "hard", "single"))
     assert len(set(plots.MARKS)) == len(plots.COLOURS) >= plots.TOGETHER
 
 
 def test_many_methods_have_a_panel_each_and_print_stays_legible(made: Results, table: MainTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = plots.operating_figure(made, table, "collateral")
+    together = operating_plots.operating_figure(made, table, "collateral")
     monkeypatch.setattr(plots, "TOGETHER", 2)
-    apart = plots.operating_figure(made, table, "collateral")
+    apart = operating_plots.operating_figure(made, table, "collateral")
     assert [svg.count('id="operating-collateral-axes_') for svg in (together, apart)] == [1, 3]
     for svg in (together, apart):
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg).group(1))  # type: ignore[union-attr]

@@ -1,0 +1,183 @@
+"""The figures of the board, drawn from entries: SVG text with the ink and colours of the page, the same bytes for the same entry."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ...benchmark.common.types import HORIZON
+from ...benchmark.scoring.score import strength
+from ..curves import survival
+from ..drawing import COLOURS, FAINT, STYLE, WIDTH, label_points, short, svg
+from ..entry import Entry, Evaluation, Point
+from ..entry_values import Number
+from .ranking import REFERENCES, Budgets, Ranking, believed, twin, worst
+
+BLUE, RED, GREEN, PINK = COLOURS[:4]
+SERIES = {BLUE: "var(--blue)", RED: "var(--red)", GREEN: "var(--green)", PINK: "var(--pink)"}  # the page has a tone for light and for dark
+BY_LEVEL = {"black-box": BLUE, "grey-box": GREEN, "white-box": PINK, "weights": RED}
+DASHES = {"black-box": "-", "grey-box": "--", "white-box": "-.", "weights": ":"}  # so that colour is not all that tells lines apart
+LEAST = 0.16  # inches: height of a bar with its name
+
+
+def _drawn(draw: Callable[..., Figure | None]) -> Callable[..., str]:
+    """Makes of a function that draws one that returns SVG text: empty where there was nothing to draw."""
+    name = draw.__name__
+
+    @wraps(draw)
+    def drawn(*given: Any) -> str:
+        with rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names may be of any script; the browser has its own fonts
+            figure = draw(*given)
+            if figure is None:
+                return ""
+            text = svg(figure, name, (draw.__doc__ or "").partition("\n")[0])
+        for colour, own in SERIES.items():
+            text = text.replace(colour, own)
+        return text
+
+    return drawn
+
+
+@_drawn
+def operating(points: Sequence[Point]) -> Figure | None:
+    """Operating curve: what leaks against collateral and against damage, a point for each strength, with 95% intervals."""
+    leaks = all(p.leak for p in points)
+    sides = [
+        (name, title)
+        for name, title in (("collateral", "collateral, points"), ("damage", "damage, %"))
+        if any(getattr(p, name) for p in points)
+    ]
+    known = [p for p in points if p.leak or p.tokens]
+    if not known or not sides:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    grid = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
+    for axes, (name, title) in zip(grid, sides, strict=True):
+        pairs = [(getattr(p, name), p.leak if leaks else p.tokens, p.value) for p in known]
+        _crosses(axes, [(x, y) for x, y, _ in pairs], 100 if leaks else 1, BLUE, "-")
+        for x, y, value in (pairs[0], pairs[-1]):
+            if x and y:
+                axes.annotate(
+                    f"{value:.3g}", (x.value, _times(y.value, 100 if leaks else 1)), (4, 4), textcoords="offset points", fontsize=8
+                )
+        axes.set(xlabel=title)
+        axes.axhline(0, color=FAINT, lw=0.6, ls=":")
+    grid[0].set(ylabel="leak, %" if leaks else "worst match, tokens")
+    return figure
+
+
+@_drawn
+def survived(entry: Entry) -> Figure | None:
+    """Survival curve: which share of the forget memories comes back for at least x tokens, by access level; grey is the twin."""
+    levels = sorted({c.access for c in believed(entry).leaks}, key=strength)
+    lengths = {level: worst(entry, level) for level in levels}
+    if not any(lengths.values()):
+        return None
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    floor = survival(list(twin(entry, levels[-1]).values()))
+    if np.isfinite(floor).any():
+        axes.fill_between(range(HORIZON + 1), floor, color=FAINT, alpha=0.35, lw=0, step="mid", label=f"twin, {short(levels[-1])}")
+    for level in levels:
+        style = {"color": BY_LEVEL.get(level, RED), "ls": DASHES.get(level, "-"), "lw": 1.5}
+        axes.plot(survival(list(lengths[level].values())), label=short(level), **style)
+    axes.set(xlim=(0, HORIZON), ylim=(0, 1.03), xticks=(0, 8, 16, 32, 48, HORIZON), yticks=(0, 0.5, 1))
+    axes.set(xlabel="matched at least x tokens", ylabel="share of memories")
+    figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+    return figure
+
+
+@_drawn
+def bars(entry: Entry) -> Figure | None:
+    """Bars: mean matched length of each attack in tokens, with 95% intervals; faint ones are diagnostics and count in no leak."""
+    cells = [a for a in believed(entry).attacks if a.matched]
+    if not cells:
+        return None
+    cells.sort(key=lambda a: (a.diagnostic, strength(a.access), -(a.matched.value or 0), a.attack))
+    figure = Figure(figsize=(WIDTH, 0.9 + LEAST * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    named: dict[str, Any] = {}
+    for i, a in enumerate(cells):
+        colour = FAINT if a.diagnostic else BY_LEVEL.get(a.access, RED)
+        bar = axes.barh(i, a.matched.value, height=0.7, color=colour, alpha=0.6)
+        named.setdefault("diagnostic" if a.diagnostic else short(a.access), bar)
+        if a.matched.low is not None and a.matched.high is not None:
+            axes.plot((a.matched.low, a.matched.high), (i, i), color=colour, lw=1.2)
+    axes.set(xlim=(0, HORIZON), xticks=(0, 8, 16, 32, 48, HORIZON), ylim=(len(cells) - 0.4, -0.6), xlabel="matched tokens")
+    axes.set_yticks(range(len(cells)), [short(a.attack) for a in cells], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=3, fontsize=8)
+    return figure
+
+
+@_drawn
+def trained(looks: Sequence[Evaluation]) -> Figure | None:
+    """Trajectory: what the method saw while it trained, a line for each seed: share brought back whole, and loss on other text."""
+    if not looks:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
+    exact, loss = figure.subplots(1, 2)
+    for i, seed in enumerate(dict.fromkeys(e.seed for e in looks)):
+        seen = sorted((e for e in looks if e.seed == seed), key=lambda e: e.step)
+        style = {"color": (BLUE, RED, GREEN, PINK)[i % 4], "ls": ("-", "--", "-.", ":")[i % 4], "lw": 1.3, "marker": "o", "ms": 3}
+        exact.plot([e.step for e in seen], [math.nan if e.exact is None else e.exact for e in seen], label=f"seed {seed}", **style)
+        loss.plot([e.step for e in seen], [math.nan if e.held_out is None else e.held_out for e in seen], **style)
+    exact.set(xlabel="step", ylabel="share whole", ylim=(-0.03, 1.03), yticks=(0, 0.5, 1))
+    loss.set(xlabel="step", ylabel="other text, nats")
+    for axes in (exact, loss):
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.legend(loc="outside upper left", ncols=4, fontsize=8)
+    return figure
+
+
+@_drawn
+def overview(ranking: Ranking, access: str, budgets: Budgets) -> Figure | None:
+    """The track at a glance: what leaks against collateral, a point for each entry with 95% intervals, operating curves as thin lines."""
+    seen = [(e, believed(e).collateral, y) for e in ranking.entries if (y := ranking.value(e, access)) and believed(e).collateral]
+    if not seen:
+        return None
+    factor = 100 if ranking.calibrated else 1
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(budgets.collateral, 104, color=FAINT, alpha=0.12, lw=0)
+    axes.axhline(0, color=FAINT, lw=0.6, ls=":")
+    for e, x, y in seen:
+        colour = FAINT if e.method in REFERENCES else RED if budgets.why_over(believed(e)) else BLUE
+        mark = "D" if e.method in REFERENCES else "^" if budgets.why_over(believed(e)) else "o"
+        if ranking.calibrated and all(p.leak for p in e.curve):
+            _line(axes, [(p.collateral, p.leak) for p in e.curve], factor)
+        _crosses(axes, [(x, y)], factor, colour, "", mark)
+    axes.set(xlabel="collateral, points", ylabel="leak, %" if ranking.calibrated else "excess over the twin, tokens", xlim=(-4, 104))
+    label_points(figure, axes, [(x.value, _times(y.value, factor), short(e.name)) for e, x, y in seen if x.value is not None])
+    return figure
+
+
+def _crosses(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float, colour: str, line: str, mark: str = "o") -> None:
+    """Points with their intervals both ways; y is multiplied by `factor`."""
+    known = [(x, y) for x, y in points if x and y]
+    for x, y in known:
+        if x.low is not None and x.high is not None:
+            axes.plot((x.low, x.high), (_times(y.value, factor),) * 2, color=colour, lw=0.8, alpha=0.6)
+        if y.low is not None and y.high is not None:
+            axes.plot((x.value,) * 2, (_times(y.low, factor), _times(y.high, factor)), color=colour, lw=0.8, alpha=0.6)
+    values = [(x.value, _times(y.value, factor)) for x, y in known]
+    axes.plot([x for x, _ in values], [y for _, y in values], line, marker=mark, color=colour, lw=1.3, ms=4.5)
+
+
+def _line(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float) -> None:
+    known = [(x.value, _times(y.value, factor)) for x, y in points if x and y]
+    axes.plot([x for x, _ in known], [y for _, y in known], color=FAINT, lw=0.7)
+
+
+def _times(x: float | None, factor: float) -> float:
+    return math.nan if x is None else x * factor

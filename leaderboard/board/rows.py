@@ -1,0 +1,151 @@
+"""The rows of the board as plain data for its templates: what a table says of each entry, how it sorts, and where it links to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...benchmark.common.types import HORIZON
+from ..cells import MISSING, number
+from ..entry import Entry
+from ..entry_values import Number, Values
+from .ranking import REFERENCES, Budgets, Place, Ranking, believed, budgets_of, leak_at, twin, worst
+from .shelf import by_track
+
+SEVERE = (16, 32, HORIZON)  # tokens
+ANY = math.inf
+DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, ANY), (10.0, 25.0, 50.0, ANY)  # budgets that a reader may choose beside the track's
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A number as a cell shows it. `value` is what the column sorts by; null goes last."""
+
+    text: str
+    interval: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry in a table of the board."""
+
+    entry: Entry
+    place: Place
+    leaks: dict[str, Shown]  # by access level
+    severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of SEVERE
+    damage: Shown
+    collateral: Shown
+    claimed: Shown  # what the row is ranked by, as the author says
+    verified: Shown  # the same as somebody found
+
+    @property
+    def kind(self) -> str:
+        """Of the table that the row belongs to."""
+        return "ranked" if self.place.rank else "reference" if self.entry.method in REFERENCES else "unranked"
+
+    @property
+    def page(self) -> str:
+        """The file of the row's page, from the site's root."""
+        return f"tracks/{self.entry.track}/rows/{self.entry.name}.html"
+
+    @property
+    def checked(self) -> str:
+        """Who verified what, in words."""
+        found = self.entry.verified
+        return f"{found.level}, {found.date}" if found else "claimed only"
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track with its rows in the order of the board."""
+
+    name: str
+    ranking: Ranking
+    access: str  # the level that it is ranked by: the weakest attacker's
+    budgets: Budgets
+    rows: tuple[Row, ...]
+
+    @property
+    def unit(self) -> str:
+        """Of what rows are ranked by."""
+        return "%" if self.ranking.calibrated else "tokens"
+
+    @property
+    def what(self) -> str:
+        return "Leak" if self.ranking.calibrated else "Excess"
+
+    def of_kind(self, kind: str) -> list[Row]:
+        return [r for r in self.rows if r.kind == kind]
+
+
+def tracks(entries: Iterable[Entry]) -> list[Track]:
+    """Every track of these entries, ranked by its weakest attacker within its budgets."""
+    return [_track(name, Ranking(found)) for name, found in by_track(entries).items()]
+
+
+def _track(name: str, ranking: Ranking) -> Track:
+    access, budgets = ranking.levels[0], budgets_of(ranking.entries)
+    return Track(name, ranking, access, budgets, tuple(_row(p, ranking, access) for p in ranking.places(access, budgets)))
+
+
+def _row(place: Place, ranking: Ranking, access: str) -> Row:
+    entry, values = place.entry, believed(place.entry)
+
+    def ranked(found: Values) -> Shown:
+        cell = leak_at(found, access)
+        return shown(None) if cell is None else _leak(cell.leak if ranking.calibrated else cell.excess, ranking)
+
+    return Row(
+        entry,
+        place,
+        {level: _leak(ranking.value(entry, level), ranking) for level in ranking.levels},
+        tuple(severity(entry, access, tokens) for tokens in SEVERE),
+        shown(values.damage),
+        shown(values.collateral),
+        ranked(entry.claimed),
+        ranked(entry.verified.values) if entry.verified else shown(None),
+    )
+
+
+def _leak(x: Number, ranking: Ranking) -> Shown:
+    return shown(x, 100 if ranking.calibrated else 1)
+
+
+def shown(x: Number | None, factor: float = 1.0, digits: int = 1) -> Shown:
+    """Value and interval times `factor`."""
+    if x is None or x.value is None:
+        return Shown(MISSING)
+    interval = "" if x.low is None or x.high is None else f"[{number(x.low * factor, digits)}, {number(x.high * factor, digits)}]"
+    return Shown(number(x.value * factor, digits), interval, x.value * factor)
+
+
+def severity(entry: Entry, access: str, tokens: int) -> Shown:
+    """% of the forget memories of which at least so many tokens come back, minus the twin's %."""
+    mine, theirs = worst(entry, access), twin(entry, access)
+    both = sorted(mine.keys() & theirs.keys())
+    if not both:
+        return Shown(MISSING)
+    share = 100 * float(np.mean([(mine[k] >= tokens) - (theirs[k] >= tokens) for k in both], dtype=float))
+    return Shown(number(share), "", share)
+
+
+def rank_choices(found: Sequence[Track]) -> dict[str, dict[str, dict[str, str]]]:
+    """Track/name -> access level -> "damage/collateral" budgets -> rank, or why there is none: for every choice that the page offers."""
+    ranks: dict[str, dict[str, dict[str, str]]] = {}
+    for track in found:
+        for level in track.ranking.levels:
+            for budgets in choices(track):
+                for place in track.ranking.places(level, budgets):
+                    of_entry = ranks.setdefault(f"{track.name}/{place.entry.name}", {}).setdefault(level, {})
+                    of_entry["/".join(budgets.words)] = place.rank or place.why
+    return ranks
+
+
+def choices(track: Track) -> list[Budgets]:
+    """Every pair of budgets that a reader may choose; the track's own are among the parts."""
+    damages, collaterals = ({*usual, own} for usual, own in ((DAMAGES, track.budgets.damage), (COLLATERALS, track.budgets.collateral)))
+    return [Budgets(d, c) for d in sorted(damages) for c in sorted(collaterals)]
