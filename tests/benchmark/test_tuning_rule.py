@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.running import tune
-from palimpsest.benchmark.running.tune import BUDGET, propose, rule
+from palimpsest.benchmark.running.tune import BUDGET, LOST, propose, rule
 from palimpsest.benchmark.suites.space import Range
 from tests.benchmark.trials import trial
 
@@ -21,22 +21,24 @@ SPACE = {"lr": FloatDistribution(1e-5, 1e-3, log=True), "kind": CategoricalDistr
 # ---- the rule
 
 
-def test_the_rule_takes_the_lowest_exact_rate_within_the_budget_then_the_shortest_match_then_the_least_damage() -> None:
+def test_the_rule_takes_the_lowest_exact_rate_within_both_budgets_then_the_shortest_match_then_the_least_damage() -> None:
     order = [
         trial(exact=0, matched=3, damage=0.04),
         trial(exact=0, matched=3, damage=0.05),
         trial(exact=0, matched=5, damage=-0.01),
         trial(exact=0.5, matched=1, damage=0),
-        trial(exact=1, matched=64, damage=BUDGET),
-        trial(exact=1, matched=64, damage=BUDGET + 1e-6),  # none beyond the budget is better than one within
-        trial(exact=0, matched=0, damage=3),
+        trial(exact=1, matched=64, damage=BUDGET, lost=LOST),
+        trial(exact=1, matched=64, damage=BUDGET + 1e-6),  # none beyond a budget is better than one within
+        trial(exact=0, matched=0, damage=0, lost=2 * LOST),
+        trial(exact=0, matched=0, damage=2.5 * BUDGET, lost=LOST),
+        trial(exact=0, matched=0, damage=3, lost=1),
         trial(exact=0, matched=0, damage=0, error="the loss is not finite"),
     ]
     shuffled = random.Random(0).sample(order, len(order))
     assert sorted(shuffled, key=rule) == order
     notes = [line["note"] for line in tune.table(order)]
-    assert notes == ["chosen", "", "", "", "", "over budget", "over budget", "failed"]
-    assert [line["note"] for line in tune.table(order[5:])] == ["over budget", "over budget", "failed"]
+    assert notes == ["chosen", "", "", "", "", *["over budget"] * 4, "failed"]
+    assert [line["note"] for line in tune.table(order[5:])] == [*["over budget"] * 4, "failed"]
 
 
 # ---- what is tried

@@ -9,5 +9,7 @@ from palimpsest.benchmark.running.tune import Trial
 DEFAULTS = {"lr": 1e-4, "kind": 1}
 
 
-def trial(number: int = 0, exact: float = 0.0, matched: float = 0.0, damage: float = 0.0, error: str = "", **drawn: Any) -> Trial:
-    return Trial(number, DEFAULTS | drawn, DEFAULTS | drawn, 100, exact, matched, damage, error)
+def trial(
+    number: int = 0, exact: float = 0.0, matched: float = 0.0, damage: float = 0.0, lost: float = 0.0, error: str = "", **drawn: Any
+) -> Trial:
+    return Trial(number, DEFAULTS | drawn, DEFAULTS | drawn, 100, exact, matched, damage, lost, error)

@@ -193,12 +193,12 @@ def test_figures_tell_methods_by_marks_as_well_and_are_the_same_on_every_run(mad
         svg = operating_plots.operating_figure(made, table, kind)
         assert svg == operating_plots.operating_figure(made, table, kind)
         assert all(f">{name}<" in svg.replace("\n", "") for name in ("soft", "hard", "single"))
-    assert len(set(plots.MARKS)) == len(plots.COLOURS) >= plots.TOGETHER
+    assert len(set(operating_plots.MARKS)) == len(operating_plots.COLOURS) >= operating_plots.TOGETHER
 
 
 def test_many_methods_have_a_panel_each_and_print_stays_legible(made: Results, table: MainTable, monkeypatch: pytest.MonkeyPatch) -> None:
     together = operating_plots.operating_figure(made, table, "collateral")
-    monkeypatch.setattr(plots, "TOGETHER", 2)
+    monkeypatch.setattr(operating_plots, "TOGETHER", 2)
     apart = operating_plots.operating_figure(made, table, "collateral")
     assert [svg.count('id="operating-collateral-axes_') for svg in (together, apart)] == [1, 3]
     for svg in (together, apart):
