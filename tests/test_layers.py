@@ -44,7 +44,7 @@ MAY_IMPORT = {
 }
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
-    "common": "errors fields guard limits lines paths plugins progress seeds sources strangers types versions written",
+    "common": "budget errors fields guard limits lines paths plugins progress seeds sources strangers types versions written",
     "scoring": "calibration score",
     "suites": "config space tracks",
     "texts": "corpus docstrings memories neardup subsets",

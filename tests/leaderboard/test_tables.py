@@ -107,7 +107,7 @@ def test_a_row_whose_damage_is_no_number_never_competes(broken: float):
 
 def test_a_row_without_the_suites_yardstick_cannot_win():
     made = results(("none", "weak", "strong"), memories=9, seeds=(0,))
-    assert {r.standing for r in main_table(made).rows} == {"", "best"}
+    assert "best" in {r.standing for r in main_table(made).rows}
     other = main_table(replace(made, yardstick="another_task"))
     assert {r.standing for r in other.rows} == {""}
     assert not any(r.utility.damage for r in other.rows)
@@ -150,8 +150,8 @@ def test_every_row_shows_how_much_it_keeps_of_what_it_should_know():
     assert 0.3 < row(table, "npo").utility.kept.value < 0.7
     assert table.twin.utility.kept.count == 192, "shown and hidden"
     main = grids(table)[0]
-    assert main.header[6] == "Keeps %"
-    assert str(main.rows[0].cells[6]) == "100.0"
+    assert main.header[7] == "Keeps %"
+    assert str(main.rows[0].cells[7]) == "100.0"
     assert "keeps 100.0%." in main.caption
 
 

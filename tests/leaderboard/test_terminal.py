@@ -94,7 +94,7 @@ def test_the_words_are_explained_one_to_a_paragraph_and_the_run_is_warned_of():
     text = printed("three seeds")
     starts = [line.split(":")[0] for line in text.splitlines() if re.match(r"[A-Z][a-z]+: ", line)]
     assert starts == ["Exact", "Worst", "Leak", "Damage", "Keeps", "Warning"]
-    for word in ("none", "strong *", "retrain †", "[98.0, 100.0]", "coverage is 90%", "Worst %, Collateral, Seconds"):
+    for word in ("none", "strong *", "retrain †", "[98.0, 100.0]", "coverage is 90%", "Worst %, Severity %,"):
         assert word in text
 
 
