@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .limits import NotNegative, hold
 
+ROUNDING = 1e-9  # of a mean over seeds
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -21,11 +23,8 @@ class Budget:
     def exceeded(self, damage: float, collateral: float) -> tuple[str, ...]:
         """What lies above its budget, in words; what is no finite number was not measured, and so is not known to be within."""
         found = {"damage": (damage, self.damage), "collateral": (collateral, self.collateral)}
-        return tuple(
-            name if math.isfinite(x) else f"{name} not measured"
-            for name, (x, most) in found.items()
-            if not (math.isfinite(x) and x <= most)
-        )
+        unknown = {name: f"{name} not measured" for name, (x, _) in found.items() if not math.isfinite(x)}
+        return tuple(unknown.get(name, name) for name, (x, most) in found.items() if name in unknown or x > most + ROUNDING)
 
     def __str__(self) -> str:
         return f"damage at most {self.damage:g}%, collateral at most {self.collateral:g} points"

@@ -76,7 +76,7 @@ def test_one_seed_takes_the_interval_of_damage_from_paired_documents():
     made = results(("npo",), seeds=(0,), memories=9)
     worse = {"documents": (0.0,) * 15 + (1.0,) * 15}
     other = [replace(q, value=q.value - 0.1, **worse) if q.method == "npo" else q for q in made.quality]
-    task = main_table(replace(made, quality=other)).rows[0].tasks[1]
+    task = main_table(replace(made, quality=other)).rows[0].utility.tasks[1]
     assert task.loss.value == pytest.approx(10)
     assert task.loss.high - task.loss.low == pytest.approx(2 * 1.96 * task.stderr)
     assert task.stderr > 5
@@ -136,7 +136,9 @@ def test_of_several_metrics_of_a_task_the_accuracy_is_the_yardstick():
 
 @pytest.mark.parametrize(("held", "learnt"), [(1.0, True), (0.2, True), (0.02, False), (0.0, False)])
 def test_where_the_held_model_repeats_little_nobody_is_best(held: float, learnt: bool):
-    made = results(length=lambda m, role, a, d: 64 if m == "none" and role != "unseen" and d.random() < held else d.randrange(8))
+    made = results(
+        length=lambda m, role, a, d: 64 if role == "keep" or (m == "none" and role == "forget" and d.random() < held) else d.randrange(8)
+    )
     table = main_table(made)
     assert table.notes.learnt == learnt
     assert any(r.standing for r in table.rows) == learnt

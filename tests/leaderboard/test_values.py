@@ -173,7 +173,7 @@ def test_a_change_that_changes_nothing_undoes_nothing():
     made = replace(
         results(("none", "npo"), seeds=(0,), memories=3), records=[*lengths("none", 56), *lengths("npo", 12), *lengths("twin", 0)]
     )
-    (idle,) = row(main_table(replace(made, diagnostics=("unchanged",))), "npo").reversals
+    (idle,) = row(main_table(replace(made, diagnostics=("unchanged",))), "npo").recovery.reversals
     assert (idle.attack, idle.share.value) == ("idle", 0)
 
 
