@@ -35,7 +35,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
 
     quality = (
         "What forgetting costs against what still leaks, with 95% intervals; the lower left is best. Diamonds are references; "
-        "grey dots have collapsed; shaded is the region of collapse."
+        "grey dots have collapsed or are over budget; shaded is the region of collapse."
     )
     curves = (
         "Share of forget memories of which at least x tokens come back, by attack (where there are many, by access level). "
