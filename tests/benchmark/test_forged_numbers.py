@@ -38,6 +38,18 @@ def one_length(f: Forger) -> None:
     f.entry["memories"]["by_seed"][0]["lengths"]["prefix"][0] = 63
 
 
+def other_method(name: str) -> Forgery:
+    def forge(f: Forger) -> None:
+        f.info["method"]["name"] = f.entry["method"] = name
+
+    return forge
+
+
+def unparsable(f: Forger) -> None:
+    f.content["method/mine.py"] = b"def ("
+    f.info["method"].update(file="mine.py", attribute="Mine")
+
+
 def quality_value(f: Forger) -> None:
     f.lines(f"{f.stage('quality', 'npo')}/quality.jsonl", lambda row: row.update(value=row["value"] * 0.9))
     f.sign()
@@ -98,6 +110,8 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "fields that are not those of the stage": (lambda f: f.info["method"]["fields"].update(epochs=9), "suite: "),
     "another suite than the track's": (lambda f: f.entry["config"].update(per_role=4), "per_role: 4, not 8"),
     "a stage more": (other_inputs("quality", "npo", quality={}), "quality"),
+    "a file of the verifier's in the place of a method": (other_method("setup.py"), "no method of the repository named 'setup.py'"),
+    "source that no parser takes": (unparsable, "cannot be parsed: SyntaxError"),
     "a lower cost": (lambda f: f.entry["cost"][0].update(seconds=0.1), "cost[0].seconds: claimed 0.1"),
 }  # fmt: skip
 
