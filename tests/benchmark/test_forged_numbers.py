@@ -31,7 +31,7 @@ def easier(table: Any) -> Any:
 
 
 def aggregate(f: Forger) -> None:
-    f.entry["claimed"]["leaks"][0]["excess"]["value"] = 0.0
+    f.entry["claimed"]["leaks"][0]["excess"]["value"] -= 1
 
 
 def one_length(f: Forger) -> None:
@@ -81,14 +81,14 @@ def other_inputs(kind: str, label: str, **changes: Any) -> Forgery:
 
 
 def denied(f: Forger) -> None:
-    f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=1.0 - (t.quantity == "generated") + 10))
+    f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=t.value + 5.0 * (t.quantity == "generated")))
     f.sign()
 
 
 OPENING_17 = table_at(0, lambda t: t.assign(matched=t.matched.where(t.variant != "opening", 17)))
 
 RESCORE: dict[str, tuple[Forgery, str]] = {
-    "an edited aggregate": (aggregate, "claimed.leaks[0].excess.value: claimed 0.0"),
+    "an edited aggregate": (aggregate, "claimed.leaks[0].excess.value: claimed -"),
     "an edited length of one memory": (one_length, "memories.by_seed[0].lengths.prefix[0]: claimed 63"),
     "an edited record of the exact opening": (
         OPENING_17, "is recorded with 17 tokens, and the model's readings",
@@ -97,7 +97,7 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "answers about other memories": (table_at(0, easier), "answers about somebody-else, which is no memory of this seed"),
     "a memory left out": (table_at(1, lambda t: t[t.memory != t.memory.iloc[0]]), "leaves out"),
     "memories marked as asked on top": (table_at(1, lambda t: t.assign(extra=True)), "as asked on top; expected 0"),
-    "questions left out": (table_at(1, lambda t: t[t.variant != t.variant.iloc[0]]), "leaves out"),
+    "questions left out": (table_at(1, lambda t: t[t.variant != t.variant.iloc[0]]), "with other questions than none and twin"),
     "an answer twice": (table_at(1, lambda t: t.iloc[[0, *range(len(t))]]), "answers one question twice"),
     "another access level": (table_at(1, lambda t: t.assign(access="weights")), "says another access level"),
     "an altered value of quality": (quality_value, "and its documents give"),
