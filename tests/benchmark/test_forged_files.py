@@ -63,6 +63,7 @@ def verified_by_author(f: Forger) -> None:
 SCHEMA: dict[str, tuple[Forgery, str]] = {
     "a file that is not listed": (lambda f: f.content.update({"stages/battery/extra": b""}), "is not listed"),
     "a changed file": (lambda f: f.content.update({"card.md": b"# The best method"}), "card.md is not as listed"),
+    "a card that boasts": (lambda f: f.content.update({"card.md": b"# The best method"}), "card.md says something else"),
     "a pickle for weights": (with_file("weights/0/pytorch_model.bin", b"\x80\x04."), "only safetensors are read"),
     "a pickle in a stage": (lambda f: with_file(f"{stage_of(f, 0)}/cache.pkl", b"\x80\x04.")(f), "no kind of file that a stage leaves"),
     "code beside a model": (lambda f: with_file(f"{f.stage('method', 'npo')}/modeling.py", b"import os")(f), "no kind of file"),
