@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common.archive import RefusedError
+from ..common.strict import visible
 from .progress import Display, hush
 from .shared import DEFAULT_STORE, StorePath, console, escaped
 
@@ -42,10 +43,10 @@ def verify(
                         display.begin(f"level {at}")
                     reached = at
                     wrong += found.agreed is False
-                    seen = f": {escaped(found.seen)}" if found.seen else ""
+                    seen = f": {escaped(visible(found.seen))}" if found.seen else ""
                     console.print(f"  {MARKS[found.agreed]} {escaped(found.what)}{seen}", highlight=False, soft_wrap=True)
         except RefusedError as error:
-            console.print(f"[bold red]Refused:[/] {escaped(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]Refused:[/] {escaped(visible(str(error)))}", highlight=False, soft_wrap=True)
             raise typer.Exit(REFUSED) from None
     if wrong:
         console.print(f"{wrong} {'thing differs' if wrong == 1 else 'things differ'} at the level {reached}.", highlight=False)
