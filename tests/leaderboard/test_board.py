@@ -23,7 +23,7 @@ from palimpsest.leaderboard.board.site import MARK, differences, readme, site, w
 from palimpsest.leaderboard.entry import Entry, Verified, entry_from
 from palimpsest.leaderboard.entry_values import Number
 
-from ..board import ATTACKS, MEMORIES, SEEDS, around, made, said, track_of
+from ..board import ATTACKS, MEMORIES, SEEDS, around, made, only_draw, said, track_of
 
 LOOSE = Budgets(float("inf"), float("inf"))
 BAD = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'$&|`[x](javascript:1)"
@@ -36,13 +36,21 @@ def entries() -> list[Entry]:
 
 @pytest.fixture(scope="module")
 def three() -> list[Entry]:
-    """Few, since drawing takes a while: one verified, one over budget, one reference."""
+    """One verified, one over budget, one reference."""
     return [made("scalpel", 0.1, 4, verified="rescore"), made("hammer", 0.02, 98), made("none", 1.0, 0)]
 
 
 @pytest.fixture(scope="module")
 def pages(three: list[Entry]) -> dict[str, str]:
-    return site(three)
+    """The site with the figures of one row, since drawing takes a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        only_draw(patch, "scalpel")
+        return site(three)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_draw(monkeypatch)
 
 
 def ranks(entries: list[Entry], budgets: Budgets | None = None, access: str = "black-box") -> dict[str, str]:
@@ -114,6 +122,7 @@ def test_without_thresholds_the_track_is_ranked_by_tokens() -> None:
     assert not Ranking([found[0], made("other", 0.2, 4)]).calibrated, "one row without thresholds is enough"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verified_values_count_and_claims_stand_beside_them() -> None:
     bold = made("bold", 0.0, 4)
     true = made("bold", 0.5, 4).claimed
@@ -217,7 +226,9 @@ def hostile() -> dict[str, str]:
         hashes=replace(plain.hashes, base=BAD, models={BAD: BAD}),
         paper="https://example.org/a(b)|c",
     )
-    return {"README.md": readme([bad]), **site([bad, made("other", 0.2, 4)])}
+    with pytest.MonkeyPatch.context() as patch:
+        only_draw(patch, "weak")
+        return {"README.md": readme([bad]), **site([bad, made("other", 0.2, 4)])}
 
 
 def json_with(entry: Entry, names: dict[str, str]) -> Entry:
@@ -277,11 +288,18 @@ def test_markdown_holds_no_markup_and_no_broken_row(hostile: dict[str, str]) -> 
 # ---- files
 
 
-def test_the_same_entries_give_the_same_bytes_in_any_order(three: list[Entry], pages: dict[str, str]) -> None:
-    assert site(reversed(three)) == pages
-    assert readme(reversed(three)) == readme(three)
-    again = [entry_from(e.as_json()) for e in three]
+@pytest.mark.usefixtures("undrawn")
+def test_the_same_entries_give_the_same_bytes_in_any_order(three: list[Entry]) -> None:
+    again = [entry_from(e.as_json()) for e in reversed(three)]
+    assert site(again) == site(three)
     assert readme(again) == readme(three)
+
+
+def test_the_same_entry_gives_the_same_figures(three: list[Entry], pages: dict[str, str]) -> None:
+    again = entry_from(three[0].as_json())
+    for drawn in (charts.operating(again.curve), charts.survived(again), charts.bars(again), charts.trained(again.trajectory)):
+        assert len(drawn) > 1000
+        assert drawn in pages["tracks/made-up/rows/scalpel.html"]
 
 
 def test_every_link_leads_to_a_file_of_the_site(pages: dict[str, str]) -> None:
@@ -323,6 +341,7 @@ def test_ranks_for_every_choice_stand_in_the_page(pages: dict[str, str]) -> None
     assert found["weights"]["any/any"] == "1"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_made_from_other_inputs_are_named() -> None:
     mine, other = made("mine", 0.1, 4), made("other", 0.2, 4)
     page = site([mine, replace(other, hashes=replace(other.hashes, memories="f" * 16))])["tracks/made-up/index.html"]
@@ -344,6 +363,7 @@ def test_writing_replaces_a_board_and_nothing_else(tmp_path: Path, pages: dict[s
         write(pages, tmp_path / "other")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_rebuilds_and_check_tells(tmp_path: Path) -> None:
     def run(*more: str) -> Any:
         return CliRunner().invoke(app, ["board", "--entries", str(tmp_path / "entries"), *more])

@@ -10,7 +10,7 @@ import pytest
 
 from palimpsest.leaderboard.board.site import site, write
 
-from ..board import made, track_of
+from ..board import made, only_draw, track_of
 from ..chromium import Page, browser, found
 
 PROGRAM = found()
@@ -49,14 +49,14 @@ CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tracks of different budgets; one row is verified, one was not asked by every attack."""
-    plain = {"trajectory": (), "curve": ()}  # drawing takes a while
-    entries = [replace(e, **({} if e.name == "scalpel" else plain)) for e in track_of()]
-    entries[0] = made("scalpel", 0.1, 4, verified="rescore")
-    other = made("lonely", 0.3, 30, track="other", config={"budget": {"damage": 5, "collateral": 30}}, **plain)
-    kept = tuple(a for a in other.claimed.attacks if a.attack != "gcg")
+    """Two tracks of different budgets; one row is verified and has figures, one was not asked by every attack."""
+    other = made("lonely", 0.3, 30, track="other", config={"budget": {"damage": 5, "collateral": 30}})
+    asked = tuple(a for a in other.claimed.attacks if a.attack != "gcg")
+    entries = [made("scalpel", 0.1, 4, verified="rescore"), *track_of()[1:], replace(other, claimed=replace(other.claimed, attacks=asked))]
     made_site = tmp_path_factory.mktemp("board") / "site"
-    write(site([*entries, replace(other, claimed=replace(other.claimed, attacks=kept))]), made_site)
+    with pytest.MonkeyPatch.context() as patch:
+        only_draw(patch, "scalpel")
+        write(site(entries), made_site)
     return made_site
 
 
