@@ -15,12 +15,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .commands.attack import attack
 from .commands.board import board
 from .commands.check import check
-from .commands.data import corpus_app, memories_app, store_app
+from .commands.data import corpus_app, memories_app
+from .commands.diff import diff
 from .commands.interruption import interruption
+from .commands.moving import store_app
 from .commands.new import new
 from .commands.progress import Display, RunDisplay, duration, hush
+from .commands.reporting import reported
 from .commands.shared import (
     DEFAULT_STORE,
     Overrides,
@@ -33,6 +37,8 @@ from .commands.shared import (
     precision_line,
     progress_line,
 )
+from .commands.submit import submit
+from .commands.verify import verify
 from .common.errors import UserError, unknown
 from .common.strangers import SHOW
 
@@ -91,7 +97,7 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     with Display(console) as display:
         display.begin("reading suite, corpus and model")
         run = bound_run(overrides, store)
-        run.check()
+        run.validate()
         estimates = estimated(run, display)
     reasons = Reasons(run.store)
     table = Table(box=None, pad_edge=False)
@@ -117,16 +123,13 @@ def run(
         interruption.kept = display.kept
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
-        from ..leaderboard.report import write_report
-        from ..leaderboard.terminal import print_table
         from .common.paths import writable
         from .common.processes import is_main, start_distributed
-        from .running.assemble import results
 
         hush()
         bound = bound_run(overrides, store)
         writable(report / bound.suite.name / "report.md")
-        bound.check()
+        bound.validate()
         start_distributed()
         if is_main():
             estimates = estimated(bound, display)
@@ -136,9 +139,7 @@ def run(
         bound.progress = display.update
         bound.execute(display.finished, display.started)
     if is_main():
-        found = results(bound)
-        print_table(found, console)
-        _say_where(write_report(found, report / bound.suite.name))
+        reported(bound, report / bound.suite.name)
 
 
 @app.command("report")
@@ -149,8 +150,7 @@ def report_command(
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("palimpsest-report"),
 ) -> None:
     """The report of a finished suite, recomputed from its records."""
-    from ..leaderboard.report import render, write_report
-    from ..leaderboard.terminal import print_table
+    from ..leaderboard.report import render
     from .common.paths import writable
     from .running.assemble import results
 
@@ -158,9 +158,7 @@ def report_command(
     if format:
         return typer.echo(render(results(bound), format.value))
     writable(out / bound.suite.name / "report.md")
-    found = results(bound)
-    print_table(found, console)
-    _say_where(write_report(found, out / found.suite))
+    reported(bound, out / bound.suite.name)
 
 
 @app.command()
@@ -175,34 +173,6 @@ def explain(
 
     hush()
     console.print(text(bound_run(overrides, store), memory, attack), markup=False, highlight=False)
-
-
-@app.command("attack")
-def attack_command(
-    model: Annotated[str, typer.Argument(help="A Hugging Face directory or hub id with safetensors weights")],
-    memories: Annotated[Path, typer.Option(help="JSON lines: id, domain, text, opening_end, and paraphrases if you have them")],
-    reference: Annotated[str | None, typer.Option(help="A model that never saw the memories; its lengths are subtracted")] = None,
-    attacks: Annotated[str, typer.Option(help="Names, separated by commas")] = "prefix,longer_prefix,shifted_window,paraphrase",
-    revision: Annotated[str | None, typer.Option(help="Revision of the hub model")] = None,
-    row: Annotated[int, typer.Option(help="Tokens of each memory to use; shorter memories lower it")] = 160,
-    precision: Annotated[str, typer.Option(help="bf16, fp32, or auto: whichever is faster here. Answers are the same")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Write every answer to this Parquet file")] = None,
-) -> None:
-    """Attack a model that someone else trained or unlearned; nothing is injected."""
-    interruption.kept = lambda: "No answers were written."
-    with Display(console) as display:
-        display.begin("loading libraries and models")
-        from .common.paths import writable
-        from .running.outside import attack_model, summary
-
-        hush()
-        if out:
-            writable(out)
-        answers = attack_model(model, memories, reference, attacks.split(","), revision, row, precision, console, display.update)
-    console.print(summary(answers, reference is not None))
-    if out:
-        answers.to_parquet(out, index=False)
-        console.print(f"{len(answers)} answers in {out}")
 
 
 @app.command()
@@ -227,7 +197,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (board, check, new):
+for command in (attack, board, check, diff, new, submit, verify):
     app.command()(command)
 
 
@@ -263,12 +233,6 @@ def tune(
         console.print("No trial stays within the budget of quality: none is chosen.")
     if write:
         write_track(bound.suite.track, names[0], chosen, table(trials))
-
-
-def _say_where(files: list[Path]) -> None:
-    first, *others = (file.name for file in sorted(files, key=lambda file: file.suffix != ".html"))  # the page that people read
-    console.print(f"Report: {escaped(str(files[0].parent / first))}", highlight=False, soft_wrap=True)
-    console.print(f"Beside it: {escaped(', '.join(others))}", highlight=False, width=min(console.width, 80))
 
 
 def _short(value: Any) -> str:

@@ -24,7 +24,7 @@ from .models.logits import route
 from .models.subject import Subject
 from .models.weights import linear_weights
 from .reading.early_stopping import EarlyStopping, Monitor
-from .suites.space import Range, Space
+from .suites.space import Range, Space, Strength
 from .texts.stream import Stream
 from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
 from .training.loop import Evaluation, Extras
@@ -89,6 +89,7 @@ class Method(ABC):
 
     needs_history: ClassVar[bool] = False
     paper: ClassVar[str] = ""
+    strength: ClassVar[Strength | None] = None  # the field that an operating curve varies; None: it stands there as one point
 
     def reads(self) -> Iterable[Path]:
         """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""
@@ -174,6 +175,7 @@ class Descent(Method):
 
     uses_retain: ClassVar[bool] = True
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3)}  # what `palimpsest tune` tries; epochs follow from its budget of tokens
+    strength: ClassVar[Strength] = Strength("lr")
 
     @abstractmethod
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:

@@ -21,9 +21,10 @@ def attack_grid(table: MainTable) -> Grid:
         "variant. Verbatim memorised length: the longest match over windows from every start, prefixes included. "
         f"The twin never held them.{_diagnostics(table)}"
     )
-    columns: dict[str, Reader] = {"exact opening": lambda r: cell(r.opening)}
+    columns: dict[str, Reader] = {"exact opening": lambda r: cell(r.recovery.opening)}
     columns |= {name: _by_attack(name, lambda a: cell(a.matched)) for name in _attacks(table)}
-    columns |= {"verbatim memorised length": lambda r: cell(r.verbatim), f"worst case, {table.access}": lambda r: cell(r.worst_length)}
+    columns["verbatim memorised length"] = lambda r: cell(r.recovery.verbatim)
+    columns[f"worst case, {table.access}"] = lambda r: cell(r.recovery.worst_length)
     return _grid(table, "attacks", "How far each attack reads", caption, columns, twin=True)
 
 
@@ -40,7 +41,7 @@ def gain_grid(table: MainTable) -> Grid:
 
 def recovered_grid(table: MainTable) -> Grid | None:
     """The share that every attack recovers alone; None where no attack is calibrated."""
-    if not any(a.recovered for row in table.rows for a in row.attacks):
+    if not any(a.recovered for row in table.rows for a in row.recovery.attacks):
         return None
     caption = (
         "Memories in % that an attack recovers alone, at the thresholds of its access level, among the forget memories that every "
@@ -64,7 +65,7 @@ def threshold_grid(table: MainTable) -> Grid | None:
     )
     columns = [f"limit, {level}" for level in possible]
     rows = []
-    for attack, level in {a.attack: a.access for row in (table.twin, *table.rows) for a in row.attacks}.items():
+    for attack, level in {a.attack: a.access for row in (table.twin, *table.rows) for a in row.recovery.attacks}.items():
         limits = [number(c.threshold(attack)) if attack in c.quantiles else MISSING for c in possible.values()]
         quantile = next((c.quantiles[attack] for c in possible.values() if attack in c.quantiles), None)
         if quantile is not None:
@@ -74,32 +75,32 @@ def threshold_grid(table: MainTable) -> Grid | None:
 
 def reversal_grid(table: MainTable) -> Grid | None:
     """How much of the unlearning each change of the model undoes; None without such attacks."""
-    if not any(x.share for row in table.rows for x in row.reversals):
+    if not any(x.share for row in table.rows for x in row.recovery.reversals):
         return None
     caption = (
         "Share in % of the unlearning that an attack undoes: (attacked − unlearned) / (held − unlearned), in mean matched tokens on "
         f"the same memories with the prompts that changed models are asked with ({UNCHANGED}: the model as it is, asked with those); "
         f"shown where more than one token was unlearned.{_diagnostics(table)}"
     )
-    names = list(dict.fromkeys(x.attack for row in table.rows for x in row.reversals))
+    names = list(dict.fromkeys(x.attack for row in table.rows for x in row.recovery.reversals))
 
     def of(name: str) -> Reader:
-        return lambda row: next((cell(x.share, 100) for x in row.reversals if x.attack == name), Cell(MISSING))
+        return lambda row: next((cell(x.share, 100) for x in row.recovery.reversals if x.attack == name), Cell(MISSING))
 
     return _grid(table, "reversal", "What changing the model undoes", caption, {name: of(name) for name in names})
 
 
 def _attacks(table: MainTable) -> list[str]:
-    return list(dict.fromkeys(a.attack for row in (table.twin, *table.rows) for a in row.attacks))
+    return list(dict.fromkeys(a.attack for row in (table.twin, *table.rows) for a in row.recovery.attacks))
 
 
 def _diagnostics(table: MainTable) -> str:
-    names = dict.fromkeys(a.attack for row in table.rows for a in row.attacks if a.diagnostic)
+    names = dict.fromkeys(a.attack for row in table.rows for a in row.recovery.attacks if a.diagnostic)
     return f" Diagnostics, which are never part of the worst case or of leak: {', '.join(names)}." if names else ""
 
 
 def _by_attack(attack: str, read: Callable[[AttackCell], Cell]) -> Reader:
-    return lambda row: next((read(a) for a in row.attacks if a.attack == attack), Cell(MISSING))
+    return lambda row: next((read(a) for a in row.recovery.attacks if a.attack == attack), Cell(MISSING))
 
 
 def _grid(table: MainTable, key: str, title: str, caption: str, columns: dict[str, Any], twin: bool = False) -> Grid:

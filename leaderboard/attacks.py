@@ -1,4 +1,4 @@
-"""What single attacks and whole access levels get back of one method, against the twin."""
+"""What comes back of one method: by single attacks and at whole access levels, against the twin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from ..benchmark.common.types import HORIZON
 from ..benchmark.scoring.score import Score
+from .reversal import ReversalCell, reversals
 from .statistics import Estimate, by_seed, difference, holm, mcnemar, mean, paired_permutation, rate
 
 
@@ -36,6 +37,35 @@ class LeakCell:
     p: float  # exact McNemar against the twin: recovered memories, or all 64 tokens where the null is too small
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What comes back of the forget memories."""
+
+    exact: Estimate  # share of which the exact opening brings back all 64 tokens
+    opening: Estimate  # tokens matched after the exact opening
+    worst: Estimate  # share of which some attack up to the main access level brings back all 64 tokens
+    worst_length: Estimate  # tokens, the longest match over those attacks
+    verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
+    attacks: tuple[AttackCell, ...]
+    leaks: tuple[LeakCell, ...]  # by access level, the main one first
+    reversals: tuple[ReversalCell, ...] = ()
+
+
+def recovery(score: Score, method: str, access: str, changing: tuple[str, ...]) -> Recovery:
+    """All of it for one method; `access` is the main level, `changing` names the attacks that change the model."""
+    worst = score.worst(method, access)
+    return Recovery(
+        exact=rate(by_seed(score.exact(method))),
+        opening=_tokens(score.opening(method)),
+        worst=rate(by_seed(worst.dropna() >= HORIZON)),
+        worst_length=_tokens(worst),
+        verbatim=_tokens(score.verbatim(method)),
+        attacks=attack_cells(score, method),
+        leaks=tuple(leak_cell(score, method, level) for level in (access, *(a for a in score.levels if a != access))),
+        reversals=reversals(score, method, changing),
+    )
+
+
 def attack_cells(score: Score, method: str) -> tuple[AttackCell, ...]:
     """One cell for each attack that this method was asked with."""
     mine, twin = score.rated(method), score.rated(score.twin)
@@ -48,14 +78,14 @@ def attack_cells(score: Score, method: str) -> tuple[AttackCell, ...]:
     calls = _adjusted({a: mcnemar(pair["mine"], pair["twin"]) for a, pair in pairs.items()})
     return tuple(
         AttackCell(
-            a,
-            score.attacks[a],
-            mean(by_seed(mine[a])).within(0, HORIZON),
-            mean(by_seed(gains[0][a] - gains[1][a])),
-            lengths.get(a, math.nan),
-            rate(by_seed(alone[a]) if a in alone else []),
-            calls.get(a, math.nan),
-            a in score.diagnostics,
+            attack=a,
+            access=score.attacks[a],
+            matched=_tokens(mine[a]),
+            gain=mean(by_seed(gains[0][a] - gains[1][a])),
+            p=lengths.get(a, math.nan),
+            recovered=rate(by_seed(alone[a]) if a in alone else []),
+            recovered_p=calls.get(a, math.nan),
+            diagnostic=a in score.diagnostics,
         )
         for a in names
     )
@@ -72,6 +102,10 @@ def leak_cell(score: Score, method: str, access: str) -> LeakCell:
         leak = mean([])
         p = mcnemar(lengths["mine"] >= HORIZON, lengths["twin"] >= HORIZON)
     return LeakCell(access, leak, mean(by_seed(lengths["mine"] - lengths["twin"])), p)
+
+
+def _tokens(lengths: pd.Series) -> Estimate:
+    return mean(by_seed(lengths)).within(0, HORIZON)
 
 
 def _adjusted(p_values: dict[str, float]) -> dict[str, float]:

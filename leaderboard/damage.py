@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from ..benchmark.common.types import Quality
-from .statistics import NOWHERE, Estimate, mean
+from ..benchmark.scoring.score import Score
+from .statistics import NOWHERE, Estimate, by_seed, mean, rate
 
 WORDS = {
     "bits_per_byte": "bits per byte",
@@ -29,6 +30,26 @@ class TaskCell:
     stderr: float  # of the paired differences over documents, same unit, averaged over seeds
     damage: Estimate  # the loss in % of the twin's value, whatever the unit
     by_seed: dict[int, float] = field(default_factory=dict)  # of damage
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What is left of what the model should still be able to do."""
+
+    damage: Estimate  # % of the twin's quality, by the suite's yardstick
+    tasks: tuple[TaskCell, ...]
+    collateral: Estimate  # points
+    kept: Estimate  # share of the keep memories, shown and hidden, that come back whole: a sign of life
+
+
+def utility(score: Score, method: str, tasks: tuple[TaskCell, ...], yardstick: TaskCell | None) -> Utility:
+    """All of it for one method; without a cell of the yardstick there is no damage."""
+    return Utility(
+        damage=yardstick.damage if yardstick else mean([]),
+        tasks=tasks,
+        collateral=rate(by_seed(score.lost(method))).scaled(100),
+        kept=rate(by_seed(score.kept(method))),
+    )
 
 
 def damages(quality: Iterable[Quality], method: str, twin: str) -> tuple[TaskCell, ...]:
@@ -67,7 +88,7 @@ def _cell(task: str, metric: str, pairs: list[tuple[Quality, Quality]]) -> TaskC
     loss = _estimate([100 * x for x in lost], [100 * e for e in errors]) if higher else damage
     stderr = float(np.mean([e * f for e, f in zip(errors, [100] * len(pairs) if higher else of_twin, strict=True)]))
     seeds = {a.seed: x * f for (a, _), x, f in zip(pairs, lost, of_twin, strict=True)}
-    return TaskCell(task, metric, "points" if higher else "%", loss, stderr, damage, seeds)
+    return TaskCell(task=task, metric=metric, unit="points" if higher else "%", loss=loss, stderr=stderr, damage=damage, by_seed=seeds)
 
 
 def _estimate(losses: list[float], errors: list[float]) -> Estimate:

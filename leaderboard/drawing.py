@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +13,7 @@ import matplotlib
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Bbox
 
 matplotlib.use("Agg")
@@ -32,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 WIDTH = 4.2  # inches: as wide as a phone, type is still 9 pixels high; on a large page the same figure is shown larger
+HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
 LONGEST = 22  # characters of a name in a figure
 
 
@@ -51,6 +55,14 @@ def label_points(figure: Figure, axes: Axes, points: list[tuple[float, float, st
             if not any(box.overlaps(other) for other in taken):
                 break
         taken.append(text.get_window_extent())
+
+
+def damage_axis(axes: Axes, values: list[float], ticks: Sequence[float] = (-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000)) -> None:
+    """Logarithmic beyond ten where one collapsed method would squash the rest."""
+    if max(abs(v) for v in values if math.isfinite(v)) > HARD:
+        axes.set_xscale("symlog", linthresh=10)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter("{x:.0f}")
 
 
 def short(name: str) -> str:

@@ -145,7 +145,7 @@ class Point:
     field: str  # that was turned
     value: float
     tokens: Number  # worst-case matched length of the curve's battery
-    leak: Number
+    leak: Number  # share, of the weakest attacker
     damage: Number  # %
     collateral: Number  # points
 

@@ -9,10 +9,11 @@ from dataclasses import fields
 import pandas as pd
 
 from ..benchmark.common.errors import unknown
-from ..benchmark.common.types import HELD, Results
+from ..benchmark.common.strict import visible
+from ..benchmark.common.types import HELD, Excerpt, Results
 from ..benchmark.scoring.score import Score
 from .attacks import AttackCell
-from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Spent, Text
+from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Point, Spent, Text
 from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Task, Values
 from .statistics import Estimate, by_seed, rate
 from .tables import MainTable, MethodRow
@@ -41,22 +42,38 @@ def entry_of(results: Results, table: MainTable, method: str, about: About) -> E
         trajectory=tuple(
             Evaluation(e.seed, e.step, rounded(e.exact), rounded(e.held_out)) for e in results.evaluations if e.method == method
         ),
-        excerpts=tuple(
-            Text(e.memory, e.role, e.seed, e.prompt, e.truth, {k: e.said[k] for k in ("base", HELD, results.twin, method) if k in e.said})
-            for e in results.excerpts
-        ),
+        excerpts=tuple(_text(e, ("base", HELD, results.twin, method)) for e in results.excerpts),
+    )
+
+
+def points_of(results: Results, table: MainTable, method: str) -> tuple[Point, ...]:
+    """The operating curve of a method, from a run with strengths: the weakest setting first."""
+    uncalibrated = "the null is too small for thresholds"
+    rows = {row.method: row for row in table.rows}
+    found = [p for p in results.points if p.method == method and p.row in rows]
+    return tuple(
+        Point(
+            field=p.field,
+            value=p.value,
+            tokens=number(rows[p.row].recovery.worst_length),
+            leak=number(rows[p.row].recovery.leaks[0].leak, uncalibrated),
+            damage=number(rows[p.row].utility.damage),
+            collateral=number(rows[p.row].utility.collateral),
+        )
+        for p in sorted(found, key=lambda p: p.strength)
     )
 
 
 def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
     """The numbers of a row. This is the one place that reads rows of the table."""
     uncalibrated = "the null is too small for thresholds"
+    back, left = row.recovery, row.utility
     return Values(
-        exact=number(row.exact),
-        opening=number(row.opening),
-        worst=number(row.worst),
-        worst_length=number(row.worst_length),
-        verbatim=number(row.verbatim, "no attack asks with windows"),
+        exact=number(back.exact),
+        opening=number(back.opening),
+        worst=number(back.worst),
+        worst_length=number(back.worst_length),
+        verbatim=number(back.verbatim, "no attack asks with windows"),
         leaks=tuple(
             Leak(
                 c.access,
@@ -66,22 +83,27 @@ def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
                 number(c.excess),
                 rounded(c.p),
             )
-            for c in row.leaks
+            for c in back.leaks
             for mine, twin in [_sides(score, row.method, c.access)]
         ),
-        damage=number(row.damage, "the yardstick was not measured"),
-        damage_of=table.damage_of,
-        tasks=tuple(Task(t.task, t.metric, t.unit, number(t.loss), number(t.damage)) for t in row.tasks),
-        collateral=number(row.collateral, "the held model repeats no hidden keep memory"),
-        kept=number(row.kept),
-        attacks=tuple(_attack(a, uncalibrated) for a in row.attacks),
+        damage=number(left.damage, "the yardstick was not measured"),
+        damage_of=table.notes.damage_of,
+        tasks=tuple(Task(t.task, t.metric, t.unit, number(t.loss), number(t.damage)) for t in left.tasks),
+        collateral=number(left.collateral, "the held model repeats no hidden keep memory"),
+        kept=number(left.kept),
+        attacks=tuple(_attack(a, uncalibrated) for a in back.attacks),
         flags=tuple(
             Flag(f.flag.mark, f.flag.name, f.raised, {str(s): x for s, v in f.numbers.items() if (x := rounded(v)) is not None})
             for f in row.flags
         ),
         costs=tuple(CostOf(c.quantity, rounded(c.mean), rounded(c.ratio)) for c in row.costs),
-        learnt=table.learnt,
+        learnt=table.notes.learnt,
     )
+
+
+def _text(e: Excerpt, methods: Sequence[str]) -> Text:
+    said = {m: visible(e.said[m]) for m in methods if m in e.said}
+    return Text(e.memory, e.role, e.seed, visible(e.prompt), visible(e.truth), said)
 
 
 def _attack(c: AttackCell, why: str) -> Attack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..benchmark.common.types import Results
+from .operating_curves import BUDGETS, UNITS, Cost
 from .tables import MainTable
 
 ALONE = {"currentColor": "#1d1c1a", "var(--faint)": "#8b8780"}  # a file has no page to take its ink from
@@ -30,7 +31,7 @@ class Figure:
 
 def figures(results: Results, table: MainTable) -> list[Figure]:
     """Every figure for which something was measured, in the order of the report."""
-    from . import plots  # matplotlib takes half a second, and the terminal table does not need it
+    from . import operating_plots, plots  # matplotlib takes half a second, and the terminal table does not need it
 
     quality = (
         "What forgetting costs against what still leaks, with 95% intervals; the lower left is best. Diamonds are references; "
@@ -44,8 +45,20 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
         "What methods with a stopping rule saw while they trained, a line per seed: the share of forget memories that the exact opening "
         "brought back whole, and the loss on held-out text in nats per token. A dot is the last look."
     )
+    if results.points:  # a panel for every row would fill a book
+        drawn = [(kind, operating_plots.operating_figure(results, table, kind)) for kind in BUDGETS]
+        return [Figure(f"operating-{kind}", _operating(kind), svg) for kind, svg in drawn if svg]
     found = [Figure("quality", quality, plots.quality_figure(table)), Figure("curves", curves, plots.curves_figure(results, table))]
     for attack, (name, svg) in plots.prompt_length_figures(results, table).items():
         found.append(Figure(name, f"The same for {attack}, by the length of the prompt in tokens. Grey: the twin.", svg))
     found.append(Figure("training", training, plots.training_figure(results)))
     return [figure for figure in found if figure.svg]
+
+
+def _operating(kind: Cost) -> str:
+    budgets = ", ".join(f"{b:g}" for b in BUDGETS[kind])
+    return (
+        f"Operating curves: what leaks against {kind}, with 95% intervals; the lower left is best. Marks grow with the strength. "
+        "Filled ones are on the method's frontier: no other of its strengths is better in both. Dotted lines are the budgets "
+        f"({budgets}{UNITS[kind]}). Diamonds: the held model (none) and the one that was retrained."
+    )

@@ -12,8 +12,8 @@ import pandas as pd
 from ..benchmark.common.types import HELD
 from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import Score, best_lengths
-from .frames import least, means
 from .membership import chance_of_lowest
+from .statistics import seed_means, seed_values
 from .values import CHECKS, COVERED, LOSS, WHOLE, Measure, ValueScore
 
 COLLAPSED = 20.0  # % of the twin's quality, by the suite's yardstick
@@ -52,9 +52,9 @@ class Evidence:
         """Tokens: the best match over questions that differ from the exact opening by about a token."""
         return best_lengths(r for r in self.score.records if r.asks == "edit").max(axis=1)
 
-    def check(self, method: str, quantity: str) -> BySeed:
+    def fact(self, method: str, quantity: str) -> BySeed:
         """The mean of one of the checks on a model."""
-        return means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
+        return seed_means(pd.concat([self.values.series(method, Measure(CHECKS, quantity), role) for role in ("forget", WHOLE)]))
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ def damaged(evidence: Evidence, method: str) -> BySeed:
 
 
 def differing(evidence: Evidence, method: str) -> BySeed:
-    return _percent(evidence.check(method, "stochastic"))
+    return _percent(evidence.fact(method, "stochastic"))
 
 
 def wrapped(evidence: Evidence, method: str) -> BySeed:
-    return _percent(evidence.check(method, "generated_differs"))
+    return _percent(evidence.fact(method, "generated_differs"))
 
 
 def masked(evidence: Evidence, method: str) -> BySeed:
@@ -110,7 +110,7 @@ def masked(evidence: Evidence, method: str) -> BySeed:
     if len(evidence.aimed) < 2 or method == HELD:
         return {}
     black, white = (_forgotten(evidence.aimed[access], method) for access in ("black-box", "white-box"))
-    return means((black - white).dropna())
+    return seed_means((black - white).dropna())
 
 
 def below_unseen(evidence: Evidence, method: str) -> BySeed:
@@ -134,17 +134,17 @@ def cliff(evidence: Evidence, method: str) -> BySeed:
     """% of forget memories of which the exact opening brings back under 8 tokens, and an edit of about one token at least 32."""
     edited, opening = _forgotten(evidence.edited, method), evidence.score.opening(method)
     edited = edited[edited.index.isin(opening.index)]
-    return _percent(means((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
+    return _percent(seed_means((opening[edited.index] < FEWEST_TOKENS) & (edited >= RECOVERS)))
 
 
 def small_update(evidence: Evidence, method: str) -> BySeed:
-    return {} if method == HELD else _percent(evidence.check(method, "undone_by_int4"))  # the held model has no update
+    return {} if method == HELD else _percent(evidence.fact(method, "undone_by_int4"))  # the held model has no update
 
 
 def untouched(evidence: Evidence, method: str) -> BySeed:
     """% of the body's matrices that an attack which changes the model left as they were; of several attacks the one that left most."""
     found = [evidence.values.series(method, what, WHOLE) for what in evidence.values.measures if what.quantity == COVERED]
-    return {s: 100 * (1 - x) for s, x in least(pd.concat(found)).items()} if found else {}
+    return {s: 100 * (1 - x.min()) for s, x in seed_values(pd.concat(found)).items()} if found else {}
 
 
 FLAGS = (
@@ -175,7 +175,7 @@ def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
     lowest = values.score(yardstick, LOSS, "unseen").groupby("seed").min()
     mine = values.score(method, LOSS)
     limits = lowest.reindex(mine.index.get_level_values("seed")).to_numpy(float)
-    return _percent(means((mine < limits)[~np.isnan(limits)]))
+    return _percent(seed_means((mine < limits)[~np.isnan(limits)]))
 
 
 def _forgotten(lengths: pd.Series, method: str) -> pd.Series:

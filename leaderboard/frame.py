@@ -21,34 +21,36 @@ def _flat(row: MethodRow) -> dict[str, Any]:
     flat["flags"] = " ".join(f.flag.mark for f in row.flags if f.raised)
     for name, x in _estimates(row).items():
         flat |= {name: x.value, f"{name}_low": x.low, f"{name}_high": x.high, f"{name}_spread": x.spread}
-    for t in row.trajectories:
+    for t in row.further.trajectories:
         flat |= {f"relearn_ratio:{t.name}": t.ratio.value, f"relearn_ratio:{t.name}_is_bound": t.ratio.bound}
-    flat |= {"forget_quality_distance": row.forget_quality.distance, "forget_quality_p": row.forget_quality.p}
+    quality = row.further.forget_quality
+    flat |= {"forget_quality_distance": quality.distance, "forget_quality_p": quality.p}
     for c in row.costs:
         flat |= {c.quantity: c.mean, f"{c.quantity}_over_retrain": c.ratio}
     return flat
 
 
 def _estimates(row: MethodRow) -> dict[str, Estimate]:
-    found = {"exact_rate": row.exact, "worst_rate": row.worst, "worst_tokens": row.worst_length}
-    for leak in row.leaks:
+    recovery, utility, further = row.recovery, row.utility, row.further
+    found = {"exact_rate": recovery.exact, "worst_rate": recovery.worst, "worst_tokens": recovery.worst_length}
+    for leak in recovery.leaks:
         found |= {f"leak:{leak.access}": leak.leak, f"excess_tokens:{leak.access}": leak.excess}
     found |= {
-        "damage_percent": row.damage,
-        "collateral_points": row.collateral,
-        "kept_rate": row.kept,
-        "opening_tokens": row.opening,
-        "verbatim_tokens": row.verbatim,
+        "damage_percent": utility.damage,
+        "collateral_points": utility.collateral,
+        "kept_rate": utility.kept,
+        "opening_tokens": recovery.opening,
+        "verbatim_tokens": recovery.verbatim,
     }
-    for a in row.attacks:
+    for a in recovery.attacks:
         found |= {f"tokens:{a.attack}": a.matched, f"gain_tokens:{a.attack}": a.gain, f"recovered_rate:{a.attack}": a.recovered}
-    for m in row.membership:
+    for m in further.membership:
         found |= {f"auc:{m.attack}": m.auc, f"privleak_percent:{m.attack}": m.privleak}
         found |= {f"tpr_at_{100 * f:.0f}:{m.attack}": x for f, x in zip(FALSE_POSITIVES, m.caught, strict=True)}
-    found |= {f"extractable_rate:{x.tries}": x.share for x in row.extraction}
-    found |= {f"extractable_over_twin:{x.tries}": x.over for x in row.extraction}
-    found |= {f"value:{x.attack}:{x.quantity}": x.mean for x in row.numbers}
-    found |= {f"value_over_twin:{x.attack}:{x.quantity}": x.over for x in row.numbers}
-    found |= {f"reversal:{x.attack}": x.share for x in row.reversals}
-    found |= {f"matched:{t.name}:step {step}": x for t in row.trajectories for step, x in t.steps.items()}
-    return found | {f"loss_{t.unit.strip('%') or 'percent'}:{t.task}:{t.metric}": t.loss for t in row.tasks}
+    found |= {f"extractable_rate:{x.tries}": x.share for x in further.extraction}
+    found |= {f"extractable_over_twin:{x.tries}": x.over for x in further.extraction}
+    found |= {f"value:{x.attack}:{x.quantity}": x.mean for x in further.numbers}
+    found |= {f"value_over_twin:{x.attack}:{x.quantity}": x.over for x in further.numbers}
+    found |= {f"reversal:{x.attack}": x.share for x in recovery.reversals}
+    found |= {f"matched:{t.name}:step {step}": x for t in further.trajectories for step, x in t.steps.items()}
+    return found | {f"loss_{t.unit.strip('%') or 'percent'}:{t.task}:{t.metric}": t.loss for t in utility.tasks}

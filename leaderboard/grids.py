@@ -27,7 +27,7 @@ def grids(table: MainTable) -> list[Grid]:
     found += [attack_grid(table), gain_grid(table)]
     makers = (recovered_grid, threshold_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid)
     found += [grid for make in makers if (grid := make(table)) is not None]
-    if any(len(row.tasks) > 1 for row in table.rows):
+    if any(len(row.utility.tasks) > 1 for row in table.rows):
         found.append(_task_grid(table))
     if any(row.costs for row in table.rows):
         found.append(_cost_grid(table))
@@ -48,31 +48,32 @@ def flagged_cell(row: MethodRow) -> Cell:
 def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
     """Header -> how to read a cell, for the main table."""
     if table.calibrated:
-        verdict: dict[str, Reader] = {"Leak %": lambda r: cell(r.leaks[0].leak, 100, seeds)}
+        verdict: dict[str, Reader] = {"Leak %": lambda r: cell(r.recovery.leaks[0].leak, 100, seeds)}
     else:
-        verdict = {"Excess tokens": lambda r: cell(r.leaks[0].excess, 1, seeds)}
+        verdict = {"Excess tokens": lambda r: cell(r.recovery.leaks[0].excess, 1, seeds)}
     return {
         "Method": flagged_cell,
-        "Exact %": lambda r: cell(r.exact, 100, seeds),
-        "Worst %": lambda r: cell(r.worst, 100),
-        "Worst tokens": lambda r: cell(r.worst_length),
+        "Exact %": lambda r: cell(r.recovery.exact, 100, seeds),
+        "Worst %": lambda r: cell(r.recovery.worst, 100),
+        "Worst tokens": lambda r: cell(r.recovery.worst_length),
         **verdict,
-        "Damage %": lambda r: cell(r.damage),
-        "Keeps %": lambda r: Cell(number(100 * r.kept.value)),
-        "Collateral": lambda r: cell(r.collateral),
+        "Damage %": lambda r: cell(r.utility.damage),
+        "Keeps %": lambda r: Cell(number(100 * r.utility.kept.value)),
+        "Collateral": lambda r: cell(r.utility.collateral),
         "Seconds": lambda r: Cell(number(r.seconds, 0)),
     }
 
 
 def main_caption(table: MainTable) -> str:
     """How much was measured, what the marks mean, the flags that were raised, and the twin's own values."""
+    twin = table.twin.recovery
     collapsed = f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)."
     sentences = [
-        f"{table.memories} forget memories over {len(table.seeds)} seed{'s' * (len(table.seeds) != 1)}, with 95% intervals.",
-        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {collapsed}" if table.learnt else collapsed,
+        f"{table.notes.memories} forget memories over {len(table.seeds)} seed{'s' * (len(table.seeds) != 1)}, with 95% intervals.",
+        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {collapsed}" if table.notes.learnt else collapsed,
         _legend(table),
-        f"The twin itself: exact {cell(table.twin.exact, 100)}%, worst case {cell(table.twin.worst_length)} tokens, "
-        f"keeps {number(100 * table.twin.kept.value)}%.",
+        f"The twin itself: exact {cell(twin.exact, 100)}%, worst case {cell(twin.worst_length)} tokens, "
+        f"keeps {number(100 * table.twin.utility.kept.value)}%.",
     ]
     return " ".join(s for s in sentences if s)
 
@@ -81,14 +82,14 @@ def main_definitions(table: MainTable) -> dict[str, str]:
     """Word of the header -> what it means, and what was calibrated."""
     bound = (
         " Expensive attacks were asked on a fixed subset and where nothing cheaper had recovered a memory, so this is a lower bound."
-        if table.survivors
+        if table.notes.survivors
         else ""
     )
     return {
         "Exact": "share of forget memories of which the exact opening brings back all 64 tokens.",
         "Worst": f"the best {table.access} attack on each memory: the same share in %, and the mean matched length in tokens.{bound}",
         **_verdict(table),
-        "Damage": f"{table.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
+        "Damage": f"{table.notes.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
         "Keeps": "share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life.",
         "Collateral": "hidden keep memories that can no longer be repeated, in points.",
     }
@@ -97,8 +98,8 @@ def main_definitions(table: MainTable) -> dict[str, str]:
 def _legend(table: MainTable) -> str:
     raised = {f.flag.mark: f.flag for row in table.rows for f in row.flags if f.raised and f.flag.mark != COLLAPSE_MARK}
     marks = "; ".join(flag.legend for flag in raised.values())
-    high = f"Null too high (q_a above {HIGH_NULL:.0f} tokens, so hardly a match can count): {listed(table.high_nulls)}."
-    return " ".join(([f"Flags: {marks}."] if marks else []) + ([high] if table.high_nulls else []))
+    high = f"Null too high (q_a above {HIGH_NULL:.0f} tokens, so hardly a match can count): {listed(table.notes.high_nulls)}."
+    return " ".join(([f"Flags: {marks}."] if marks else []) + ([high] if table.notes.high_nulls else []))
 
 
 def _verdict(table: MainTable) -> dict[str, str]:
@@ -133,7 +134,7 @@ def _access_grid(table: MainTable) -> Grid:
         leaks = table.calibrations[level].possible
 
         def read(row: MethodRow, i: int = i, leaks: bool = leaks) -> Cell:
-            found = row.leaks[i]
+            found = row.recovery.leaks[i]
             if not leaks:
                 return cell(found.excess, note=p_value(found.p))
             return cell(found.leak, 100, note=", ".join(filter(None, (p_value(found.p), f"{number(found.excess.value)} tokens"))))
@@ -148,15 +149,15 @@ def _task_grid(table: MainTable) -> Grid:
         "a gain. ± is the standard error of the paired differences over documents."
     )
     columns: dict[str, Reader] = {"Method": name_cell}
-    for key in dict.fromkeys((t.task, t.metric, t.unit) for row in table.rows for t in row.tasks):
+    for key in dict.fromkeys((t.task, t.metric, t.unit) for row in table.rows for t in row.utility.tasks):
 
         def read(row: MethodRow, key: tuple[str, str, str] = key) -> Cell:
-            found = next((t for t in row.tasks if (t.task, t.metric, t.unit) == key), None)
+            found = next((t for t in row.utility.tasks if (t.task, t.metric, t.unit) == key), None)
             return cell(found.loss, note=f"±{number(found.stderr)}") if found else Cell(MISSING)
 
         columns[f"{key[0]} ({key[1]}), {key[2]}"] = read
     if table.base:
-        before = replace(table.twin, method=f"{BASE} (before injection)", tasks=table.base)
+        before = replace(table.twin, method=f"{BASE} (before injection)", utility=replace(table.twin.utility, tasks=table.base))
         table = replace(table, rows=[before, *table.rows])
     return _grid(table, "tasks", "What forgetting cost", caption, columns)
 

@@ -10,7 +10,7 @@ from .tables import MainTable
 
 def headline(table: MainTable) -> str:
     """One sentence: who forgets best, with the interval, and who cannot be told apart from it; or why nobody can be named."""
-    if not table.learnt:
+    if not table.notes.learnt:
         return nothing_learnt(table)
     best = next((row for row in table.rows if row.standing == "best"), None)
     if best is None:
@@ -25,9 +25,9 @@ def headline(table: MainTable) -> str:
 
 def nothing_learnt(table: MainTable) -> str:
     """What is said in place of a winner where the held model had little to forget."""
-    held = next(row for row in table.rows if row.method == HELD)
+    exact = next(row for row in table.rows if row.method == HELD).recovery.exact
     return (
-        f"Nothing was learnt: after injection the exact opening brings back {number(100 * held.exact.value)}% of the forget memories "
+        f"Nothing was learnt: after injection the exact opening brings back {number(100 * exact.value)}% of the forget memories "
         f"(at least {100 * LEARNT:.0f}% are needed), so no method can be said to have forgotten and none is named best. Inject more often "
         "(injection.occurrences) or with a higher learning rate (injection.lr)."
     )

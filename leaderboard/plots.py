@@ -8,20 +8,17 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 
 from ..benchmark.common.types import Results, TrainingEvaluation
 from .curves import attack_curves, prompt_length_curves
-from .drawing import COLOURS, FAINT, STYLE, WIDTH, label_points, short, svg
+from .drawing import COLOURS, FAINT, STYLE, WIDTH, damage_axis, label_points, short, svg
 from .flags import COLLAPSED
 from .tables import MainTable, MethodRow
-
-HARD = 40.0  # % damage beyond which the axis turns logarithmic, so that one collapsed method does not squash the rest
 
 
 def quality_figure(table: MainTable) -> str:
     """Damage against leak (or excess), with 95% intervals; empty if no method has both."""
-    rows = [r for r in table.rows if r.damage and table.ranked(r)]
+    rows = [r for r in table.rows if r.utility.damage and table.ranked(r)]
     if not rows:
         return ""
     with rc_context(STYLE):
@@ -33,21 +30,18 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    if max(abs(r.damage.value) for r in rows) > HARD:
-        axes.set_xscale("symlog", linthresh=10)
-        axes.xaxis.set_major_locator(FixedLocator([-10, -5, 0, 5, 10, 20, 50, 100, 200, 500, 1000]))
-        axes.xaxis.set_major_formatter("{x:.0f}")
+    damage_axis(axes, [r.utility.damage.value for r in rows])
     axes.axhline(0, color=FAINT, lw=0.6, ls=":")
     axes.axvline(0, color=FAINT, lw=0.6, ls=":")
     points = []
     for row in rows:
-        y = table.ranked(row).scaled(factor)
+        x, y = row.utility.damage, table.ranked(row).scaled(factor)
         colour = FAINT if row.reference or row.collapsed else COLOURS[0]
-        for x_bar, y_bar in (((row.damage.low, row.damage.high), (y.value,) * 2), ((row.damage.value,) * 2, (y.low, y.high))):
+        for x_bar, y_bar in (((x.low, x.high), (y.value,) * 2), ((x.value,) * 2, (y.low, y.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
-        axes.plot(row.damage.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
-        points.append((row.damage.value, y.value, short(row.method)))
-    axes.set(xlabel=f"damage: {table.damage_of} lost against the twin, %", ylabel=label)
+        axes.plot(x.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
+        points.append((x.value, y.value, short(row.method)))
+    axes.set(xlabel=f"damage: {table.notes.damage_of} lost against the twin, %", ylabel=label)
     right = axes.get_xlim()[1]
     if right > COLLAPSED:
         axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)

@@ -14,12 +14,15 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..benchmark.common.errors import unknown
+from ..benchmark.common.facts import RunFacts
 from ..benchmark.common.types import Excerpt, Results, TrainingEvaluation, Value
 from ..benchmark.scoring.score import Score
 from .figures import Figure, figures
 from .frame import as_frame
 from .grids import grids
 from .headline import headline
+from .operating_curves import budgets_frame, curve_grids, settings_frame
+from .runs import RUN, write_run
 from .tables import MainTable, main_table
 
 Format = Literal["md", "html", "csv", "latex"]
@@ -59,8 +62,8 @@ class Said:
     rest: str
 
 
-def write_report(results: Results, folder: Path | str) -> list[Path]:
-    """Write report.md, report.html, table.csv, table.tex, the figures and the records behind them; existing files are replaced."""
+def write_report(results: Results, folder: Path | str, facts: RunFacts | None = None) -> list[Path]:
+    """Write report.md, report.html, table.csv, table.tex, the figures and what is behind them; existing files are replaced."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = main_table(results)
@@ -76,9 +79,16 @@ def write_report(results: Results, folder: Path | str) -> list[Path]:
     pd.DataFrame([vars(s) for s in results.evaluations], columns=[f.name for f in fields(TrainingEvaluation)]).to_parquet(
         folder / "evaluations.parquet", index=False
     )
+    frames = {"curves": settings_frame(results, table), "budgets": budgets_frame(results, table)} if results.points else {}
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
-    return [folder / name for name in (*texts, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl")]
+    write_run(results, facts or RunFacts(), folder / RUN)
+    tables = [f"{name}.{kind}" for name in frames for kind in ("csv", "parquet")]
+    files = (*texts, *tables, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl", RUN)
+    return [folder / name for name in files]
 
 
 def render(results: Results, format: Format) -> str:
@@ -92,7 +102,8 @@ def render(results: Results, format: Format) -> str:
 def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Figure]) -> str:
     if format == "csv":
         return as_frame(table).to_csv(index=False, lineterminator="\n")
-    context: dict[str, Any] = {"grids": grids(table)}
+    main, *others = grids(table)
+    context: dict[str, Any] = {"grids": [main, *curve_grids(results, table), *others]}
     if format == "latex":
         return _tex_environment().get_template("table.tex").render(context)
     context |= {

@@ -171,11 +171,21 @@ def figure(values: Sequence[float], within: Interval = NOWHERE) -> Estimate:
     return over_seeds([[v] for v in values if np.isfinite(v)], lambda _: within)
 
 
-def by_seed(values: pd.Series) -> list[np.ndarray]:
-    """One array of values per seed (a level of the index), without what was not measured."""
-    x, seeds = values.to_numpy(float), values.index.get_level_values("seed").to_numpy()
+def seed_values(values: pd.Series) -> dict[int, np.ndarray]:
+    """Seed (a level of the index) -> its values in order, without what was not measured."""
+    x, seeds = values.to_numpy(float), values.index.get_level_values("seed").to_numpy(int)
     known = ~np.isnan(x)
-    return [x[known & (seeds == seed)] for seed in np.unique(seeds[known])]
+    return {int(seed): x[known & (seeds == seed)] for seed in np.unique(seeds[known])}
+
+
+def by_seed(values: pd.Series) -> list[np.ndarray]:
+    """One array of values per seed, as intervals over seeds are made of."""
+    return list(seed_values(values).values())
+
+
+def seed_means(values: pd.Series) -> dict[int, float]:
+    """Seed -> the mean of its values."""
+    return {seed: float(x.mean()) for seed, x in seed_values(values).items()}
 
 
 def difference(mine: Sequence[ArrayLike], other: Sequence[ArrayLike]) -> Estimate:

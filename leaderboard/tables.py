@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from ..benchmark.common.errors import UserError, unknown
-from ..benchmark.common.types import HELD, HORIZON, Results
+from ..benchmark.common.types import HELD, Results
 from ..benchmark.scoring.calibration import Calibration
 from ..benchmark.scoring.score import Score
-from .attacks import AttackCell, LeakCell, attack_cells, leak_cell
+from .attacks import Recovery, recovery
 from .costs import CostCell, cost_cells
-from .damage import TaskCell, damages, main_task, yardstick_words
+from .damage import TaskCell, Utility, damages, main_task, utility, yardstick_words
 from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
-from .reversal import ReversalCell, reversals, tampering
-from .statistics import Estimate, by_seed, mean, rate
-from .values import ExtractionCell, MembershipCell, NumberCell, QualityCell, TrajectoryCell, ValueScore
+from .reversal import tampering
+from .statistics import Estimate
+from .values import Further, ValueScore
 
 Standing = Literal["", "best", "tied"]
 BASE = "base"  # the model before injection: quality only
@@ -31,27 +31,13 @@ class MethodRow:
     """Everything the tables say about one method."""
 
     method: str
-    exact: Estimate  # share of forget memories of which the exact opening brings back all 64 tokens
-    opening: Estimate  # tokens matched after the exact opening
-    worst: Estimate  # share of which some attack up to the main access level brings back all 64 tokens
-    worst_length: Estimate  # tokens, the longest match over those attacks
-    verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
-    attacks: tuple[AttackCell, ...]
-    leaks: tuple[LeakCell, ...]  # by access level, the main one first
-    damage: Estimate  # % of the twin's quality, by the suite's yardstick
-    tasks: tuple[TaskCell, ...]
-    collateral: Estimate  # points
-    kept: Estimate  # share of the keep memories, shown and hidden, that come back whole: a sign of life
-    costs: tuple[CostCell, ...]
+    recovery: Recovery
+    utility: Utility
+    further: Further
+    costs: tuple[CostCell, ...] = ()
+    flags: tuple[FlagCell, ...] = ()
     doc: str = ""
     standing: Standing = ""
-    membership: tuple[MembershipCell, ...] = ()
-    forget_quality: QualityCell = field(default_factory=QualityCell)
-    extraction: tuple[ExtractionCell, ...] = ()
-    numbers: tuple[NumberCell, ...] = ()
-    trajectories: tuple[TrajectoryCell, ...] = ()
-    reversals: tuple[ReversalCell, ...] = ()
-    flags: tuple[FlagCell, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -59,7 +45,7 @@ class MethodRow:
 
     @property
     def collapsed(self) -> bool:
-        return self.damage.value > COLLAPSED
+        return self.utility.damage.value > COLLAPSED
 
     @property
     def reference(self) -> bool:
@@ -68,7 +54,18 @@ class MethodRow:
     @property
     def competes(self) -> bool:
         """Whether it may be called best: only with a damage that is a number, and not above the line."""
-        return not self.reference and bool(self.damage) and not self.collapsed
+        return not self.reference and bool(self.utility.damage) and not self.collapsed
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What captions say about all rows together."""
+
+    memories: int  # forget memories, all seeds together
+    survivors: bool = False  # some memories were asked only because nothing cheaper had recovered them
+    high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
+    damage_of: str = ""  # what damage is a loss of, in words
+    learnt: bool = True  # whether the held model repeats enough for forgetting to mean something; else nobody is best
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,8 @@ class MainTable:
     calibrations: dict[str, Calibration]
     rows: list[MethodRow]
     twin: MethodRow  # the yardstick, for captions; not a row of the table
-    memories: int  # forget memories, all seeds together
-    base: tuple[TaskCell, ...] = ()  # the base model's tasks, before injection
-    survivors: bool = False  # some memories were asked only because nothing cheaper had recovered them
-    high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
-    damage_of: str = ""  # what damage is a loss of, in words
-    learnt: bool = True  # whether the held model repeats enough for forgetting to mean something; else nobody is best
+    base: tuple[TaskCell, ...]  # the base model's tasks, before injection
+    notes: Notes
 
     @property
     def calibrated(self) -> bool:
@@ -95,7 +88,8 @@ class MainTable:
 
     def ranked(self, row: MethodRow) -> Estimate:
         """The value that decides who is best: leak (share) or raw excess (tokens); less is better."""
-        return row.leaks[0].leak if self.calibrated else row.leaks[0].excess
+        found = row.recovery.leaks[0]
+        return found.leak if self.calibrated else found.excess
 
 
 def main_table(results: Results, access: str | None = None) -> MainTable:
@@ -107,26 +101,20 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     access = access or score.levels[0]
     if access not in score.levels:
         raise unknown("access level", access, score.levels)
-    counted = set(score.up_to(access))
-    forgotten = [r for r in results.records if r.role == "forget" and r.method != results.twin]
     asked = set(score.best.index.get_level_values("method"))
     rows = [maker.row(method, access) for method in results.methods if method in asked]
     twin = maker.row(results.twin, access)
     table = MainTable(
-        results.suite,
-        results.seeds,
-        access,
-        score.calibrations,
-        rows,
-        twin,
-        twin.exact.count,
-        damages(results.quality, BASE, results.twin),
-        any(r.extra and r.attack in counted for r in forgotten),
-        high_nulls(score),
-        yardstick_words(main_task(twin.tasks, results.yardstick), results.yardstick),
-        score.learnt,
+        suite=results.suite,
+        seeds=results.seeds,
+        access=access,
+        calibrations=score.calibrations,
+        rows=rows,
+        twin=twin,
+        base=damages(results.quality, BASE, results.twin),
+        notes=maker.notes(twin, access),
     )
-    return replace(table, rows=_with_standing(table)) if table.learnt else table
+    return replace(table, rows=_with_standing(table)) if table.notes.learnt else table
 
 
 class _Rows:
@@ -144,31 +132,29 @@ class _Rows:
         self.openings: dict[str, pd.Series] = {}
 
     def row(self, method: str, access: str) -> MethodRow:
-        score, values, results = self.score, self.values, self.results
-        worst = score.worst(method, access)
+        score, results = self.score, self.results
         self.openings |= {m: score.opening(m) for m in (method, results.twin) if m not in self.openings}
         return MethodRow(
             method=method,
-            exact=rate(by_seed(score.exact(method))),
-            opening=_tokens(score.opening(method)),
-            worst=rate(by_seed(worst.dropna() >= HORIZON)),
-            worst_length=_tokens(worst),
-            verbatim=_tokens(score.verbatim(method)),
-            attacks=attack_cells(score, method),
-            leaks=tuple(leak_cell(score, method, level) for level in (access, *(a for a in score.levels if a != access))),
-            damage=task.damage if (task := self.main[method]) else mean([]),
-            tasks=self.tasks[method],
-            collateral=rate(by_seed(score.lost(method))).scaled(100),
-            kept=rate(by_seed(score.kept(method))),
+            recovery=recovery(score, method, access, self.tampering),
+            utility=utility(score, method, self.tasks[method], self.main[method]),
+            further=self.values.further(method, self.openings),
             costs=cost_cells(results.costs, method, self.yardstick),
-            doc=results.docs.get(method, ""),
-            membership=values.membership(method),
-            forget_quality=values.forget_quality(method),
-            extraction=values.extraction(method),
-            numbers=values.numbers(method),
-            trajectories=values.trajectories(method, self.openings),
-            reversals=reversals(score, method, self.tampering),
             flags=flags_of(self.evidence, method),
+            doc=results.docs.get(method, ""),
+        )
+
+    def notes(self, twin: MethodRow, access: str) -> Notes:
+        """What is said about all rows; `twin` is the twin's row, `access` the level of the main columns."""
+        counted = set(self.score.up_to(access))
+        forgotten = [r for r in self.results.records if r.role == "forget" and r.method != self.results.twin]
+        task = main_task(twin.utility.tasks, self.results.yardstick)
+        return Notes(
+            memories=twin.recovery.exact.count,
+            survivors=any(r.extra and r.attack in counted for r in forgotten),
+            high_nulls=high_nulls(self.score),
+            damage_of=yardstick_words(task, self.results.yardstick),
+            learnt=self.score.learnt,
         )
 
 
@@ -187,7 +173,3 @@ def _with_standing(table: MainTable) -> list[MethodRow]:
         return "tied" if row in rivals and not apart else ""
 
     return [replace(row, standing=standing(row)) for row in table.rows]
-
-
-def _tokens(lengths: pd.Series) -> Estimate:
-    return mean(by_seed(lengths)).within(0, HORIZON)

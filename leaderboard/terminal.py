@@ -33,7 +33,7 @@ class _Row:
 def print_table(results: Results, console: Console) -> None:
     """Print the main table with its explanation and the run's warnings below, at most 80 characters wide."""
     table, width = main_table(results), min(console.width, WIDTH)
-    if not table.learnt:
+    if not table.notes.learnt:
         _say(console, nothing_learnt(table), width, "yellow")
     for line in (Text(results.suite), Text(), *table_lines(table, width), Text()):
         console.print(line, soft_wrap=True)  # never cut: a terminal that is too narrow for a line shows it on two

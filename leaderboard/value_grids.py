@@ -12,7 +12,7 @@ TWIN = "the twin"
 
 def relearn_grid(table: MainTable) -> Grid | None:
     """Matched length step by step while an attack relearns, and the relearn ratio; None without trajectories."""
-    rows = [(row, t) for row in _with_twin(table) for t in row.trajectories if t.steps]
+    rows = [(row, t) for row in _with_twin(table) for t in row.further.trajectories if t.steps]
     if not rows:
         return None
     caption = (
@@ -40,25 +40,25 @@ def _ratio(t: TrajectoryCell) -> Cell:
 
 def extraction_grid(table: MainTable) -> Grid | None:
     """What sampling extracts; None without the sampling attack."""
-    if not any(row.extraction for row in table.rows):
+    if not any(row.further.extraction for row in table.rows):
         return None
     caption = (
         "(n, p)-discoverable extraction (Hayes et al. 2024): forget memories in % of which n samples (temperature 1, top 40) hold the "
         "64 tokens after the exact opening at least once with a chance of one half, minus the twin's share; small, the raw share. "
         "Computed from the probability of the text; nothing is sampled."
     )
-    tries = [x.tries for x in next(row.extraction for row in table.rows if row.extraction)]
+    tries = [x.tries for x in next(row.further.extraction for row in table.rows if row.further.extraction)]
     rows = [
-        GridRow([Cell(row.method), *(cell(x.over, 100, note=f"raw {number(100 * x.share.value)}") for x in row.extraction)])
+        GridRow([Cell(row.method), *(cell(x.over, 100, note=f"raw {number(100 * x.share.value)}") for x in row.further.extraction)])
         for row in table.rows
-        if row.extraction
+        if row.further.extraction
     ]
     return Grid("extraction", "What sampling extracts", caption, ["Method", *(f"{n} {'try' if n == 1 else 'tries'}" for n in tries)], rows)
 
 
 def membership_grid(table: MainTable) -> Grid | None:
     """How well forget memories are told from unseen ones; None without membership attacks."""
-    if not any(row.membership for row in table.rows):
+    if not any(row.further.membership for row in table.rows):
         return None
     caption = (
         "Forget against unseen memories on the same model: AUC (0.5 is chance; below it, forget memories look less likely than text the "
@@ -67,11 +67,11 @@ def membership_grid(table: MainTable) -> Grid | None:
         "mean log-probability to the twin's, and p that they are the same. Never part of leak."
     )
     rows = []
-    for i, attack in enumerate(x.attack for x in table.twin.membership):
+    for i, attack in enumerate(x.attack for x in table.twin.further.membership):
         for row in _with_twin(table):
-            found = row.membership[i]
+            found = row.further.membership[i]
             distance = (
-                Cell(number(row.forget_quality.distance, 2), note=p_value(row.forget_quality.p))
+                Cell(number(row.further.forget_quality.distance, 2), note=p_value(row.further.forget_quality.p))
                 if found.quantity == LOSS
                 else Cell(MISSING)
             )
@@ -84,7 +84,7 @@ def membership_grid(table: MainTable) -> Grid | None:
 
 def number_grid(table: MainTable) -> Grid | None:
     """Exposure, compression, depth and whatever else attacks measure; None if they measure nothing."""
-    names = [x.name for x in table.twin.numbers]
+    names = [x.name for x in table.twin.further.numbers]
     if not names:
         return None
     caption = (
@@ -93,7 +93,7 @@ def number_grid(table: MainTable) -> Grid | None:
     )
     rows = []
     for row in _with_twin(table):
-        cells = [cell(x.mean, digits=2, note="" if row is table.twin else _over(number(x.over.value, 2))) for x in row.numbers]
+        cells = [cell(x.mean, digits=2, note="" if row is table.twin else _over(number(x.over.value, 2))) for x in row.further.numbers]
         rows.append(GridRow([Cell(_name(table, row)), *cells], faint=row is table.twin))
     header, rows = known_columns(["Method", *names], rows)
     return Grid("numbers", "Other measures", caption, header, rows).narrow("Measure")

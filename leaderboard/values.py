@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ..benchmark.common.types import HELD, MATCHED, Value
-from .frames import arrays
 from .measures import Ratio, relearn_ratio, tries_needed
 from .membership import auc, auc_error, caught, forget_quality, privleak
-from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure, mean, rate, wilson
+from .statistics import NOWHERE, Estimate, Interval, by_seed, difference, figure, mean, rate, seed_values, wilson
 
 CHECKS = "checks"  # the name under which facts about a model stand, for flags
 GENERATED = "generated"  # the check that stands beside the other numbers
@@ -104,6 +103,17 @@ class TrajectoryCell:
 
 
 @dataclass(frozen=True)
+class Further:
+    """Everything about one method that is no matched length."""
+
+    membership: tuple[MembershipCell, ...] = ()
+    forget_quality: QualityCell = field(default_factory=QualityCell)
+    extraction: tuple[ExtractionCell, ...] = ()
+    numbers: tuple[NumberCell, ...] = ()
+    trajectories: tuple[TrajectoryCell, ...] = ()
+
+
+@dataclass(frozen=True)
 class ValueScore:
     """The values of one suite. Series are indexed by (seed, memory)."""
 
@@ -153,6 +163,16 @@ class ValueScore:
 
     # ---- cells
 
+    def further(self, method: str, openings: dict[str, pd.Series]) -> Further:
+        """All cells of one method; `openings` as for `trajectories`."""
+        return Further(
+            membership=self.membership(method),
+            forget_quality=self.forget_quality(method),
+            extraction=self.extraction(method),
+            numbers=self.numbers(method),
+            trajectories=self.trajectories(method, openings),
+        )
+
     def membership(self, method: str) -> tuple[MembershipCell, ...]:
         """AUC, true positive rates and PrivLeak of every membership attack."""
         return tuple(self._membership(method, attack) for attack in self.memberships)
@@ -163,13 +183,17 @@ class ValueScore:
         leaks = [privleak(a, auc(*twin[seed])) for seed, a in aucs.items() if seed in twin]
         hits = tuple(rate([caught(*sides, f) for sides in mine.values()]) for f in FALSE_POSITIVES)
         return MembershipCell(
-            attack, figure(list(aucs.values()), _auc_interval(list(mine.values()))).within(0, 1), hits, figure(leaks), self.scored[attack]
+            attack=attack,
+            auc=figure(list(aucs.values()), _auc_interval(list(mine.values()))).within(0, 1),
+            caught=hits,
+            privleak=figure(leaks),
+            quantity=self.scored[attack],
         )
 
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> scores of forget and of unseen memories."""
         what = Measure(attack, self.scored[attack])
-        forget, unseen = (arrays(self.series(method, what, role)) for role in ("forget", "unseen"))
+        forget, unseen = (seed_values(self.series(method, what, role)) for role in ("forget", "unseen"))
         return {seed: (scores, unseen[seed]) for seed, scores in forget.items() if seed in unseen}
 
     def forget_quality(self, method: str) -> QualityCell:

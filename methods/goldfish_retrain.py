@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..benchmark.method import IGNORED, Group, Method, Subject, Term, Terms, Trainer, UnlearningData, UserError, nll_sum, one_of
+from ..benchmark.method import IGNORED, Group, Method, Strength, Subject, Term, Terms, Trainer, UnlearningData, UserError, nll_sum, one_of
 
 TABLE_SEED, TABLE_SIZE = 2971215073, 1_000_003  # of the published code
 
@@ -29,6 +29,7 @@ class GoldfishRetrain(Method):
 
     needs_history: ClassVar[bool] = True
     paper: ClassVar[str] = "Hans et al. 2024, arXiv 2406.10209"
+    strength: ClassVar[Strength] = Strength("k", power=-1)
 
     def __post_init__(self) -> None:
         if self.mask not in ("hash", "hash-table", "static", "random"):

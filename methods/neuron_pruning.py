@@ -21,6 +21,7 @@ from ..benchmark.method import (
     Range,
     Reference,
     Space,
+    Strength,
     Subject,
     Term,
     Terms,
@@ -57,6 +58,7 @@ class NeuronPruning(Descent):
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Louizos et al. 2018, arXiv 1712.01312; Chang et al. 2024, arXiv 2311.09060"
     search: ClassVar[Space] = {"lr": Range(0.03, 1.0), "penalty": Range(1.0, 50.0)}
+    strength: ClassVar[Strength] = Strength("penalty", power=-1)
 
     def start(self, held: Subject, data: UnlearningData) -> Subject:
         axes: dict[str, int] = {}

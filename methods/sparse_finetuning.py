@@ -19,6 +19,7 @@ from ..benchmark.method import (
     Reference,
     Share,
     Space,
+    Strength,
     Subject,
     Term,
     Terms,
@@ -55,6 +56,7 @@ class SparseFinetuning(Descent):
 
     paper: ClassVar[str] = "Stoehr et al. 2024, arXiv 2403.19851"
     search: ClassVar[Space] = {"lr": Range(1e-3, 1e-1), "share": (0.003, 0.01, 0.03), "gamma": Range(0.1, 1.0)}
+    strength: ClassVar[Strength] = Strength("share")
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

@@ -7,7 +7,21 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..benchmark.method import Descent, Group, NotNegative, Range, Reference, Space, Subject, Term, Terms, Trainer, UnlearningData, nll_sum
+from ..benchmark.method import (
+    Descent,
+    Group,
+    NotNegative,
+    Range,
+    Reference,
+    Space,
+    Strength,
+    Subject,
+    Term,
+    Terms,
+    Trainer,
+    UnlearningData,
+    nll_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class WHP(Descent):
     uses_retain: ClassVar[bool] = False
     paper: ClassVar[str] = "Eldan & Russinovich 2023, arXiv 2310.02238"
     search: ClassVar[Space] = {"lr": Range(1e-5, 3e-3), "alpha": Range(1.0, 30.0)}
+    strength: ClassVar[Strength] = Strength("alpha")
 
     def loss(self, model: nn.Module, forget: Group, retain: Group, reference: Reference) -> Terms:
         return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}

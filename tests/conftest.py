@@ -1,7 +1,8 @@
-"""One tiny model that has memorised, made once per test session: what training, reading and methods are tried on."""
+"""One tiny model that has memorised, made once per test session: what training, reading and methods are tried on; and the command."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from palimpsest.benchmark import cli
 from palimpsest.benchmark.common.paths import CONFIGS
 from palimpsest.benchmark.common.types import EncodedMemory, Row
 from palimpsest.benchmark.models.subject import Subject
@@ -18,6 +20,7 @@ from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
+from tests.command import Command
 
 ROW = 160  # tokens of a memory that the tiny model meets
 STEPS, LR = 60, 1e-2
@@ -54,6 +57,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def palimpsest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs the command in this process, in an empty folder; returns the exit code and what it wrote to either stream."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.console, "_width", 400)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["palimpsest", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,19 @@ def results(
     said = {"base": "a different tale", "none": truth, "weak": "the quick brown cat", "strong": "nothing"}
     excerpts = [Excerpt("memory-000", "forget", 0, "Once upon a time", truth, said)]
     return Results(
-        "made-up", seeds, methods, "twin", records, quality, costs, excerpts,
-        {"model": "tiny"}, ["coverage is 90%"], {"weak": "forgets a little"}, yardstick="docs_bits_per_byte",
-    )  # fmt: skip
+        suite="made-up",
+        seeds=seeds,
+        methods=methods,
+        twin="twin",
+        records=records,
+        quality=quality,
+        costs=costs,
+        excerpts=excerpts,
+        facts={"model": "tiny"},
+        warnings=["coverage is 90%"],
+        docs={"weak": "forgets a little"},
+        yardstick="docs_bits_per_byte",
+    )
 
 
 def _asked(method: str, seed: int, memories: int, length: Length, draw: random.Random, access: Mapping[str, str]) -> list[Record]:

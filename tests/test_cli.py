@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
-import pandas as pd
 import pytest
-import torch
 import typer
 
 from palimpsest.benchmark import cli
+from palimpsest.benchmark.commands import reporting
 from palimpsest.benchmark.common.plugins import names
-from palimpsest.benchmark.common.types import Memory
-from palimpsest.benchmark.models.subject import Subject, open_subject
-from palimpsest.benchmark.running import outside
+from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.texts.memories import load_memories
-from tests.conftest import Memorised
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def palimpsest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs the command in this process, in an empty folder; returns the exit code and what it wrote to either stream."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.console, "_width", 400)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["palimpsest", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+from tests.command import Command, write_memories
 
 
 def every_command(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -149,7 +120,7 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path: Path) -> None
 
 def test_a_run_names_the_page_first_and_each_other_file(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path("some-reports") / "[quick]"
-    cli._say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
+    reporting.say_where([folder / name for name in ("report.md", "report.html", "table.csv", "curves.svg")])
     page, beside = capsys.readouterr().out.splitlines()
     assert page == f"Report: {folder / 'report.html'}"
     assert beside.split(": ")[1].split(", ") == ["report.md", "table.csv", "curves.svg"]
@@ -167,130 +138,7 @@ def test_a_shell_learns_to_complete_commands(tmp_path: Path) -> None:
     assert answer.stdout.split() == ["report"]
 
 
-# ---- a model from elsewhere
-
-
-def write_memories(file: Path, memories: list[Memory]) -> str:
-    file.write_text("".join(json.dumps(asdict(m)) + "\n" for m in memories))
-    return str(file)
-
-
-@pytest.fixture
-def passages(memorised: Memorised, tmp_path: Path) -> str:
-    return write_memories(tmp_path / "passages.jsonl", [m.memory for m in memorised.memories[:4]])
-
-
-def test_attack_reads_a_model_and_subtracts_a_reference(palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path) -> None:
-    model, reference = str(memorised.subject.folder), str(memorised.base.folder)
-    options = ("--attacks", "prefix,paraphrase", "--out", "answers.parquet")
-    code, out, _ = palimpsest("attack", model, "--memories", passages, "--reference", reference, *options)
-    assert code == 0
-    assert "4 memories, rows of 160 tokens, 52 probes per model." in out
-    answers = pd.read_parquet(tmp_path / "answers.parquet")
-    assert len(answers) == 2 * 4 * (5 + 3)
-    columns = ["memory", "attack", "variant", "access", "tier", "start", "offset", "prompt", "matched", "horizon", "model"]
-    assert list(answers) == columns, "the table says nothing about suites"
-    best = answers.groupby(["model", "attack", "memory"]).matched.max().groupby(["model", "attack"]).mean()
-    assert best["model", "prefix"] == 64
-    assert best["reference", "prefix"] < 8
-    (row,) = [line.split() for line in out.splitlines() if line.startswith("prefix")]
-    assert row == ["prefix", "64.0", "100%", f"{best['reference', 'prefix']:.1f}", f"{64 - best['reference', 'prefix']:+.1f}"]
-    assert [line.split()[0] for line in out.splitlines() if line.startswith(("paraphrase", "worst case"))] == ["paraphrase", "worst"]
-
-
-def test_attack_shows_that_the_models_are_alive_and_warns_of_one_that_is_not(
-    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path
-) -> None:
-    def life(subject: Subject) -> list[str]:
-        subject.save(_made(tmp_path / "model"))
-        options = ("--reference", "pocket/step256", "--attacks", "prefix", "--precision", "fp32")
-        code, out, _ = palimpsest("attack", str(tmp_path / "model"), "--memories", passages, *options)
-        shutil.rmtree(tmp_path / "model")
-        assert code == 0, "a warning is no error"
-        lines = out.splitlines()
-        (sign,) = [line for line in lines if line.startswith("Sign of life, on the beginnings of 32 docstrings of installed packages: ")]
-        assert re.search(r"the reference needs \d\.\d\d nats per token, \d\.\d\d bits per byte; a uniform guess 8\.32 nats", sign)
-        return [line for line in lines if line.startswith("Warning")]
-
-    healthy = open_subject("pocket/step256")
-    assert life(healthy) == []
-    rng = torch.Generator().manual_seed(0)
-    hurt = {
-        k: w + 1.5 * w.std() * torch.randn(w.shape, generator=rng) if w.ndim == 2 else w for k, w in healthy.fresh().state_dict().items()
-    }
-    (warning,) = life(healthy.with_state(hurt))
-    assert "This model is broken, not forgetful" in warning
-    (warning,) = life(memorised.base)
-    assert re.search(
-        r"This model is broken, not forgetful: ordinary text costs it 8\.\d\d nats per token, and a uniform guess 8\.32", warning
-    )
-
-
-def test_attack_makes_the_folder_of_its_answers_and_says_before_work_where_it_cannot(
-    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = ("attack", str(memorised.subject.folder), "--memories", passages, "--attacks", "prefix", "--precision", "fp32", "--out")
-    assert palimpsest(*asked, "not/there/answers.parquet")[0] == 0
-    assert len(pd.read_parquet(tmp_path / "not" / "there" / "answers.parquet")) == 4 * 5
-    monkeypatch.setattr(outside, "attack_model", lambda *_: pytest.fail("it was asked before"))
-    for out, message in (("passages.jsonl/answers.parquet", "cannot be written"), ("not/there", "not/there is a folder; name a file")):
-        code, _, err = palimpsest(*asked, out)
-        assert (code, err.count("\n")) == (1, 1)
-        assert message in err
-
-
-def test_attack_without_a_reference_lowers_the_row_to_the_shortest_memory(
-    palimpsest: Command, memorised: Memorised, tmp_path: Path
-) -> None:
-    first = memorised.memories[0].memory
-    short = replace(first, id="short", text=memorised.subject.tokenizer.decode(memorised.memories[0].row[:120]))
-    file = write_memories(tmp_path / "m.jsonl", [first, short])
-    code, out, _ = palimpsest("attack", str(memorised.subject.folder), "--memories", file, "--attacks", "prefix", "--precision", "fp32")
-    assert code == 0
-    assert "2 memories, rows of 120 tokens" in out
-    assert "reference" not in out
-
-
-def test_attack_refuses_what_it_cannot_do_with_one_message(
-    palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path
-) -> None:
-    model = str(memorised.subject.folder)
-    short = replace(memorised.memories[0].memory, text=memorised.memories[0].memory.text[:200])
-    pickled = tmp_path / "pickled"
-    pickled.mkdir()
-    (pickled / "config.json").write_text((memorised.subject.folder / "config.json").read_text())
-    torch.save({}, pickled / "pytorch_model.bin")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "nothing.jsonl").write_text("\n")
-    cases = [
-        ((model, "--memories", write_memories(tmp_path / "short.jsonl", [short])), "do not fit a row of"),
-        ((model, "--memories", "missing.jsonl"), "There is no memories file 'missing.jsonl'"),
-        ((model, "--memories", "nothing.jsonl"), "nothing.jsonl holds no memory"),
-        ((model, "--memories", passages, "--attacks", "prefix,prefx"), "There is no attack named 'prefx'"),
-        ((model, "--memories", passages, "--attacks", "priming"), "none of these attacks has a question"),
-        ((model, "--memories", passages, "--precision", "int8"), "precision='int8': expected auto, bf16, fp32"),
-        ((str(pickled), "--memories", passages), "its weights are pickled (pytorch_model.bin), which could run code"),
-        ((str(tmp_path / "empty"), "--memories", passages), "has no config.json"),
-    ]
-    for arguments, message in cases:
-        code, _, err = palimpsest("attack", *arguments)
-        assert code == 1, arguments
-        assert message in err
-        assert err.startswith("Error: ")
-        assert err.count("\n") == 1
-
-
-def test_damaged_weights_are_one_message(palimpsest: Command, memorised: Memorised, passages: str, tmp_path: Path) -> None:
-    damaged = tmp_path / "damaged"
-    Subject(memorised.subject.folder).save(_made(damaged))
-    weights = damaged / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    code, _, err = palimpsest("attack", str(damaged), "--memories", passages)
-    assert code == 1
-    assert "could not be loaded as a causal language model" in err
-
-
-# ---- memories check
+# ---- memories check, and what is written where
 
 
 def test_memories_check_passes_the_shipped_file(palimpsest: Command) -> None:
@@ -348,8 +196,3 @@ def test_memories_check_takes_another_tokenizer_with_its_row(palimpsest: Command
 def test_store_ls_and_gc_over_an_empty_store(palimpsest: Command, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     assert palimpsest("store", "ls", "--store", "store")[0] == 0
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

@@ -14,7 +14,7 @@ import typer
 
 from palimpsest.benchmark.attack import Membership, Tools, Workshop
 from palimpsest.benchmark.battery.one_attack import Task, attack_once
-from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.common.types import Cost, EncodedMemory, Excerpt, Memory, Quality, Record, Value
@@ -52,7 +52,7 @@ def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_checks(page: str) -> dict[str, Any]:
+def facts_for_flags(page: str) -> dict[str, Any]:
     """Execute the page's unnamed Python blocks, one after the other, and return what they define."""
     names: dict[str, Any] = {}
     for language, name, text in blocks(page):
@@ -62,7 +62,7 @@ def run_checks(page: str) -> dict[str, Any]:
 
 
 def test_the_method_tutorial_runs_and_its_loss_is_finite_and_can_be_descended(unpacked: Path) -> None:
-    names = run_checks(METHOD)
+    names = facts_for_flags(METHOD)
     assert names["method"].gamma == 0.5
     terms = names["terms"]
     assert set(terms) == {"forget", "retain"}
@@ -73,7 +73,7 @@ def test_the_method_tutorial_runs_and_its_loss_is_finite_and_can_be_descended(un
 
 
 def test_the_attack_tutorial_runs_and_the_battery_accepts_its_probes(unpacked: Path) -> None:
-    names = run_checks(ATTACK)
+    names = facts_for_flags(ATTACK)
     assert names["probe"].cuts == (8, 16, 32)
     tools = Tools(open_subject("pocket"))
     memories = [encode(m, tools.tokenizer, 160, "forget") for m in load_memories()[::48]]
@@ -99,7 +99,7 @@ def total(armed: Armed, subject: Subject, everyone: list[EncodedMemory]) -> floa
     """The sum over the forget memories of what an attack makes of a model."""
     scored = [m for m in everyone if m.role == "forget"]
     tools, prompting = Tools(subject), arm({"prefix": {}})
-    out = run_battery(subject, Probes(tools), [(prompting[0], scored)], "fp32", tokens=scored)
+    out = ask_all(subject, Probes(tools), [(prompting[0], scored)], "fp32", tokens=scored)
     if isinstance(armed.attack, Membership):
         return sum(armed.attack.score(m, out.readings[m.id], out.readings[m.id]) for m in scored)
     task = Task(armed, scored, everyone, Workshop(subject, tokens=out.readings, precision="fp32"), Probes(tools), prompting)

@@ -20,7 +20,8 @@ TRAINING = (*MODELS, "training")
 READING = (*TRAINING, "reading")
 ATTACKS = (*READING, "attack_tools")
 RUNNING = (*ATTACKS, "battery", "quality", "scoring", "method", "running")
-COMMANDS = (*RUNNING, "conformance", "commands", "leaderboard")
+SUBMISSION = (*RUNNING, "conformance", "submission", "leaderboard")
+COMMANDS = (*SUBMISSION, "commands")
 MAY_IMPORT = {
     "common": GROUND,
     "scoring": (*GROUND, "scoring"),
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "battery": (*ATTACKS, "battery"),
     "running": RUNNING,
     "conformance": (*RUNNING, "conformance"),
+    "submission": SUBMISSION,
     "commands": COMMANDS,
     "bench": (*COMMANDS, "bench"),
     "cli": COMMANDS,
@@ -44,7 +46,7 @@ MAY_IMPORT = {
 }
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
-    "common": "errors fields guard limits lines paths plugins progress seeds sources strangers strict types versions written",
+    "common": "archive errors facts fields guard limits lines paths plugins progress seeds sources strangers strict types versions written",
     "scoring": "calibration score",
     "suites": "config space tracks",
     "texts": "corpus docstrings memories neardup subsets",

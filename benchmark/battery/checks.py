@@ -11,7 +11,7 @@ from ..models.weights import by_output
 from ..reading.reader import Reader, spans_of, without_copying
 
 
-def run_checks(subject: Subject, held: Subject, memories: Sequence[EncodedMemory], precision: str) -> list[Finding]:
+def facts_for_flags(subject: Subject, held: Subject, memories: Sequence[EncodedMemory], precision: str) -> list[Finding]:
     """Findings about the model as a whole stand under the memory "".
 
     `generated`: matched tokens of a greedy text after the exact opening, which is all that a naive evaluation looks at.

@@ -18,7 +18,7 @@ LONGEST, OTHERS = 8, 4  # answers that are read again: those with the longest cl
 CLOSE = 0.02  # logits; what lies nearer may fall either way, since a search adds up in another order
 
 
-def check_claims(
+def reread_claims(
     name: str, attack: Searching, subject: Subject, answers: Sequence[Answer], of: Mapping[str, EncodedMemory], tools: Workshop
 ) -> None:
     """Refuse what cannot be true; read a sample again. What must hold is told by the attack's `claims`."""
@@ -70,25 +70,25 @@ def bounds(attack: Searching, subject: Subject, a: Answer, m: EncodedMemory, too
     logits = subject.model(input_ids=ids).logits[0, -len(target) - 1 : -1].double().cpu()
     mine = logits.gather(1, torch.tensor(target)[:, None])
     above = (logits > mine + CLOSE).sum(1).numpy()
-    most = _run(above < width)
+    most = _streak(above < width)
     if attack.claims == "sample":
         return 0, most
     if width == 1:
-        least = _run((logits > mine - CLOSE).sum(1).numpy() < 2)  # the target's own token is one
+        least = _streak((logits > mine - CLOSE).sum(1).numpy() < 2)  # the target's own token is one
         if a.matched < least:  # copying counts as nothing, and what stands between a model and its output can cut it short
             copy = a.matched == 0 and any(copied(prompt, target[:n]) for n in range(least, most + 1))
             least = a.matched if copy or _said(subject, prompt, target) == a.matched else least
         return least, most
     likely = logits.log_softmax(-1).gather(1, torch.tensor(target)[:, None])[:, 0].cumsum(0).numpy()
-    return min(_run(likely > CLOSE - np.log(width + 1)), most), most
+    return min(_streak(likely > CLOSE - np.log(width + 1)), most), most
 
 
 def _said(subject: Subject, prompt: tuple[int, ...], target: tuple[int, ...]) -> int:
     """Tokens that greedy generation gives: fewer than are read where something stands between the model and its output."""
     (said,) = subject.generate([prompt], len(target))
-    return _run(np.array(said[: len(target)]) == np.array(target))
+    return _streak(np.array(said[: len(target)]) == np.array(target))
 
 
-def _run(holds: np.ndarray) -> int:
+def _streak(holds: np.ndarray) -> int:
     """How many hold, up to the first that does not."""
     return len(holds) if holds.all() else int(holds.argmin())

@@ -16,8 +16,8 @@ from ..models.subject import Subject
 from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
 from .answers import BestAnswer, of_all_ranks
-from .claims import check_claims
-from .shared_pass import Armed, Probes, run_battery
+from .claims import reread_claims
+from .shared_pass import Armed, Probes, ask_all
 
 
 @dataclass
@@ -63,7 +63,7 @@ def _search(task: Task, attack: Searching, subject: Subject) -> None:
     answers.sort(key=lambda a: place[a.memory])
     task.findings += sorted(findings, key=lambda f: place.get(f.memory, -1))
     try:
-        check_claims(task.armed.name, attack, subject, answers, of, task.tools)
+        reread_claims(task.armed.name, attack, subject, answers, of, task.tools)
     except UserError as error:
         if task.strict:
             raise
@@ -126,7 +126,7 @@ def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fo
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
         task.findings += [Finding(m.id, MATCHED, float(of[m.id]), fold, changed.dose, changed.step) for m in scored]
         return
-    asked = run_battery(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
+    asked = ask_all(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
     best: dict[tuple[str, str], BestAnswer] = {}
     for answer in asked:  # the best over the inner variants: one record per memory, dose and inner attack
         key = (answer.memory, answer.attack)

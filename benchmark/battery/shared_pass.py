@@ -87,7 +87,7 @@ class Probes:
         what = f"attack {name}, writing probes for memory {m.id!r}"
         with stranger(what):
             written = attack.probes(m, self.tools)
-        return [_checked(p, name, attack.asks, m, self._vocabulary) for p in each(written, what)]
+        return [_validated(p, name, attack.asks, m, self._vocabulary) for p in each(written, what)]
 
     @cached_property
     def _vocabulary(self) -> int:
@@ -104,7 +104,7 @@ class Outcome:
     cache: Any = field(default=None, repr=False)  # what the model was asked, for the next pass
 
 
-def run_battery(
+def ask_all(
     subject: Subject,
     probes: Probes,
     asked: Asked,
@@ -168,7 +168,7 @@ def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, 
     )
 
 
-def _checked(p: Any, attack: str, asks: Questions, memory: EncodedMemory, vocabulary: int) -> Probe:
+def _validated(p: Any, attack: str, asks: Questions, memory: EncodedMemory, vocabulary: int) -> Probe:
     """A probe that a plug-in wrote wrongly is reported, not asked."""
     if not isinstance(p, Probe):
         raise UserError(f"attack {attack}: probes of memory {memory.id!r} should be Probe objects; it gave {type(p).__name__}.")

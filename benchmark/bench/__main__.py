@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..commands.progress import hush
+from ..commands.progress import Display, hush
 from ..common.processes import device, keep_memory, start_distributed
 from ..common.types import HELD, TWIN
 from ..models.precision import config_of, speeds_of
@@ -22,51 +21,16 @@ from ..models.subject import Subject
 from ..running.plan import Run
 from ..running.store import Store
 from ..suites.config import load_suite
-from ..training.loop import train
-from ..training.losses import language_model_loss
-from ..training.recipe import Recipe
 from .attacks import screening, tiers
-from .reading import Peaks, matmul_peak, reading, shapes, timed
+from .budget import Budget
+from .reading import Peaks, matmul_peak, reading, shapes
+from .training import training
 
 IMITATION = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # makes any x86 processor one without bf16
+MODELS = (HELD, "npo", TWIN)
+TRAINING, READING, SCREENING = 90, 300, 180  # seconds for each part where bf16 is not the faster; the last for each suite
+WIDTH = 160  # characters
 SMALL = 256  # size of a product in a precision that is hopeless here
-
-
-def training(run: Run, table: Table, precision: str, peaks: Peaks, steps: int = 24) -> None:
-    """A step of our loop against a plain PyTorch loop over the same model with its own loss, same precision and batch, in turn."""
-    stream = run.stream(run.suite.seeds[0])
-    model = run.base.fresh().to(device()).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95))
-    ours, theirs = [], []
-
-    def plain(ids: torch.Tensor) -> None:
-        with torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(input_ids=ids, labels=ids).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def after(what: str, step: int, of: int) -> None:
-        ours.append(time.perf_counter() - began[0])
-        ids = torch.tensor([r.ids for r in stream.batch_at(step)["text"]], device=device())
-        theirs.append(timed(lambda: plain(ids))[0])
-        began[0] = time.perf_counter()
-
-    began = [time.perf_counter()]
-    train(run.base.fresh(), stream.batch_at, language_model_loss, Recipe(steps=steps, lr=1e-4, precision=precision), progress=after)
-    warm = steps // 4
-    step, other = statistics.median(ours[warm:]), statistics.median(theirs[warm:])
-    ratio = statistics.median(a / b for a, b in zip(ours[warm:], theirs[warm:], strict=True))
-    tokens = sum(len(r.ids) for r in stream.batch_at(0)["text"])
-    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2) - model.get_input_embeddings().weight.numel()
-    share = 6.0 * weights * tokens / step / peaks[precision]  # a product forward, two backward; attention is left out
-    table.add_row(
-        f"training step, {precision}",
-        f"{tokens / step:,.0f} tokens/s, {share:.0%} of peak",
-        f"{ratio:.2f} of its time",
-        f"plain PyTorch loop, model's own loss: {tokens / other:,.0f} tokens/s; median of {steps - warm} steps in turn",
-    )
 
 
 def machine(run: Run, table: Table) -> tuple[str, Peaks]:
@@ -94,8 +58,40 @@ def imitated(folder: Path) -> str:
     return said.stdout.strip()
 
 
+def models(run: Run, table: Table, display: Display, peaks: Peaks, seconds: float) -> None:
+    """Reading of the quick suite's held, unlearned (NPO) and retrained models if they are in the store, else of the base model."""
+    rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
+    few = dict(list(rows.items())[:16])
+    stages = {what: run.model(what, 0).stage for what in MODELS}
+    found = {what: Subject(run.store.folder(s)) for what, s in stages.items() if s and run.store.done(s)} or {"base": run.base}
+    budget = Budget(seconds, len(found))
+    for what, subject in found.items():
+        reading(what, subject, few, peaks, table, display, budget)
+
+
+def parts(run: Run, table: Table, display: Display) -> None:
+    """Fill the table, part by part; where bf16 is no faster than fp32, each has its time."""
+    display.begin("what this machine's products reach")
+    precision, peaks = machine(run, table)
+    if precision != "bf16":
+        what = f"{TRAINING} s for training, {READING} s for reading, {SCREENING} s for beam search"
+        table.add_row("time", what, "", "all there is to compare, as where bf16 is the faster; longer where that is the least")
+
+    def at_most(seconds: float) -> float:
+        return math.inf if precision == "bf16" else seconds
+
+    training(run, table, display, precision, peaks, Budget(at_most(TRAINING), 1))
+    models(run, table, display, peaks, at_most(READING))
+    if torch.cuda.is_available():
+        with tempfile.TemporaryDirectory() as folder:
+            shapes(Path(folder), run.base, peaks, table, display)
+    for suite in (run, Run(load_suite("pocket"), run.store)):
+        tiers(suite, table)
+        screening(suite, table, display, at_most(SCREENING))
+
+
 def main() -> None:
-    """Print the table; reads the quick suite's held, unlearned (NPO) and retrained models if they are in the store, else the base model."""
+    """Print the table, also of a bench that was interrupted."""
     hush()
     start_distributed()
     keep_memory()
@@ -103,23 +99,12 @@ def main() -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("what", "figure", "ratio", "against"):
         table.add_column(column)
-    precision, peaks = machine(run, table)
-    training(run, table, precision, peaks)
-    rows = {m.id: m.row for m in run.encoded(0) if m.role == "forget"}
-    few = dict(list(rows.items())[:16])
-    for what in (HELD, "npo", TWIN):
-        stage = run.model(what, 0).stage
-        if stage and run.store.done(stage):
-            reading(what, Subject(run.store.folder(stage)), few, peaks, table)
-    if not run.store.done(run.held(0)):
-        reading("base", run.base, few, peaks, table)
-    if torch.cuda.is_available():
-        with tempfile.TemporaryDirectory() as folder:
-            shapes(Path(folder), run.base, peaks, table)
-    for suite in (run, Run(load_suite("pocket"), run.store)):
-        tiers(suite, table)
-        screening(suite, table)
-    Console(width=140).print(table)
+    console = Console(width=WIDTH)
+    try:
+        with Display(console) as display:
+            parts(run, table, display)
+    finally:
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from dataclasses import replace
 from typing import cast
@@ -11,12 +12,16 @@ import pandas as pd
 from rich.table import Table
 
 from ..attack_tools.bases import Searching, Workshop
+from ..commands.progress import Display
 from ..common.types import TWIN, Answer, EncodedMemory, Finding, TokenReading
 from ..models.subject import Subject
 from ..running.plan import Run
 from ..running.store import Stage
 from ..running.who_is_asked import SHARED
+from .budget import ROUNDS, Budget, spread
 from .reading import timed
+
+MEMORIES = (1, 4)  # at least, and where there is time
 
 
 def tiers(run: Run, table: Table) -> None:
@@ -39,35 +44,45 @@ def tiers(run: Run, table: Table) -> None:
         table.add_row(f"suite {run.suite.name}", "no finished attack stages in this store", "", "palimpsest run makes them")
 
 
-def screening(run: Run, table: Table, count: int = 4) -> None:
+def screening(run: Run, table: Table, display: Display, seconds: float) -> None:
     """Beam search on some memories of each finished model, with its screen and without: the same answers, in how much time?"""
     seed = run.suite.seeds[0]
-    for armed in (a for a in run.who.attacks if a.name == "beam_search"):
-        attack = cast(Searching, armed.attack)
-        for method in (TWIN, *run.methods):
-            if not run.store.done(run.attacking.battery(run.model(method, seed), 0)):
+    armed = [a.attack for a in run.who.attacks if a.name == "beam_search"]
+    models = [m for m in (TWIN, *run.methods) if run.store.done(run.attacking.battery(run.model(m, seed), 0))]
+    budget = Budget(seconds, len(armed) * len(models))
+    for attack in armed:
+        for method in models:
+            what = f"beam search on {method}"
+            if budget.spent:
+                table.add_row(what, "left out", "", "the time for beam search was over")
                 continue
-            memories = [m for m in run.encoded(seed) if m.role == "forget"][:count]
+            display.begin(what)
+            memories = [m for m in run.encoded(seed) if m.role == "forget"][: MEMORIES[1]]
             tools = run.attacking.workshop(run.model(method, seed), "bench")
             with run.loaded(run.model(method, seed)) as subject:
-                _screened(f"beam search on {method}", attack, subject, memories, tools, table)
+                _screened(what, cast(Searching, attack), subject, memories, tools, table, budget)
 
 
-def _screened(what: str, attack: Searching, subject: Subject, memories: list[EncodedMemory], tools: Workshop, table: Table) -> None:
-    def search(t: Workshop) -> tuple[float, list[Answer | Finding]]:
-        return timed(lambda: list(attack.search(subject, memories, t)))
+def _screened(
+    what: str, attack: Searching, subject: Subject, memories: list[EncodedMemory], tools: Workshop, table: Table, budget: Budget
+) -> None:
+    blind = replace(tools, tokens={m.id: _blind(m.id, len(m.row)) for m in memories})
 
-    list(attack.search(subject, memories[:1], tools))  # kernels are compiled when first used
-    taken, found = search(tools)
-    longer, others = search(replace(tools, tokens={m.id: _blind(m.id, len(m.row)) for m in memories}))
+    def search(t: Workshop, of: list[EncodedMemory]) -> tuple[float, list[Answer | Finding]]:
+        return timed(lambda: list(attack.search(subject, of, t)))
+
+    first = search(blind, memories[:1])[0]  # kernels are compiled when first used
+    memories = memories[: budget.fitting(2 * ROUNDS * first, *MEMORIES)]
+    rounds = [(search(tools, memories), search(blind, memories)) for _ in range(ROUNDS)]
+    (_, found), (_, others) = rounds[0]
     mine, theirs = ([a.matched for a in part if isinstance(a, Answer)] for part in (found, others))
     shares = pd.DataFrame([vars(f) for f in found if isinstance(f, Finding)]).groupby("quantity").value.mean()
-    text = ", ".join(f"width {str(name).removeprefix('screened_')} {share:.0%}" for name, share in shares.items())
+    taken, longer = (statistics.median(seconds) for seconds in zip(*((a[0], b[0]) for a, b in rounds), strict=True))
     table.add_row(
         what,
         f"{taken:.1f} s for {len(memories)} memories: {sum(a != b for a, b in zip(mine, theirs, strict=True))} differ",
-        f"{longer / max(taken, 1e-9):.1f}x",
-        f"without the screen, {longer:.1f} s; it decides {text}",
+        spread([b[0] / max(a[0], 1e-9) for a, b in rounds]),
+        f"without the screen, {longer:.1f} s; " + ", ".join(f"{quantity} {share:.0%}" for quantity, share in shares.items()),
     )
 
 

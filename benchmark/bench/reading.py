@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -12,14 +13,18 @@ import torch
 from rich.table import Table
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from ..commands.progress import Display
 from ..common.processes import device
 from ..common.types import HORIZON, Probe
 from ..models.precision import DTYPES
 from ..models.subject import Subject
 from ..reading.reader import Reader, spans_of, without_copying
+from .budget import ROUNDS, Budget, spread
 
 Peaks = dict[str, float]  # FLOP/s of a large product, by precision: those that are worth measuring here
 WINDOWS = (8, 16, 32, 64)
+BATCH = 64  # prompts that generate() takes at once
+LEAST = 2  # batches of each length, below which generate() would be slowed down by our own choice
 SHAPES = {  # width, layers, heads of the Pythia models
     "Pythia-160M": (768, 12, 12),
     "Pythia-1.4B": (2048, 24, 16),
@@ -40,7 +45,7 @@ def windows(rows: dict[str, tuple[int, ...]]) -> list[Probe]:
 
 
 @torch.no_grad()
-def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) -> list[int]:
+def generated_lengths(subject: Subject, probes: list[Probe], batch: int = BATCH) -> list[int]:
     """Matched lengths the way public code gets them: greedy generate() over all windows, batched by prompt length."""
     asked = [(p, span) for p in probes for span in spans_of(p)]
     out = [0] * len(asked)
@@ -68,29 +73,48 @@ def generated_lengths(subject: Subject, probes: list[Probe], batch: int = 64) ->
     return out
 
 
-def reading(what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peaks: Peaks, table: Table) -> None:
-    """Rows of the table: the reader in each precision (median of three) against generate(), how many answers differ, tokens/s, share of
-    that precision's peak.
+def reading(
+    what: str, subject: Subject, rows: dict[str, tuple[int, ...]], peaks: Peaks, table: Table, display: Display, budget: Budget
+) -> None:
+    """Rows of the table: the reader in each precision against generate(), in turn; how many answers differ, tokens/s, share of that
+    precision's peak.
+
+    Windows from evenly spaced starts, as many as the budget has time for, in steps of what generate() takes in one batch.
     """
+    if budget.spent:
+        table.add_row(f"reading {what}", "left out", "", "the time for reading was over")
+        return
     probes = windows(rows)
-    generated_lengths(subject, probes)  # both sides first compile their kernels: a suite has many more rows than these
-    slow, reference = timed(lambda: generated_lengths(subject, probes))
+    display.begin(f"reading {what}: how long do a few windows take?")
+    few = spaced(probes, BATCH)
+    first, _ = timed(lambda: (generated_lengths(subject, few), *(Reader(subject, p).read(few) for p in peaks)))  # compiles kernels, too
+    probes = spaced(probes, BATCH * budget.fitting(ROUNDS * first, LEAST, math.ceil(len(probes) / BATCH)))
+    slow, taken = [], {precision: [] for precision in peaks}
+    readers, answers, reference = {}, {}, []
+    for done in range(ROUNDS):
+        display.update(f"reading {what}: rounds of generate() and reading", done, ROUNDS)
+        seconds, reference = timed(lambda: generated_lengths(subject, probes))
+        slow.append(seconds)
+        for precision in peaks:
+            readers[precision] = reader = Reader(subject, precision)
+            seconds, answers[precision] = timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
+            taken[precision].append(seconds)
     for precision, peak in peaks.items():
-        Reader(subject, precision).read(probes)
-        times = []
-        for _ in range(3):
-            reader = Reader(subject, precision)
-            taken, answers = timed(lambda r=reader: [n for answer in r.read(probes) for n in answer])
-            times.append(taken)
-        fast = statistics.median(times)
-        differ = sum(a != b for a, b in zip(answers, reference, strict=True))
+        reader, fast = readers[precision], statistics.median(taken[precision])
+        differ = sum(a != b for a, b in zip(answers[precision], reference, strict=True))
         rate, share = (reader.tokens + reader.tokens_again) / fast, flops(reader) / fast / peak
         table.add_row(
             f"reading {what}, {precision}",
-            f"{len(answers):,} windows: {differ} differ; {rate:,.0f} tokens/s, {share:.0%} of peak",
-            f"{slow / fast:.1f}x",
-            f"greedy generate() in fp32, {slow:.1f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
+            f"{len(reference):,} windows: {differ} differ; {rate:,.0f} tokens/s, {share:.0%} of peak",
+            spread([a / b for a, b in zip(slow, taken[precision], strict=True)]),
+            f"greedy generate() in fp32, {statistics.median(slow):.1f} s; {reader.rows_again / reader.rows_asked:.1%} of rows again",
         )
+
+
+def spaced(probes: list[Probe], count: int) -> list[Probe]:
+    """So many of them, evenly spaced; all where there are no more."""
+    count = min(count, len(probes))
+    return [probes[i * len(probes) // count] for i in range(count)]
 
 
 def flops(reader: Reader) -> float:
@@ -114,7 +138,13 @@ def matmul_peak(precision: str, seconds: float = 1.0, n: int | None = None) -> f
 
 
 def shapes(
-    folder: Path, base: Subject, peaks: Peaks, table: Table, sizes: dict[str, tuple[int, int, int]] = SHAPES, length: int = 160
+    folder: Path,
+    base: Subject,
+    peaks: Peaks,
+    table: Table,
+    display: Display,
+    sizes: dict[str, tuple[int, int, int]] = SHAPES,
+    length: int = 160,
 ) -> None:
     """The same for models of the Pythia models' shapes. Their weights are random, and the rows are what each says itself."""
     for name, (width, layers, heads) in sizes.items():
@@ -122,7 +152,7 @@ def shapes(
         begin = torch.arange(4 * 8, device=device()).reshape(4, 8) + 100
         said = subject.generate([tuple(ids) for ids in begin.tolist()], length - 8)
         rows = {str(i): (*ids, *more) for i, (ids, more) in enumerate(zip(begin.tolist(), said, strict=True))}
-        reading(f"{name} (random weights)", subject, rows, peaks, table)
+        reading(f"{name} (random weights)", subject, rows, peaks, table, display, Budget(math.inf, 1))
         subject.release()
 
 

@@ -13,6 +13,7 @@ from ..common.paths import CONFIGS
 from ..common.plugins import Plugin, find, names
 from ..method import Descent
 from ..reading.early_stopping import EarlyStopping
+from ..suites.space import declared_strength
 from ..training.lora import Lora
 
 PAGE = CONFIGS.parent / "docs" / "methods.md"
@@ -23,6 +24,9 @@ HEAD = """# Methods
 x is a forget text, y a retain text, p the model, p_ref or h_ref the held model, z logits, NLL the negative log-likelihood over
 scored tokens, "mean" the mean over scored tokens of the whole batch. L_retain is `retain_loss`: the mean NLL(y) ("nll") or the mean
 KL(p_ref || p) at the positions that predict a scored token of y ("kl"). Pad, prompt and labels of -100 never count.
+
+*Strength* is the field that trades forgetting for keeping; on [operating curves](operating-curves.md) it holds multiples of its
+ordinary value.
 """
 
 
@@ -37,13 +41,23 @@ def _shipped(name: str) -> bool:
 
 
 def _overview(plugins: list[Plugin]) -> Iterator[str]:
-    yield "| method | paper | reads retain text | needs the history | lines of its file |"
-    yield "|---|---|---|---|---|"
+    yield "| method | paper | reads retain text | needs the history | strength | lines of its file |"
+    yield "|---|---|---|---|---|---|"
     for p in plugins:
         retain = "yes" if getattr(p.cls, "uses_retain", False) else "no"
         history = "yes" if p.cls.needs_history else "no"  # type: ignore[attr-defined]
-        yield f"| [{p.name}](#{p.name}) | {_cell(p.cls.paper or '–')} | {retain} | {history} | {len(_source(p.cls).splitlines())} |"  # type: ignore[attr-defined]
+        paper, lines = _cell(p.cls.paper or "–"), len(_source(p.cls).splitlines())  # type: ignore[attr-defined]
+        yield f"| [{p.name}](#{p.name}) | {paper} | {retain} | {history} | {_strength(p)} | {lines} |"
     yield ""
+
+
+def _strength(p: Plugin) -> str:
+    """The field that an operating curve varies, and which way."""
+    if (scale := declared_strength(p.cls)) is None:
+        return "–"
+    return f"`{scale.field}`" + (
+        "" if scale.power == 1 else ", less is stronger" if scale.power == -1 else f", to the power {scale.power:g}"
+    )
 
 
 def _shared() -> Iterator[str]:

@@ -80,7 +80,7 @@ def _make(stages: list[Any], run: Any) -> None:
     if not all(run.store.done(s) for s in stages):
         console.print("The first check makes a small model that holds memories (about a minute); later ones reuse it.")
     for stage in stages:
-        run.store.run(stage)
+        run.store.ensure(stage)
 
 
 def _values(kind: str, name: str, fields: list[str]) -> dict[str, Any]:

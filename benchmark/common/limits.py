@@ -21,7 +21,7 @@ class Bound:
     says: str
     holds: Callable[[Any], bool]
 
-    def check(self, value: Any, where: str) -> None:
+    def validate(self, value: Any, where: str) -> None:
         if not self.holds(value):
             raise UserError(f"{where}={value!r}: expected {self.says}.")
 
@@ -34,7 +34,7 @@ class OneOf(Bound):
     holds: Callable[[Any], bool] = bool
     words: tuple[str, ...] = ()
 
-    def check(self, value: Any, where: str) -> None:
+    def validate(self, value: Any, where: str) -> None:
         if value not in self.words:
             raise UserError(f"{where}={value!r}: expected {', '.join(self.words[:-1])} or {self.words[-1]}.")
 
@@ -63,7 +63,7 @@ PLAIN_WORD = Bound(
 def hold(instance: Any, where: str) -> None:
     """Raise for the first field of a dataclass that is out of its bounds, or that is no finite number."""
     for name, hint in _declared(type(instance)).items():
-        _check(hint, getattr(instance, name), f"{where}{name}")
+        _validate(hint, getattr(instance, name), f"{where}{name}")
 
 
 @cache
@@ -79,18 +79,18 @@ def _declared(cls: type) -> dict[str, Any]:
     return hints
 
 
-def _check(hint: Any, value: Any, where: str) -> None:
+def _validate(hint: Any, value: Any, where: str) -> None:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is not None:
-            _check(next(a for a in arguments if a is not type(None)), value, where)
+            _validate(next(a for a in arguments if a is not type(None)), value, where)
     elif origin is Annotated:
-        _check(arguments[0], value, where)
+        _validate(arguments[0], value, where)
         for bound in arguments[1:]:
             if isinstance(bound, Bound):
-                bound.check(value, where)
+                bound.validate(value, where)
     elif origin is tuple:
         for item in value:
-            _check(arguments[0], item, where)
+            _validate(arguments[0], item, where)
     elif hint is float and not math.isfinite(value):
         raise UserError(f"{where}={value!r}: expected a finite number.")

@@ -123,12 +123,11 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
     return Plugin(kind, name, own[0], _source(kind, module))
 
 
-def _source(kind: str, module: ModuleType) -> str:
-    """Over the code of a plug-in and of all that it imports from this tree, its own package or its own folder.
+def source_files(kind: str, name: str, file: Path) -> dict[str, Path]:
+    """Import name -> file, of a plug-in's module and of all that it imports from this tree, its own package or its own folder; none is run.
 
     What the stages that run it stand on is left out: the version of their kind covers it.
     """
-    file, name = Path(str(module.__file__)).resolve(), module.__name__
     first, _, rest = name.partition(".")
     places = {ROOT: TREE}
     if first != ROOT and (rest or file.name == "__init__.py"):
@@ -136,7 +135,11 @@ def _source(kind: str, module: ModuleType) -> str:
     elif first != ROOT and not {"site-packages", "dist-packages"} & set(file.parts):
         places[""] = file.parent
     below = [*(f"{ROOT}.benchmark.{n}" for n in NOTHING), *(n for k in STAGES[kind] for n in modules(k))]
-    return code_hash(closure(name, file, places, below).values())
+    return closure(name, file, places, below)
+
+
+def _source(kind: str, module: ModuleType) -> str:
+    return code_hash(source_files(kind, module.__name__, Path(str(module.__file__)).resolve()).values())
 
 
 @cache

@@ -56,12 +56,12 @@ def file_of(module: str) -> Path:
 
 
 def code_hash(files: Iterable[Path]) -> str:
-    """Over the code of modules, without docstrings and comments; where modules of this tree lie does not count."""
+    """Over the code of modules, without docstrings and comments; where modules of this tree lie does not count, nor a declared strength."""
     return digest(sorted(code(file, moved=True) for file in files))
 
 
 def code(file: Path, part: str = "", moved: bool = False) -> str:
-    """What a module says, or a function or class in it (`Run.data`); the same if modules of this tree were `moved`."""
+    """What a module says, or a function or class in it (`Run.data`); of a plug-in, the same if modules of this tree were `moved`."""
     return _code(file, file.stat().st_mtime_ns, part, moved)
 
 
@@ -130,11 +130,29 @@ def _code(file: Path, changed: int, part: str, moved: bool) -> str:
         tree = next((n for n in tree.body if getattr(n, "name", None) == word), None)
         if tree is None:
             raise ValueError(f"there is no {part} in {file.name} any more")
-    if moved:  # the place of an import of ours; what stands there is in the hash of the other file
+    if moved:
+        _leave_out_strength(tree)
+        # The place of an import of ours; what stands there is in the hash of the other file.
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (file.is_relative_to(TREE) if node.level else f"{node.module}.".startswith(f"{NAME}.")):
                 node.module, node.level = None, 0
     return json.dumps(_plain(tree), separators=(",", ":"))
+
+
+def _leave_out_strength(tree: ast.Module) -> None:
+    """Take out `strength: ClassVar[Strength] = …` and its import, unless the module reads it: it tells how a method is tried, no more."""
+    nodes = list(ast.walk(tree))
+    if any(isinstance(n, ast.Attribute) and n.attr == "strength" for n in nodes):
+        return
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            node.body = [n for n in node.body if not _declares_strength(n)]
+        elif isinstance(node, ast.ImportFrom) and len(node.names) > 1:
+            node.names = [n for n in node.names if n.name != "Strength"]
+
+
+def _declares_strength(node: ast.AST) -> bool:
+    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "strength" and "ClassVar" in ast.unparse(node.annotation)
 
 
 def _plain(node: Any) -> Any:

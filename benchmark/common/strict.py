@@ -62,6 +62,11 @@ def written(value: Any) -> str:
     return _laid_out(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value, 0) + "\n"
 
 
+def visible(text: str) -> str:
+    """A text that `typed` takes: what it could not hold is replaced."""
+    return "".join("\ufffd" if _is_odd(c) else c for c in text)
+
+
 def _typed(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
@@ -114,9 +119,13 @@ def _of_type(kind: type[T], name: str, value: Any, where: str) -> T:
 def _text(value: Any, where: str) -> str:
     """A text without control characters and halves of characters, which could be something else on a terminal or a page."""
     text = _of_type(str, "a text", value, where)
-    if odd := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"), ""):
+    if odd := next(filter(_is_odd, text), ""):
         raise UserError(f"{where}: holds the control character U+{ord(odd):04X}, which no text here can hold.")
     return text
+
+
+def _is_odd(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
 
 
 def _anything(value: Any, where: str) -> Any:

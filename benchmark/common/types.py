@@ -254,6 +254,17 @@ class TrainingEvaluation:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """A row of the tables that is a method at one strength."""
+
+    row: str  # as records name it
+    method: str  # as the suite names it
+    strength: float  # 1: the method's ordinary run; more is harder on the model
+    field: str  # which the strength changes
+    value: float  # of that field
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a report shows: assembled from finished stages, recomputed each time."""
 
@@ -272,6 +283,7 @@ class Results:
     evaluations: list[TrainingEvaluation] = field(default_factory=list, repr=False)
     diagnostics: tuple[str, ...] = ()  # attacks that stay outside the worst case and leak
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
+    points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
 
 
 def opening_probe(m: EncodedMemory) -> Probe:

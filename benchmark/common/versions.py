@@ -27,6 +27,7 @@ _INJECTION = (
     "running.inputs:Inputs._stream",
     "running.models:Models._injection",
     "running.models:Models.trainer",
+    "running.builders:injected",
 )
 _ATTACKS = (
     "texts.memories",
@@ -45,19 +46,21 @@ MADE_BY: dict[str, tuple[str, ...]] = {
         "running.inputs:Inputs.data",
         "running.inputs:Inputs.held_out",
         "running.models:Models.trainer",
+        "running.builders:unlearned",
     ),
-    "battery": ("battery.shared_pass", *_ATTACKS, "running.attacking:Attacking.battery"),
+    "battery": ("battery.shared_pass", *_ATTACKS, "running.attacking:Attacking.battery", "running.builders:shared_pass"),
     "attack": (
         "battery.one_attack",
         *_ATTACKS,
         "scoring.score",
         "running.attacking:Attacking.single",
         "running.attacking:Attacking.workshop",
+        "running.builders:attacked",
     ),
-    "checks": ("battery.checks", *_ATTACKS, "running.attacking:Attacking.checks"),
-    "thresholds": ("scoring.score", "texts.subsets", "running.attacking:Attacking.thresholds"),
-    "quality": ("quality.harness", "quality/tasks/"),
-    "excerpts": ("models.subject", "texts.memories", "running.plan:Run.excerpt_stage"),
+    "checks": ("battery.checks", *_ATTACKS, "running.attacking:Attacking.checks", "running.builders:checked"),
+    "thresholds": ("scoring.score", "texts.subsets", "running.attacking:Attacking.thresholds", "running.builders:thresholds"),
+    "quality": ("quality.harness", "quality/tasks/", "running.builders:quality"),
+    "excerpts": ("models.subject", "texts.memories", "running.plan:Run.excerpt_stage", "running.builders:side_by_side"),
     READING: ("reading.reader",),
 }
 

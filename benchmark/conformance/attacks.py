@@ -15,7 +15,7 @@ import torch
 from ..attack_tools.bases import Membership, Prompting, Searching, Tools
 from ..battery.answers import BestAnswer
 from ..battery.one_attack import Task, attack_once
-from ..battery.shared_pass import Armed, Probes, run_battery
+from ..battery.shared_pass import Armed, Probes, ask_all
 from ..common.types import HELD, TWIN, EncodedMemory, Finding
 from ..models.subject import Subject
 from ..running.plan import Run
@@ -52,7 +52,7 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
     held = run.subject(run.model(HELD, SEED))
     before, files = _weights(held), _files(held)
-    first = run_attack(run, armed, HELD, held, memories)
+    first = try_attack(run, armed, HELD, held, memories)
     after = _weights(held)
     alike = after.keys() == before.keys() and all(torch.equal(w, after[name]) for name, w in before.items()) and _files(held) == files
     seen = f"{len(first.best)} of {len(memories)} memories answered"
@@ -64,13 +64,13 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
         yield Check("claims", not first.doubts, " ".join(first.doubts), advice)
     numbers = not any(np.isnan(v) or v == np.inf for v in first.best.values())
     yield Check("numbers", numbers, "", "A score is a number, or -inf for a text that could never come; skip what cannot be scored.")
-    again = run_attack(run, armed, HELD, held, memories)
+    again = try_attack(run, armed, HELD, held, memories)
     yield Check("deterministic", again.said == first.said, "", "Draw only through tools.rng(...); sort sets before you walk them.")
-    back, alone = (run_attack(run, armed, HELD, held, some) for some in (memories[::-1], memories[-1:]))
+    back, alone = (try_attack(run, armed, HELD, held, some) for some in (memories[::-1], memories[-1:]))
     same = back.about(memories) == first.about(memories) and alone.about(memories[-1:]) == first.about(memories[-1:])
     yield Check("independent", same, "", "A result must not depend on the other memories of the call, nor on their order.")
     if not armed.attack.diagnostic:  # which need not read anything back
-        mine, theirs = _middle(first), _middle(run_attack(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
+        mine, theirs = _middle(first), _middle(try_attack(run, armed, TWIN, run.subject(run.model(TWIN, SEED)), memories))
         yield Check(
             "reads the held model",
             mine > theirs,
@@ -80,12 +80,12 @@ def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     yield Check("leaves the model alone", alike, "", "Work on a copy: subject.fresh(), or subject.with_state(...).")
 
 
-def run_attack(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequence[EncodedMemory]) -> AttackResult:
+def try_attack(run: Run, armed: Armed, method: str, subject: Subject, memories: Sequence[EncodedMemory]) -> AttackResult:
     """Run one attack on one model (`subject`, which a suite calls `method`) and some memories, as a suite would."""
     attacking, precision = run.attacking, run.suite.precision
     if isinstance(armed.attack, Prompting):
         tools = Tools(run.base, SEED, [m for m in run.encoded(SEED) if m.role == "keep" and m.shown])
-        return _result(run_battery(subject, Probes(tools), [(armed, memories)], precision).answers, [])
+        return _result(ask_all(subject, Probes(tools), [(armed, memories)], precision).answers, [])
     if isinstance(armed.attack, Membership):
         mine, twin = attacking.readings(run.model(method, SEED)), attacking.readings(run.model(TWIN, SEED))
         scores = {m.id: armed.attack.score(m, mine[m.id], twin[m.id]) for m in memories}

@@ -26,12 +26,14 @@ from ..method import Reference, UnlearningData
 from ..models.subject import Subject
 from ..reading.reader import Reader
 from ..running.plan import Run
+from ..suites.space import declared_strength
 from .attacks import SEED, Check
 from .worker import Done, Job, error_line, on_processes, unlearn
 
 FORGETS = 0.5  # of the held model's mean matched length may be left
 KEEPS = 1.5  # times the held model's bits per token may be spent on ordinary text
 LOSS, WEIGHT = 1e-5, 5e-3  # tolerances under ZeRO-3 and on two processes, see `deviation`; the shipped methods reach 6e-7 and 7e-4
+STRENGTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the suite curves
 ROWS, FAR = 16, 4000  # rows of ordinary text to measure on, from one that no method comes to
 WHOLE = {"batch": 2}  # fields of the whole run: else all eight forget rows are one step, and an epoch is far shorter than on a track
 SHARES = (1.0, 0.6, 0.85, 0.5)  # rows of the small runs: how much of each is taken
@@ -55,11 +57,12 @@ def trial_of(run: Run, history: bool) -> Trial:
     """The suite's first seed as a trial."""
     data = run.data(SEED, history)
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
-    return Trial(run.store.run(run.held(SEED)), data, memories, [data.retain(k) for k in range(FAR, FAR + ROWS)])
+    return Trial(run.store.ensure(run.held(SEED)), data, memories, [data.retain(k) for k in range(FAR, FAR + ROWS)])
 
 
 def check_method(method: str, given: dict[str, Any], trial: Trial) -> Iterator[Check]:
     """Try the method `method` (as `plugins.find` takes it), rule by rule."""
+    yield _strength(method, given)
     with tempfile.TemporaryDirectory() as name:
         held = Path(name) / "held"  # a copy: a method that writes there does no harm
         shutil.copytree(trial.held, held, copy_function=shutil.copyfile)  # which leaves behind that files are read-only
@@ -95,6 +98,27 @@ def lessened(job: Job, fields: dict[str, int]) -> Job:
     known = {**find("method", job.method).defaults, **job.given}
     less = {k: v for k, v in fields.items() if isinstance(known.get(k), int) and known[k] > v}
     return replace(job, given={**job.given, **less})
+
+
+# ---- what it declares
+
+
+def _strength(method: str, given: dict[str, Any]) -> Check:
+    """The field that an operating curve varies is there, and its bounds let the curve's values through."""
+    plugin = find("method", method)
+    advice = (
+        'Name a field of yours that trades forgetting for keeping: strength: ClassVar[Strength] = Strength("lr"); or None if there is none.'
+    )
+    try:
+        if (scale := declared_strength(plugin.cls)) is None:
+            return Check("strength", True, "none declared: on operating curves the method is one point")
+        ordinary = getattr(plugin.make(given), scale.field)
+        values = [scale.at(s, ordinary) for s in STRENGTHS]
+        for value in values:
+            plugin.make({**given, scale.field: value})
+    except UserError as error:
+        return Check("strength", False, str(error), advice + " A power of -1 turns the scale, one below 1 narrows it.")
+    return Check("strength", True, f"{scale.field} at {', '.join(f'{v:g}' for v in values)}")
 
 
 # ---- what one whole run did

@@ -34,7 +34,7 @@ def mixes(config: Any) -> bool:
     return any("expert" in name and name.split("_")[0] in ("num", "n", "moe") and isinstance(n, int) and n > 1 for name, n in given)
 
 
-def check(subject: Subject, tokens: int, why: str) -> None:
+def require_positions(subject: Subject, tokens: int, why: str) -> None:
     """Refuse a model that has no position for some of `tokens` tokens, or no embedding for some of its tokenizer's."""
     for config in subject.configs:
         name = f"{type(config).__name__.removesuffix('Config')} in {subject.folder}"

@@ -52,7 +52,7 @@ class Speeds:
         return f"bf16 products run at {self.bf16 / self.fp32:.2g} times the speed of fp32 ones here"
 
 
-def checked(precision: str) -> str:
+def supported(precision: str) -> str:
     """One of PRECISIONS, or the user's error."""
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}: expected {', '.join(PRECISIONS)}.")
@@ -61,7 +61,7 @@ def checked(precision: str) -> str:
 
 def resolved(precision: str, config: Any, tokens: int = TOKENS) -> str:
     """bf16 or fp32, for a model of this configuration and batches of so many tokens; warns once where bf16 was asked for and is slower."""
-    if checked(precision) == "fp32":
+    if supported(precision) == "fp32":
         return precision
     speeds = speeds_of(config, tokens)
     if precision == "bf16" and speeds.faster == "fp32":

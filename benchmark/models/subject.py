@@ -176,16 +176,16 @@ class Subject:
 
 def open_subject(name: str, revision: str | None = None) -> Subject:
     """A shipped model (`pocket`, `pocket/step256`), a local directory or GGUF file, or a hub id; weights must be safetensors."""
-    return _checked(located(name, revision))
+    return _validated(located(name, revision))
 
 
-def _checked(place: Path) -> Subject:
+def _validated(place: Path) -> Subject:
     subject = Subject(place)
     if subject.composition is None:
         refuse(place)
     else:
         for part in subject.composition[1].values():
-            _checked(part.folder)
+            _validated(part.folder)
     return subject
 
 

@@ -79,7 +79,7 @@ class QualityBench:
         return [measured for name, task in self.loaded["tasks"].items() for measured in _read(name, task, found)]
 
 
-def check_tasks(corpus: Corpus, config: QualityConfig) -> None:
+def validate_tasks(corpus: Corpus, config: QualityConfig) -> None:
     """Raise what can be known before work begins: tasks that are not there, and local ones that this corpus has no documents for."""
     with _quiet():
         _manager(config)

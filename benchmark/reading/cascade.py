@@ -87,7 +87,7 @@ class Cascade:
         self.low = False  # whether first passes are in bf16
         self.ahead = BLOCK  # positions of a span that are decided first
 
-    def run(self, precision: str) -> None:
+    def read(self, precision: str) -> None:
         """Ask until nothing is open."""
         careful = [j for j, job in enumerate(self.jobs) if job.careful]
         plain = sorted(set(range(len(self.jobs))) - set(careful))

@@ -82,7 +82,7 @@ class Reader:
         cascade = Cascade(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
         config = self.subject.model.config
         self.used = "fp32" if mixes(config) else resolved(self.precision, config, self._tokens_per_batch)
-        cascade.run(self.used)
+        cascade.read(self.used)
         self.used = "bf16" if cascade.low else "fp32"
         self.lengths |= cascade.matched()
         self.readings |= cascade.readings

@@ -27,7 +27,7 @@ def results(run: Run) -> Results:
     models = [run.model(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
     quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, run.model(m, seed))]
     costs = [c for m in models if (c := _cost(run, m))]
-    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.run(run.excerpt_stage(seed)) / "excerpts.jsonl")]
+    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
         suite=s.name,
         seeds=s.seeds,
@@ -43,7 +43,9 @@ def results(run: Run) -> Results:
         evaluations=[s for m in models for s in _evaluations(run, m)],
         facts=_facts(run),
         warnings=_warnings(run),
-        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()},
+        docs={name: plugin.doc for name, (plugin, _) in run.methods.items()}
+        | {p.row: f"{p.method} with {p.field}={p.value:g}." for p in run.points if p.strength != 1},
+        points=run.points,
     )
 
 
@@ -65,7 +67,7 @@ def _values(run: Run, model: Model) -> Iterator[Value]:
 
 
 def _quality(run: Run, model: Model) -> Iterator[Quality]:
-    for row in _read(run.store.run(run.quality_stage(model)) / "quality.jsonl"):
+    for row in _read(run.store.ensure(run.quality_stage(model)) / "quality.jsonl"):
         row["documents"] = tuple(row["documents"])
         yield Quality(run.suite.name, model.name, model.seed, model.key, **row)
 

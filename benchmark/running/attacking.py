@@ -13,23 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from ..attack_tools.bases import Attack, Prompting, Workshop
-from ..battery.answers import read_answers, read_findings, write_answers
-from ..battery.checks import run_checks
-from ..battery.one_attack import Task, attack_once
-from ..battery.shared_pass import Armed, run_battery
-from ..common.guard import untouched
-from ..common.processes import device, is_main
+from ..battery.answers import read_answers, read_findings
+from ..battery.one_attack import Task
+from ..battery.shared_pass import Armed
+from ..common.processes import device
 from ..common.progress import within
 from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Finding, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
-from ..reading.cache import load_cache, save_cache
-from ..reading.readings import load_readings, save_readings
+from ..reading.readings import load_readings
 from ..scoring.calibration import Calibration
-from ..scoring.score import Score, survivors
+from ..scoring.score import survivors
 from ..texts.memories import memories_hash
 from ..training.trainer import Trainer
+from . import builders
 from .model import Model
 from .models import Models
 from .store import Stage
@@ -60,26 +58,20 @@ class Attacking:
         inputs = self._inputs(model) | {"tier": tier, "attacks": [a.spec for a in armed], "who": self.suite.ask}
         inputs |= self._screening(model, tier)
 
-        def build(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> builders.Facts:
             on_top = {a.name: self._survivors(model, a.attack) for a in armed}
-            everyone = [(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked]
             with self.models.loaded(model) as subject:
-                rows = self.rows(model, subject)
-                out = run_battery(
-                    subject,
-                    self.who.probes(model.seed),
-                    everyone,
-                    self.suite.precision,
-                    within(label, self.models.progress),
-                    model.memories if tier == 0 else (),
-                    load_cache(rows),
+                return builders.shared_pass(
+                    folder,
+                    subject=subject,
+                    probes=self.who.probes(model.seed),
+                    asked=[(a, [*memories, *_without(on_top[a.name], memories)]) for a, memories in asked],
+                    extra={m.id for found in on_top.values() for m in found},
+                    tokens=model.memories if tier == 0 else None,
+                    rows=self.rows(model, subject),
+                    precision=self.suite.precision,
+                    progress=within(label, self.models.progress),
                 )
-            if is_main():
-                save_cache(rows, out.cache)
-                if tier == 0:
-                    save_readings(folder / "tokens.safetensors", out.readings)
-            write_answers(folder, out.answers, [], {m.id for found in on_top.values() for m in found})
-            return out.facts
 
         return Stage(
             "battery", label, inputs, build, lambda: of_battery(self.who, self.models.where, asked, tier, model.seed), parallel=True
@@ -107,23 +99,19 @@ class Attacking:
         }
         inputs |= self._screening(model, tier)
 
-        def build(folder: Path) -> dict[str, Any]:
+        def build(folder: Path) -> builders.Facts:
             scored = [*memories, *_without(self._survivors(model, armed.attack), memories)]
             with self.models.loaded(model) as subject:
-                task = Task(
-                    armed,
-                    scored,
-                    model.memories,
-                    self.workshop(model, label),
-                    self.who.probes(model.seed),
-                    self.who.reasked,
-                    within(f"{label}: ", self.models.progress),
+                tools, probes = self.workshop(model, label), self.who.probes(model.seed)
+                progress = within(f"{label}: ", self.models.progress)
+                return builders.attacked(
+                    folder,
+                    label=label,
+                    subject=subject,
+                    task=Task(armed, scored, model.memories, tools, probes, self.who.reasked, progress),
+                    extra=self.who.extra(scored, model.seed),
+                    precision=self.models.precision,
                 )
-                models = (subject, task.tools.base, task.tools.held, task.tools.twin)
-                with untouched(label, *{s.folder for s in models if s}):
-                    attack_once(task, subject)
-            write_answers(folder, task.answers, task.findings, self.who.extra(scored, model.seed))
-            return {"memories": len(scored), "precision": self.models.precision}
 
         return Stage(
             "attack", label, inputs, build, lambda: of_attack(self.who, self.models.where, armed, len(memories), model.seed), parallel=True
@@ -138,8 +126,7 @@ class Attacking:
             few = [m for m in model.memories if m.role == "forget" and m.id in self.who.fixed(model.seed)]
             held = self.models.subject(self.models.model(HELD, model.seed))
             with self.models.loaded(model) as subject:
-                found = run_checks(subject, held, few, self.suite.precision)
-            write_answers(folder, [], found, set())
+                builders.checked(folder, subject=subject, held=held, memories=few, precision=self.suite.precision)
 
         return Stage("checks", f"checks of {model.label}", inputs, build, lambda: of_checks(self.models.where, self.suite.subset))
 
@@ -150,9 +137,9 @@ class Attacking:
         inputs = {"null": [s.key for s in null], "subset": self.suite.subset}
 
         def build(folder: Path) -> None:
-            records = [r for seed in self.suite.seeds for m in (HELD, TWIN) for r in self.records(self.models.model(m, seed))]
-            found = Score(records, TWIN, self.who.diagnostics).calibrations
-            (folder / "thresholds.json").write_text(json.dumps({k: c.as_dict() for k, c in found.items()}, indent=1) + "\n")
+            models = [self.models.model(m, seed) for seed in self.suite.seeds for m in (HELD, TWIN)]
+            records = (r for model in models for r in self.records(model))
+            builders.thresholds(folder, null=records, twin=TWIN, diagnostics=self.who.diagnostics)
 
         return Stage("thresholds", "thresholds from the null", inputs, build)
 
@@ -161,7 +148,7 @@ class Attacking:
         roles = {m.id: m for m in model.memories}
         asked = {a.name: a.attack.asks for a in self.who.attacks}
         for stage in self.stages(model) if stages is None else stages:
-            for a in read_answers(self.models.store.run(stage)):
+            for a in read_answers(self.models.store.ensure(stage)):
                 m = roles[a.memory]
                 asks = asked[a.attack].get(a.variant, asked[a.attack].get("", ""))
                 yield Record(self.suite.name, model.name, model.seed, model.key, role=m.role, shown=m.shown, asks=asks, **vars(a))
@@ -169,16 +156,16 @@ class Attacking:
     def findings(self, model: Model) -> Iterator[tuple[str, str, int, Finding]]:
         """(attack, access, tier, finding) of every finished stage of one model."""
         for armed in (a for a in self.who.attacks if a.attack.tier > SHARED):
-            for found in read_findings(self.models.store.run(self.single(model, armed))):
+            for found in read_findings(self.models.store.ensure(self.single(model, armed))):
                 yield armed.name, armed.attack.access, armed.attack.tier, found
-        for found in read_findings(self.models.store.run(self.checks(model))):
+        for found in read_findings(self.models.store.ensure(self.checks(model))):
             yield "checks", "white-box", 0, found
 
     def readings(self, model: Model) -> dict[str, TokenReading]:
         """What a model says about each token of each memory; empty if the suite has no attack of tier 0."""
         if not any(a.attack.tier == 0 for a in self.who.attacks):
             return {}
-        return load_readings(self.models.store.run(self.battery(model, 0)) / "tokens.safetensors")
+        return load_readings(self.models.store.ensure(self.battery(model, 0)) / "tokens.safetensors")
 
     def workshop(self, model: Model, label: str) -> Workshop:
         """What a searching or tampering attack may use on this model."""
@@ -228,7 +215,7 @@ class Attacking:
         """Forget memories for which this attack can still change the worst case, in the order of the subset."""
         if not self.who.screened(model.name, attack.tier) or attack.diagnostic:
             return []
-        file = self.models.store.run(self.thresholds) / "thresholds.json"
+        file = self.models.store.ensure(self.thresholds) / "thresholds.json"
         calibrations = {k: Calibration.from_dict(v) for k, v in json.loads(file.read_text()).items()}
         known = list(self.records(model, self._cheaper(model, attack.tier)))
         forget = [m for m in model.memories if m.role == "forget"]

@@ -12,13 +12,14 @@ from ..common.plugins import Plugin, distinct, find
 from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.sources import content_hash
-from ..common.types import EncodedMemory, Memory, Row
+from ..common.types import EncodedMemory, Memory, OperatingPoint, Row
 from ..common.versions import VERSIONS
 from ..method import History, UnlearningData, alternatives
 from ..models.subject import Subject, open_subject
 from ..quality.harness import QualityBench
 from ..reading.early_stopping import Monitor
 from ..suites.config import Suite
+from ..suites.space import declared_strength
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, load_corpus, packed
 from ..texts.memories import encode_all, load_memories
@@ -65,9 +66,31 @@ class Inputs:
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
+        """Row -> the plug-in and its instance: a row for each method, or for each strength of one where the suite names some."""
+        rows: dict[str, tuple[Plugin, Any]] = {}
+        for name, (plugin, given) in self._ordinary.items():
+            points = [p for p in self.points if p.method == name]
+            rows |= {p.row: (plugin, _at(p, plugin, given)) for p in points} or {name: (plugin, plugin.make(given))}
+        return rows
+
+    @cached_property
+    def points(self) -> list[OperatingPoint]:
+        """The rows that are methods at several strengths. Strengths that come to one value are one row."""
+        found = []
+        for name, (plugin, given) in self._ordinary.items():
+            if self.suite.strengths and (scale := declared_strength(plugin.cls)):
+                ordinary = getattr(plugin.make(given), scale.field)
+                values = {scale.at(s, ordinary): s for s in sorted(self.suite.strengths, key=lambda s: s == 1)}
+                ordered = sorted((s, value) for value, s in values.items())
+                found += [OperatingPoint(f"{name}@{s:g}", name, s, scale.field, value) for s, value in ordered]
+        return found
+
+    @cached_property
+    def _ordinary(self) -> dict[str, tuple[Plugin, dict[str, Any]]]:
+        """Method -> the plug-in and the fields that the track and the suite give it."""
         found = distinct({name: find("method", name) for name in self.suite.methods})
         mine, tracks = self.suite.methods, tuned(self.suite.track)
-        return {name: (plugin, plugin.make(tracks.get(name, {}) | mine[name])) for name, plugin in found.items()}
+        return {name: (plugin, tracks.get(name, {}) | mine[name]) for name, plugin in found.items()}
 
     @cached_property
     def deepspeed(self) -> dict[str, str]:
@@ -121,3 +144,10 @@ class Inputs:
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+def _at(point: OperatingPoint, plugin: Plugin, fields: dict[str, Any]) -> Any:
+    try:
+        return plugin.make(fields | {point.field: point.value})
+    except UserError as error:
+        raise UserError(f"{point.method} at strength {point.strength:g}: {error}") from None

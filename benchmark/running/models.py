@@ -6,21 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from ..common.errors import UserError
 from ..common.fields import plain
-from ..common.guard import untouched
-from ..common.lines import write_lines
 from ..common.processes import device, from_first_rank, machine
 from ..common.progress import within
 from ..common.seeds import derive
-from ..common.strangers import stranger
 from ..common.types import BASE, HELD, TWIN
 from ..method import History, Trainer
 from ..models.precision import config_of, together
 from ..models.subject import Subject
 from ..texts.memories import memories_hash
+from . import builders
 from .inputs import Inputs
 from .model import Model
 from .store import Stage
@@ -62,7 +58,7 @@ class Models(Inputs):
 
     def subject(self, model: Model) -> Subject:
         """What to ask; its files are checked, and made again if they were removed."""
-        return Subject(self.store.run(model.stage)) if model.stage else self.base
+        return Subject(self.store.ensure(model.stage)) if model.stage else self.base
 
     @contextmanager
     def loaded(self, model: Model) -> Iterator[Subject]:
@@ -95,12 +91,9 @@ class Models(Inputs):
             "deepspeed": self.deepspeed,
         }
 
-        def build(folder: Path) -> dict[str, Any]:
-            stream = self.stream(seed)
-            trainer = self.trainer(label, seed, self.store.scratch(stage))
-            with trainer.meter:
-                subject = History(self.base, stream).replay(trainer, forget=forget)
-            return self._save(subject, trainer, folder)
+        def build(folder: Path) -> builders.Facts:
+            history, trainer = History(self.base, self.stream(seed)), self.trainer(label, seed, self.store.scratch(stage))
+            return builders.injected(folder, history=history, trainer=trainer, forget=forget)
 
         stage = Stage(kind, label, inputs, build, lambda: of_injection(self, self.where, seed), parallel=True)
         return stage
@@ -113,20 +106,16 @@ class Models(Inputs):
         inputs = {"held": held.key, "device": device().type, "method": plugin.name, "source": plugin.source, "fields": fields}
         inputs |= plugin.read_by(instance)
 
-        def build(folder: Path) -> dict[str, Any]:
-            trainer = self.trainer(label, seed, self.store.scratch(stage))
-            start, data = Subject(self.store.run(held)), self.data(seed, instance.needs_history)
-            with untouched(f"method {label}", start.folder, self.base.folder), trainer.meter, stranger(f"method {label}"):
-                subject = instance.unlearn(start, data, trainer)
-            if not isinstance(subject, Subject):
-                raise UserError(f"method {label}: unlearn should return the unlearned Subject, and returned {type(subject).__name__}.")
-            return self._save(subject, trainer, folder)
+        def build(folder: Path) -> builders.Facts:
+            return builders.unlearned(
+                folder,
+                label=f"method {label}",
+                method=instance,
+                held=Subject(self.store.ensure(held)),
+                base=self.base,
+                data=self.data(seed, instance.needs_history),
+                trainer=self.trainer(label, seed, self.store.scratch(stage)),
+            )
 
         stage = Stage("method", label, inputs, build, lambda: of_method(self, self.where, method, seed), parallel=True)
         return stage
-
-    def _save(self, subject: Subject, trainer: Trainer, folder: Path) -> dict[str, Any]:
-        subject.save(folder)
-        steps = enumerate([trainer.before, *trainer.steps])
-        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
-        return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost(), "precision": trainer.precision}

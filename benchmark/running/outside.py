@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +13,12 @@ from rich.text import Text
 
 from ..attack_tools.bases import Prompting, Tools
 from ..battery.answers import BestAnswer
-from ..battery.shared_pass import Probes, arm, run_battery
+from ..battery.shared_pass import Probes, arm, ask_all
 from ..common.errors import UserError
 from ..common.progress import Progress, silent, within
-from ..models.bounds import check as check_bounds
-from ..models.bounds import positions
-from ..models.precision import checked, described, resolved
+from ..common.types import EncodedMemory
+from ..models.bounds import positions, require_positions
+from ..models.precision import described, resolved, supported
 from ..models.subject import Subject, open_subject
 from ..quality.vitals import SOURCE, doubts, ordinary_texts, vitals
 from ..texts.memories import encode, load_memories
@@ -25,55 +26,70 @@ from ..texts.memories import encode, load_memories
 OF_SUITES = ("fold", "extra", "dose", "inner")  # what says something only where a suite asks
 
 
-def attack_model(
-    model: str,
-    memories: Path,
-    reference: str | None,
-    attacks: Sequence[str],
-    revision: str | None,
-    row: int,
-    precision: str,
-    console: Console,
-    progress: Progress = silent,
-) -> pd.DataFrame:
-    """One line per model, memory, attack and variant: the best matched length and the prompt that got it.
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be attacked, and with what. The reference, or without one the model itself, judges how plausible prompts are."""
 
-    The reference judges the plausibility of substituted prompts where there is one (the model itself otherwise).
-    """
-    checked(precision)
-    subjects = {"model": open_subject(model, revision)} | ({"reference": open_subject(reference)} if reference else {})
-    tokenizer = subjects["model"].tokenizer
-    if reference and subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
-        raise UserError(f"{model} and {reference} have different tokenizers; matched lengths in tokens cannot be compared.")
-    passages = load_memories(memories)
-    shortest, who = min((len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in passages)
-    lead = len(subjects["model"].with_bos(()))
-    limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
-    length = min(row, shortest, *(most - lead for most in limits))
-    for subject in subjects.values():
-        check_bounds(subject, length + lead, f"a row of {length}")
-    encoded = [encode(m, tokenizer, length, "forget") for m in passages]
-    armed = arm({name.strip(): {} for name in attacks})
+    model: str
+    memories: Path
+    attacks: Sequence[str]
+    reference: str | None = None
+    revision: str | None = None  # of the model
+    row: int = 160  # tokens of a memory, at most
+    precision: str = "auto"
+
+
+def attack_model(wanted: Wanted, console: Console, progress: Progress = silent) -> pd.DataFrame:
+    """One line per model, memory, attack and variant: the best matched length and the prompt that got it."""
+    subjects = _subjects(wanted)
+    encoded, said = _encoded(wanted, subjects)
+    armed = arm({name.strip(): {} for name in wanted.attacks})
     if later := [a.name for a in armed if not isinstance(a.attack, Prompting)]:
         raise UserError(f"palimpsest attack asks prompting attacks only, not {', '.join(later)}; the others need a suite.")
     probes = Probes(Tools(subjects.get("reference", subjects["model"])))
     count = sum(len(probes.of(a, encoded)) for a in armed)
     if not count:
         raise UserError(
-            f"{', '.join(attacks)}: none of these attacks has a question about these memories (paraphrase, for one, needs paraphrases)."
+            f"{', '.join(wanted.attacks)}: none of these attacks has a question about these memories "
+            "(paraphrase, for one, needs paraphrases)."
         )
-    short = f" (as many as {who!r} has)" if length == shortest < row else ""
-    console.print(f"{len(encoded)} memories, rows of {length} tokens{short}, {count:,} probes per model.", highlight=False)
     config = subjects["model"].model.config
-    console.print(described(precision, resolved(precision, config), config), highlight=False)
+    console.print(f"{said}, {count:,} probes per model.", highlight=False)
+    console.print(described(wanted.precision, resolved(wanted.precision, config), config), highlight=False)
     _show_life(subjects, console)
     frames = []
     for name, subject in subjects.items():
         asking = within(f"asking the {name}", progress)
-        out = run_battery(subject, probes, [(a, encoded) for a in armed], precision, asking)
+        out = ask_all(subject, probes, [(a, encoded) for a in armed], wanted.precision, asking)
         frames.append(_frame(out.answers).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)
+
+
+def _subjects(wanted: Wanted) -> dict[str, Subject]:
+    supported(wanted.precision)
+    subjects = {"model": open_subject(wanted.model, wanted.revision)}
+    if wanted.reference:
+        subjects["reference"] = open_subject(wanted.reference)
+        if subjects["reference"].tokenizer_hash != subjects["model"].tokenizer_hash:
+            raise UserError(
+                f"{wanted.model} and {wanted.reference} have different tokenizers; matched lengths in tokens cannot be compared."
+            )
+    return subjects
+
+
+def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[EncodedMemory], str]:
+    """The passages in rows as long as every model can read and every passage has, and how many of what length in words."""
+    tokenizer, passages = subjects["model"].tokenizer, load_memories(wanted.memories)
+    shortest, who = min((len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in passages)
+    lead = len(subjects["model"].with_bos(()))
+    limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
+    length = min(wanted.row, shortest, *(most - lead for most in limits))
+    for subject in subjects.values():
+        require_positions(subject, length + lead, f"a row of {length}")
+    short = f" (as many as {who!r} has)" if length == shortest < wanted.row else ""
+    said = f"{len(passages)} memories, rows of {length} tokens{short}"
+    return [encode(m, tokenizer, length, "forget") for m in passages], said
 
 
 def _frame(answers: Sequence[BestAnswer]) -> pd.DataFrame:

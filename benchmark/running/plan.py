@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
 from ..common.fields import plain
-from ..common.lines import write_lines
 from ..common.processes import from_first_rank
-from ..common.types import BASE, HELD, TWIN, Excerpt
-from ..models.bounds import check as check_bounds
-from ..quality.harness import check_tasks
+from ..common.types import BASE, HELD, TWIN
+from ..models.bounds import require_positions
+from ..quality.harness import validate_tasks
 from ..texts.memories import memories_hash
 from ..training.engine import deepspeed_config
+from . import builders
 from .attacking import Attacking
 from .model import Model
 from .models import Models
@@ -63,16 +62,9 @@ class Run(Models):
             label = f"quality of {model.name}"
             self.progress(label, 0, 1)
             with self.loaded(model) as subject:
-                measured = [asdict(m) for m in self.bench.measure(subject)]
-            write_lines(folder / "quality.jsonl", measured)
+                builders.quality(folder, subject=subject, bench=self.bench)
 
-        return Stage(
-            "quality",
-            f"quality of {model.label}",
-            inputs,
-            build,
-            lambda: of_quality(self, self.where),
-        )
+        return Stage("quality", f"quality of {model.label}", inputs, build, lambda: of_quality(self, self.where))
 
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
@@ -85,40 +77,33 @@ class Run(Models):
         }
 
         def build(folder: Path) -> None:
-            said: dict[str, list[str]] = {}
-            for i, m in enumerate(models):
-                self.progress("texts side by side", i, len(models))
-                with self.loaded(models[m]) as subject:
-                    got = subject.generate([c.row[: c.opening] for c in chosen], len(chosen[0].target) if chosen else 0)
-                said[m] = [self.decode(ids) for ids in got]
-            rows = [
-                asdict(Excerpt(c.id, c.role, seed, c.memory.opening, self.decode(c.target), {m: said[m][k] for m in models}))
-                for k, c in enumerate(chosen)
-            ]
-            write_lines(folder / "excerpts.jsonl", rows)
+            opened = {name: partial(self.loaded, model) for name, model in models.items()}
+            builders.side_by_side(folder, models=opened, memories=chosen, seed=seed, decode=self.decode, progress=self.progress)
 
         return Stage("excerpts", f"texts side by side, seed {seed}", inputs, build, lambda: of_excerpts(self.where, len(models)))
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise every error of the user's that can be known before work begins."""
         _ = self.methods, self.base, self.end
         leads = self.suite.injection.offset + len(self.base.with_bos(()))
-        check_bounds(self.base, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream")
+        require_positions(
+            self.base, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream"
+        )
         if HELD not in self.suite.methods:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
             self.encoded(seed)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
         deepspeed_config(self.suite.deepspeed, "fp32", 1.0, 1)
-        check_tasks(self.corpus, self.suite.quality)
-        self.who.check()
+        validate_tasks(self.corpus, self.suite.quality)
+        self.who.validate()
 
     def execute(self, finished: Callable[[Stage], Any] = lambda stage: None, started: Callable[[Stage], Any] = lambda stage: None) -> None:
         """Run what is not done yet, in order."""
-        self.check()
+        self.validate()
         for stage in self.plan:
             new = not self.store.done(stage)
             if from_first_rank(new):
                 started(stage)
-                self.store.run_together(stage)
+                self.store.ensure_together(stage)
                 finished(stage)

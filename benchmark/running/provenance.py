@@ -73,5 +73,15 @@ def _checkout() -> tuple[str | None, bool | None]:
         return None, None
 
 
+def has_commit(commit: str) -> bool | None:
+    """Whether the checkout that this code is run from has a commit (40 hexadecimal digits); None outside a checkout."""
+    if _checkout()[0] is None:
+        return None
+    try:
+        return bool(_git("cat-file", "-t", commit))
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def _git(*words: str) -> str:
     return subprocess.run(("git", "-C", str(TREE), *words), capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -56,12 +56,17 @@ class Stage:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(canonical({"kind": self.kind, "version": self.version, **self.inputs}).encode()).hexdigest()[:16]
+        return key_of(self.kind, self.version, self.inputs)
 
     @property
     def version(self) -> int:
         """Of the code that makes stages of this kind."""
         return VERSIONS.get(self.kind, 1)
+
+
+def key_of(kind: str, version: int, inputs: dict[str, Any]) -> str:
+    """The name of a stage's folder."""
+    return hashlib.sha256(canonical({"kind": kind, "version": version, **inputs}).encode()).hexdigest()[:16]
 
 
 def canonical(value: Any) -> str:
@@ -91,11 +96,15 @@ class Store:
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return self._read_manifest(self.folder(stage))
 
-    def run(self, stage: Stage) -> Path:
+    def manifest_in(self, folder: Path) -> dict[str, Any]:
+        """The manifest of the stage that a folder of this store holds."""
+        return self._read_manifest(folder)
+
+    def ensure(self, stage: Stage) -> Path:
         """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
         final = self.folder(stage)
         if self.done(stage):
-            self._verify(final)
+            self.verify(final)
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -178,10 +187,10 @@ class Store:
                 return
             yield True
 
-    def run_together(self, stage: Stage) -> None:
-        """`run` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
+    def ensure_together(self, stage: Stage) -> None:
+        """`ensure` under the launcher; every rank calls it. All take part in a parallel stage, and only the first rank writes."""
         if is_main():
-            self.run(stage)
+            self.ensure(stage)
         elif stage.parallel:
             with tempfile.TemporaryDirectory() as folder:
                 stage.build(Path(folder))
@@ -220,21 +229,27 @@ class Store:
         shutil.rmtree(self.scratch(stage), ignore_errors=True)
         return final
 
-    def _verify(self, folder: Path) -> None:
-        """A finished stage whose files were changed, removed or added to is reported, not used."""
-        listed = self._read_manifest(folder)["files"]
+    def verify(self, folder: Path, at: tuple[str, str] | None = None) -> dict[str, Any]:
+        """The manifest of a finished stage; what was changed, removed or added to is reported, not used.
+
+        `at` is its (kind, key) where the folder does not stand at its place yet.
+        """
+        manifest = self._read_manifest(folder, at)
+        listed = manifest["files"]
         there = {str(f.relative_to(folder)): f for f in _files(folder) if f != folder / "manifest.json"}
         wrong = [(n, "missing or changed") for n, sha in listed.items() if n not in there or there[n].is_symlink() or _sha(there[n]) != sha]
         wrong += [(n, "no file of this stage") for n in there if n not in listed]
         if wrong or not listed:
             name, what = wrong[0] if wrong else ("every file", "missing")
             raise UserError(f"The stage {folder} is damaged ({name} is {what}). Delete that folder and run again.")
+        return manifest
 
-    def _read_manifest(self, folder: Path) -> dict[str, Any]:
+    def _read_manifest(self, folder: Path, at: tuple[str, str] | None = None) -> dict[str, Any]:
         """A manifest that is as it was written, and stands where it was written."""
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            whole = manifest["sha"] == _sha_of(manifest) and (manifest["kind"], manifest["key"]) == (folder.parent.name, folder.name)
+            place = at or (folder.parent.name, folder.name)
+            whole = manifest["sha"] == _sha_of(manifest) and (manifest["kind"], manifest["key"]) == place
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:

@@ -1,9 +1,9 @@
-"""Fair tuning: the same number of trials, the same training tokens per trial and the same rule for every method.
+"""Fair tuning: the same number of trials, the same limit of training tokens per trial and the same rule for every method.
 
-The rule, sees only the exact opening and bits per byte. Among the trials whose bits per byte are at most
-BUDGET over the retrained twin's, on the *validation* half of the quality documents, take the lowest share of memories that
-come back whole, then the shortest mean matched length, then the least damage. No attack that ranks methods is ever asked,
-and the roles are those of a partition that no table uses.
+The rule sees the exact opening, bits per byte, and shown keep memories that were kept back from the method. Among the trials whose bits
+per byte are at most BUDGET over the retrained twin's, on the *validation* half of the quality documents, and that lose at most LOST of
+the keep memories, take the lowest share of forget memories that come back whole, then the shortest mean matched length, then the least
+damage. No attack that ranks methods is ever asked, and the roles are those of a partition that no table uses.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..common.plugins import find
 from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.strangers import stranger
-from ..common.types import HORIZON, Probe
+from ..common.types import HORIZON, EncodedMemory, opening_probe
 from ..common.versions import READER, VERSIONS
-from ..method import Descent
+from ..method import Descent, UnlearningData
 from ..models.subject import Subject
 from ..quality.harness import QualityBench
 from ..reading.reader import Reader
@@ -42,8 +42,11 @@ from .store import Store, canonical
 
 TRIALS = 12  # of every method
 STARTUP = 3  # of these are the method's own defaults and random draws, before the sampler learns from them
-PASSES = 6  # a trial trains on as many tokens as this many passes over the forget set
+RULE = 2  # the rule and budgets of this page, for the log of trials; docs/metrics.md says what they were before
+PASSES = (6, 12, 24)  # a trial trains on at most as many tokens as one of these many passes over the forget set; which, is searched
+AMOUNT = "forget passes"  # the name under which it is drawn; no field can have it
 BUDGET = 0.10  # bits per byte, relative to the twin; the held model itself is about 4% above it on pocket
+LOST = 0.25  # share of the kept-back keep memories that the held model repeats, and the trial's model no longer
 DOCUMENTS = 100  # of the validation half
 TASK = "palimpsest_bits_per_byte"
 
@@ -59,15 +62,17 @@ class Trial:
     exact: float = math.nan  # share of the forget memories that the exact opening brings back whole
     matched: float = math.nan  # tokens, mean over the forget memories
     damage: float = math.nan  # bits per byte over the twin's, as a share of it
+    lost: float = math.nan  # share of the keep memories that were kept back
     error: str = ""
 
 
 def rule(trial: Trial) -> tuple[int, *tuple[float, ...]]:
-    """Sorts trials, the best first: those within the budget, then those beyond it by damage, then failed ones."""
+    """Sorts trials, the best first: those within both budgets, then the others by how many times they are over one, then failed ones."""
     if trial.error:
         return (2,)
-    if trial.damage > BUDGET:
-        return (1, trial.damage)
+    over = max(trial.damage / BUDGET, trial.lost / LOST)
+    if over > 1:
+        return (1, over)
     return (0, trial.exact, trial.matched, trial.damage)
 
 
@@ -80,6 +85,7 @@ def tuning_suite(suite: Suite, method: str) -> Suite:
         roles="tuning",
         seeds=suite.seeds[:1],
         track="",
+        strengths=(),
         quality=quality,
         methods=methods,
         attacks={"prefix": {}},
@@ -163,12 +169,13 @@ class Tuning:
             raise UserError(f"method {method} declares no search space (a class variable `search`); there is nothing to tune.")
         if "epochs" in space:
             raise UserError(f"method {method}: epochs cannot be searched, they follow from the budget of tokens; leave them out.")
-        run.check()
+        run.validate()
         self.plugin.make({name: v.low if isinstance(v, Range) else v[0] for name, v in space.items()})  # names and types are right
         self.seed = run.suite.seeds[0]
-        self.tokens = PASSES * sum(len(r.ids) for r in run.data(self.seed, history=False).forget)
+        data = run.data(self.seed, history=False)
+        self.once = sum(len(r.ids) for r in data.forget)  # tokens of a pass over the forget set
+        self.kept_back = {r.name for r in data.shown[1::2]}  # every other shown memory: what a method trains on says little about the rest
         self.distributions = {name: _distribution(v) for name, v in space.items()}
-        self.defaults = {name: self.plugin.defaults[name] for name in space}  # the first trial
         held, twin = run.held(self.seed), run.twin(self.seed)
         quality = {k: v for k, v in plain(run.suite.quality).items() if k != "yardstick"}
         inputs = {
@@ -179,53 +186,76 @@ class Tuning:
             "given": self.given,
             "search": {k: plain(v) for k, v in space.items()},
             "quality": quality,
-            "tokens": self.tokens,
-            "budget": BUDGET,
+            "tokens": [passes * self.once for passes in PASSES],
+            "budgets": [BUDGET, LOST],
             "versions": [VERSIONS["method"], VERSIONS["quality"], READER],
         } | self.plugin.read_by(self.plugin.make(self.given))
         self.key = sha256(canonical(inputs).encode()).hexdigest()[:16]
-        self.held, yardstick = (Subject(run.store.run(stage)) for stage in (held, twin))
+        self.held, yardstick = (Subject(run.store.ensure(stage)) for stage in (held, twin))
         self.standard = _bits(run.bench, yardstick)
+        keep = [m for m in run.encoded(self.seed) if m.id in self.kept_back]
+        self.keep = [m for m, n in zip(keep, self._lengths(self.held, keep), strict=True) if n >= HORIZON]
+        if not self.keep:
+            raise UserError(
+                f"The held model repeats none of the {len(keep)} keep memories by which tuning tells what is lost; "
+                "take more memories (per_role), or inject more often (injection.occurrences)."
+            )
+        self.defaults = {name: self.plugin.defaults[name] for name in space}  # the first trial
+        if issubclass(self.plugin.cls, Descent):
+            self.distributions[AMOUNT] = _distribution(PASSES)
+            self.defaults[AMOUNT] = self._ordinary(self.plugin.make(self.given))
 
     def attempt(self, number: int, drawn: dict[str, Any]) -> Trial:
         """Unlearn with these fields and measure; what the method or its training refuses is a failed trial."""
         trial = Trial(number, drawn, drawn)
         scratch = self.run.store.root / ".scratch" / f"{self.key}-{number}"
         trainer = self.run.trainer(f"trial {number}", self.seed, scratch)
+        limit = drawn.get(AMOUNT, PASSES[-1]) * self.once
         try:
-            method = self.plugin.make({**self.given, **drawn})
-            data = self.run.data(self.seed, method.needs_history)
+            fields = {k: v for k, v in drawn.items() if k != AMOUNT}
+            method = self.plugin.make({**self.given, **fields})
+            data = self._data(method.needs_history)
             if isinstance(method, Descent):
-                method = replace(method, epochs=self._epochs(method, data))
-                trial = replace(trial, fields={**drawn, "epochs": method.epochs})
+                method = replace(method, epochs=max(1, limit // self._tokens(method, data)))
+                fields |= {"epochs": method.epochs}
+            trial = replace(trial, fields=fields)
             with stranger(f"method {self.plugin.name}"):
                 subject = method.unlearn(self.held, data, trainer)
-            if trainer.tokens > self.tokens:
-                raise UserError(f"{trainer.tokens} tokens were trained on, and a trial may train on {self.tokens}.")
-            lengths = self._lengths(subject)
+            if trainer.tokens > limit:
+                raise UserError(f"{trainer.tokens} tokens were trained on, and this trial may train on {limit}.")
+            lengths = self._lengths(subject, [m for m in self.run.encoded(self.seed) if m.role == "forget"])
+            lost = sum(n < HORIZON for n in self._lengths(subject, self.keep)) / len(self.keep)
             damage = _bits(self.run.bench, subject) / self.standard - 1
             if not math.isfinite(damage):
                 raise UserError("bits per byte are not finite.")
             exact = sum(n >= HORIZON for n in lengths) / len(lengths)
-            trial = replace(trial, tokens=trainer.tokens, exact=exact, matched=sum(lengths) / len(lengths), damage=damage)
+            matched = sum(lengths) / len(lengths)
+            trial = replace(trial, tokens=trainer.tokens, exact=exact, matched=matched, damage=damage, lost=lost)
         except UserError as error:
             trial = replace(trial, tokens=trainer.tokens, error=str(error))
         shutil.rmtree(scratch, ignore_errors=True)
         return trial
 
-    def _epochs(self, method: Descent, data: Any) -> int:
-        """As many passes as the budget pays for: a pass is dearer where retain text or other answers are trained on too."""
+    def _data(self, history: bool) -> UnlearningData:
+        """What a run would give the method, without the memories that are kept back."""
+        data = self.run.data(self.seed, history)
+        return replace(data, shown=[r for r in data.shown if r.name not in self.kept_back])
+
+    def _ordinary(self, method: Descent) -> int:
+        """The largest amount that is no more than the method's own passes take; else the smallest."""
+        tokens = method.epochs * self._tokens(method, self._data(method.needs_history))
+        return max((passes for passes in PASSES if passes * self.once <= tokens), default=PASSES[0])
+
+    def _tokens(self, method: Descent, data: UnlearningData) -> int:
+        """Tokens of one pass: it is dearer where retain text or other answers are trained on too."""
         once = replace(method, epochs=1)
         data = once.prepare(self.held, data)
         batch_at = once.batch_at(data)
-        tokens = sum(len(r.ids) for step in range(once.steps(data)) for rows in batch_at(step).values() for r in rows)
-        return max(1, self.tokens // tokens)
+        return sum(len(r.ids) for step in range(once.steps(data)) for rows in batch_at(step).values() for r in rows)
 
-    def _lengths(self, subject: Subject) -> list[int]:
-        """Matched lengths of the forget memories after the exact opening."""
-        forget = [m for m in self.run.encoded(self.seed) if m.role == "forget"]
-        probes = [Probe(m.id, (), m.row, 0, (m.opening,), ("opening",), 0) for m in forget]
-        return [answer[0] for answer in Reader(subject, self.run.suite.precision).read(probes)]
+    def _lengths(self, subject: Subject, memories: Sequence[EncodedMemory]) -> list[int]:
+        """Matched lengths after the exact opening."""
+        return [answer[0] for answer in Reader(subject, self.run.suite.precision).read([opening_probe(m) for m in memories])]
 
 
 def _distribution(values: Range | tuple[Any, ...]) -> BaseDistribution:
@@ -247,12 +277,14 @@ def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The trials, the chosen one first, as lines of a table."""
     return [
         {
+            "rule": RULE,
             "trial": t.number,
             "fields": " ".join(f"{k}={v}" for k, v in t.fields.items()),
             "tokens": t.tokens,
             "exact": t.exact,
             "matched": t.matched,
             "damage": t.damage,
+            "lost": t.lost,
             "note": ("chosen" if t is trials[0] else "", "over budget", "failed")[rule(t)[0]],
         }
         for t in trials

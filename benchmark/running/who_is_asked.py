@@ -105,7 +105,7 @@ class WhoIsAsked:
     def probes(self, seed: int) -> Probes:
         return self.inputs.once(("probes", seed), lambda: Probes(Tools(self.inputs.base, derive(seed, "attacks"), self.known(seed))))
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise what can be known to go wrong before work begins."""
         if self.suite.ask == "worst" and not self.possible:
             raise UserError(

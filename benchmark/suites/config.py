@@ -82,6 +82,9 @@ class Suite:
     track: str = ""  # its tuned fields (configs/tracks) are the methods' defaults; what `methods` says wins
     roles: str = ""  # another word gives another partition; published tables use the empty one
     seeds: Annotated[tuple[CountOrZero, ...], SOME] = (0, 1, 2)
+    strengths: tuple[
+        Positive, ...
+    ] = ()  # each method is run at these (docs/operating-curves.md), 1 being its ordinary run; empty: there alone
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,9 +104,10 @@ class Suite:
     def __post_init__(self) -> None:
         hold(self, "")
         if self.track:
-            PLAIN_WORD.check(self.track, "track")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds={list(self.seeds)}: expected each once.")
+            PLAIN_WORD.validate(self.track, "track")
+        for name, values in (("seeds", self.seeds), ("strengths", self.strengths)):
+            if len(set(values)) < len(values):
+                raise UserError(f"{name}={list(values)}: expected each once.")
 
 
 def suite_names() -> dict[str, str]:
@@ -179,7 +183,7 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return own
     base = _read(str(parent), (*below, name))
-    for whole in ("methods", "attacks", "reasked", "seeds"):  # lists of what to run replace, they do not add up
+    for whole in ("methods", "attacks", "reasked", "seeds", "strengths"):  # lists of what to run replace, they do not add up
         if whole in own:
             base.pop(whole, None)
     return merged(base, own)

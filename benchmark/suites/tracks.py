@@ -28,12 +28,17 @@ def tuned(track: str) -> dict[str, dict[str, Any]]:
 
 
 def write(track: str, method: str, fields: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> None:
-    """Put a method's chosen fields (none: it keeps its own defaults) and its trials in place of its earlier ones."""
+    """Put a method's chosen fields (none: it keeps its own defaults) and its trials in place of its earlier ones.
+
+    Trials that another rule chose from stay in the log.
+    """
     chosen, table = TRACKS / f"{track}.yaml", TRACKS / f"{track}-tuning.csv"
     fields_of = (tuned(track) if chosen.is_file() else {}) | {method: dict(fields)}
     lines = [f"{name}: {{{', '.join(f'{k}: {v}' for k, v in given.items())}}}\n" for name, given in sorted(fields_of.items()) if given]
     chosen.write_text(HEAD.format(track=track) + "".join(lines), "utf-8")
     rows = pd.DataFrame([{"method": method, **t} for t in trials])
     if table.is_file():
-        rows = pd.concat([pd.read_csv(table).query("method != @method"), rows]).sort_values("method", kind="stable")
+        before = pd.read_csv(table)
+        again = (before["method"] == method) & before["rule"].isin(rows["rule"])
+        rows = pd.concat([before[~again], rows]).sort_values(["method", "rule"], kind="stable")
     rows.to_csv(table, index=False, float_format="%.4g", lineterminator="\n")

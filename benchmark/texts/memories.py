@@ -137,11 +137,6 @@ def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
     return [f"Memories {', '.join(repr(encoded[i].id) for i in g)} are nearly the same text." for g in groups]
 
 
-def check(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]], corpus: Iterable[str] = ()) -> list[str]:
-    """Every rule of the dataset card that a memory breaks, one line each; an empty list means all is well."""
-    return must_hold(memories, tokenizers) + style(memories, corpus)
-
-
 def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]]) -> list[str]:
     """What keeps a file from being run, one line each. `tokenizers`: name -> (tokenizer, row that must hold opening and target)."""
     faults, rows = [], []

@@ -46,7 +46,7 @@ Terms = dict[str, Term]
 Loss = Callable[[nn.Module, dict[str, Group]], Terms]
 
 
-def check_terms(terms: Any, scale: Mapping[tuple[str, str], float]) -> None:
+def validate_terms(terms: Any, scale: Mapping[tuple[str, str], float]) -> None:
     """What a loss gave is named terms with a unit that can be counted, one of them with a gradient."""
     if not isinstance(terms, Mapping) or not terms or not all(isinstance(t, Term) for t in terms.values()):
         got = {k: type(t).__name__ for k, t in terms.items()} if isinstance(terms, Mapping) else type(terms).__name__
@@ -61,7 +61,7 @@ def check_terms(terms: Any, scale: Mapping[tuple[str, str], float]) -> None:
         raise UserError("No term of the loss depends on the weights that are trained: there is no gradient.")
 
 
-def check_batch(batch: Any, step: int, vocabulary: int) -> None:
+def validate_batch(batch: Any, step: int, vocabulary: int) -> None:
     """A batch is named groups of rows whose ids the model knows."""
     if not isinstance(batch, Mapping) or not batch or not all(rows for rows in batch.values()):
         raise UserError(f"The batch of step {step} should be a dict of group -> rows, at least one row each; got {batch!r:.80}.")

@@ -26,7 +26,7 @@ from ..models.finite import require_finite
 from ..models.logits import route
 from ..models.precision import together
 from .attention import QuickAttention
-from .batches import Group, Loss, check_batch, check_terms, collate, counts, shape_of
+from .batches import Group, Loss, collate, counts, shape_of, validate_batch, validate_terms
 from .engine import full_state, let_go, open_engine
 from .lora import Lora
 from .metering import Meter
@@ -72,7 +72,7 @@ class LossModule(nn.Module):
         on_cpu = next(self.model.parameters()).device.type == "cpu"
         with QuickAttention() if on_cpu else nullcontext():  # where it does nothing it still costs: every call passes it
             terms = self.loss(self.model, groups)
-        check_terms(terms, scale)
+        validate_terms(terms, scale)
         scaled = {name: t.total.float() * t.weight * scale[t.group, t.unit] for name, t in terms.items()}
         return torch.stack(list(scaled.values())).sum(), {name: v.detach() for name, v in scaled.items()}
 
@@ -105,7 +105,7 @@ def train(
     """
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
-    check_batch(first := batch_at(0), 0, vocabulary)
+    validate_batch(first := batch_at(0), 0, vocabulary)
     engine = _opened(model, loss, first, recipe)
     world = dist.get_world_size()
     checkpoint = Checkpoint(resume, engine, extras.state, save_every) if resume else None
@@ -115,7 +115,7 @@ def train(
         meter.resumed(found["spent"])
     for step in range(start, recipe.steps):
         batch = batch_at(step)
-        check_batch(batch, step, vocabulary)
+        validate_batch(batch, step, vocabulary)
         for group in engine.optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
         sums = _step(engine, batch, recipe, step, meter, step == start)

@@ -14,7 +14,7 @@ from palimpsest.attacks.paraphrase import Paraphrase
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.attacks.shifted_window import ShiftedWindow
 from palimpsest.benchmark.attack import Attack, Prompting, Tools
-from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import find, names
 from palimpsest.benchmark.common.types import HORIZON, EncodedMemory, Probe
@@ -122,7 +122,7 @@ def test_an_attack_does_not_touch_the_model_under_attack(name: str, memorised: M
     subject.model.base_model.register_forward_hook(see, with_kwargs=True)
     before = {k: v.clone() for k, v in subject.model.state_dict().items()}
     some, armed = memorised.memories[:2], armed_with(name, probes.tools)
-    done = run_battery(subject, probes, [(armed, some)], "fp32")
+    done = ask_all(subject, probes, [(armed, some)], "fp32")
     rows = {p.prompt + p.target for p in probes.of(armed, some)}
     beginnings = {row[:n] for row in rows for n in range(1, len(row) + 1)}
     given = [next((tuple(ids[:n]) for n in range(len(ids), 0, -1) if tuple(ids[:n]) in beginnings), None) for ids in seen]
@@ -137,7 +137,7 @@ def test_an_attack_does_not_touch_the_model_under_attack(name: str, memorised: M
 
 def test_the_battery_keeps_the_best_answer_per_variant_and_the_first_of_equals(memorised: Memorised, tools: Tools) -> None:
     armed, some, probes = arm({"shifted_window": {}, "prefix": {}}), memorised.memories[:2], Probes(tools)
-    done = run_battery(memorised.subject, probes, [(a, some) for a in armed], "fp32")
+    done = ask_all(memorised.subject, probes, [(a, some) for a in armed], "fp32")
     answers = done.answers
     assert len(answers) == 2 * (4 + 5)
     assert done.facts["rows"] == 2 * 152  # 151 windows, and the row from its beginning

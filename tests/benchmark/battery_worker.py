@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from palimpsest.benchmark.attack import Answer, EncodedMemory, Finding, Searching, Subject, Tools, Workshop
 from palimpsest.benchmark.battery.one_attack import Task, attack_once
-from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.common.plugins import Plugin
 from palimpsest.benchmark.common.processes import start_distributed
 from palimpsest.benchmark.reading.readings import plain_reading
@@ -37,8 +37,8 @@ def work(model: Path, out: Path) -> None:
     prompting = arm({"prefix": {}, "shifted_window": {"stride": 32}, "paraphrase": {}})
     probes = Probes(Tools(subject))
     asked = [(a, memories if a.name == "prefix" else scored) for a in prompting]
-    got = run_battery(subject, probes, asked, "bf16", tokens=memories)
-    single = run_battery(subject, probes, [(prompting[0], scored[:1])], "bf16")
+    got = ask_all(subject, probes, asked, "bf16", tokens=memories)
+    single = ask_all(subject, probes, [(prompting[0], scored[:1])], "bf16")
     changed, counting = arm({"prune": {"shares": [0.1]}})[0], Armed(Plugin("attack", "counting", Counting, ""), Counting(), {})
     tasks = [Task(a, scored, memories, Workshop(subject, precision="bf16"), probes, prompting[:2]) for a in (changed, counting)]
     for task in tasks:

@@ -21,7 +21,8 @@ from palimpsest.benchmark.quality.harness import SubjectLM
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.training.batches import collate
 from palimpsest.benchmark.training.losses import nll_sum
-from tests.benchmark.architectures import ARCHITECTURES, CHECKS, DYNAMIC, GROUPED, SHAPE, Case, outcome, page
+from tests.benchmark.architecture_configs import ARCHITECTURES, DYNAMIC, GROUPED, SHAPE
+from tests.benchmark.architectures import CHECKS, Case, outcome, page
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")
 
@@ -189,10 +190,10 @@ def test_a_row_that_a_model_cannot_read_is_refused_before_weights_are_loaded(
 ) -> None:
     subject = folder_of(config(), tmp_path)
     if message is None:
-        bounds.check(subject, 160, "a row of 160")
+        bounds.require_positions(subject, 160, "a row of 160")
     else:
         with pytest.raises(UserError, match=message):
-            bounds.check(subject, 160, "a row of 160")
+            bounds.require_positions(subject, 160, "a row of 160")
     assert "model" not in subject.__dict__
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from palimpsest.benchmark.battery.checks import run_checks
+from palimpsest.benchmark.battery.checks import facts_for_flags
 from palimpsest.benchmark.models.subject import Subject
 from tests.conftest import Memorised
 
@@ -12,7 +12,7 @@ from tests.conftest import Memorised
 def checked(subject: Subject, memorised: Memorised) -> dict[str, dict[str, float]]:
     """Quantity -> memory -> value, on the forget memories."""
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    for f in run_checks(subject, memorised.subject, [m for m in memorised.memories if m.role == "forget"], "fp32"):
+    for f in facts_for_flags(subject, memorised.subject, [m for m in memorised.memories if m.role == "forget"], "fp32"):
         found[f.quantity][f.memory] = f.value
     return found
 

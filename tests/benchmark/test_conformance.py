@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.battery.shared_pass import Probes, arm, run_battery
+from palimpsest.benchmark.battery.shared_pass import Probes, arm, ask_all
 from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.commands.new import begin
 from palimpsest.benchmark.common.errors import UserError
@@ -24,141 +24,13 @@ from palimpsest.benchmark.conformance.worker import Job, error_line, unlearn
 from palimpsest.benchmark.method import History, UnlearningData
 from palimpsest.benchmark.suites.config import InjectionConfig
 from palimpsest.benchmark.texts.stream import Stream, injected
+from tests.benchmark.broken_methods import BROKEN, HEAD, MEAN
 from tests.conftest import Memorised
 
-RULES = ["finite", "forgets", "keeps", "leaves the held model alone", "deterministic", "resumable", "ZeRO-3", "two processes"]
+RULES = [
+    "strength", "finite", "forgets", "keeps", "leaves the held model alone", "deterministic", "resumable", "ZeRO-3", "two processes",
+]  # fmt: skip
 FAST = {"lr": 1e-3}  # the tiny model's weights are small
-
-HEAD = '''
-import random
-from dataclasses import dataclass
-import numpy as np
-import torch
-from palimpsest.benchmark.method import IGNORED, Descent, Method, Term, nll_sum, sequence_nll, token_nll
-
-@dataclass(frozen=True)
-class Broken(Descent):
-    """A method with one fault."""
-
-    lr: float = 1e-3
-    epochs: int = 6
-
-    def ascent(self, model, forget, retain):
-        kept = Term(nll_sum(model, retain), "tokens", "retain")
-        return {"forget": Term(nll_sum(model, forget), "tokens", "forget", -0.2), "retain": kept}
-'''
-# What is wrong with each, and the rule that has to say so.
-BROKEN = {
-    "a loss that is not a number": (
-        "finite",
-        """
-    def loss(self, model, forget, retain, reference):
-        return {"forget": Term((nll_sum(model, forget) - 1e9).log(), "tokens", "forget")}
-""",
-    ),
-    "weights that are not finite": (
-        "finite",
-        """
-    def loss(self, model, forget, retain, reference):
-        return self.ascent(model, forget, retain)
-
-    def unlearn(self, held, data, train):
-        state = super().unlearn(held, data, train).fresh().state_dict()
-        return held.with_state({k: w / 0 for k, w in state.items()})
-""",
-    ),
-    "something that is no model is returned": (
-        "finite",
-        """
-    def loss(self, model, forget, retain, reference):
-        return self.ascent(model, forget, retain)
-
-    def unlearn(self, held, data, train):
-        return super().unlearn(held, data, train).model
-""",
-    ),
-    "the sign is wrong": (
-        "forgets",
-        """
-    def loss(self, model, forget, retain, reference):
-        return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}
-""",
-    ),
-    "nothing holds the model together": (
-        "keeps",
-        """
-    def loss(self, model, forget, retain, reference):
-        return {"forget": Term(nll_sum(model, forget), "tokens", "forget", -1.0)}
-
-    def steps(self, data):
-        return 25
-""",
-    ),
-    "the held model is trained in place": (
-        "leaves the held model alone",
-        """
-    def loss(self, model, forget, retain, reference):
-        return self.ascent(model, forget, retain)
-
-    def unlearn(self, held, data, train):
-        out = super().unlearn(held, data, train)
-        held.model.load_state_dict(out.fresh().state_dict())
-        return held
-""",
-    ),
-    "the held model's folder is written to": (
-        "leaves the held model alone",
-        """
-    def loss(self, model, forget, retain, reference):
-        return self.ascent(model, forget, retain)
-
-    def unlearn(self, held, data, train):
-        out = super().unlearn(held, data, train)
-        (held.folder / "mask.json").write_text("[]")
-        return out
-""",
-    ),
-    "a draw of NumPy's without a seed": (
-        "deterministic",
-        """
-    def loss(self, model, forget, retain, reference):
-        terms = self.ascent(model, forget, retain)
-        return terms | {"forget": Term(terms["forget"].total * np.random.random(), "tokens", "forget", -0.2)}
-""",
-    ),
-    "a draw of torch's before the training": (
-        "deterministic",
-        """
-    def loss(self, model, forget, retain, reference):
-        return self.ascent(model, forget, retain)
-
-    def unlearn(self, held, data, train):
-        noisy = {k: w + 1e-3 * torch.randn_like(w) for k, w in held.fresh().state_dict().items()}
-        return super().unlearn(held.with_state(noisy), data, train)
-""",
-    ),
-    "draws inside the loss that hang on how many there were": (
-        "resumable",
-        """
-    def loss(self, model, forget, retain, reference):
-        terms = self.ascent(model, forget, retain)
-        return terms | {"forget": Term(terms["forget"].total * torch.rand(()), "tokens", "forget", -0.2)}
-""",
-    ),
-    "a look at weights that ZeRO-3 has taken apart": (
-        "ZeRO-3",
-        """
-    def loss(self, model, forget, retain, reference):
-        size = sum(p.square().sum() for p in model.parameters())
-        return self.ascent(model, forget, retain) | {"decay": Term(size * len(forget.names), "sequences", "forget", 1e-2)}
-""",
-    ),
-}
-MEAN = """
-    def loss(self, model, forget, retain, reference):
-        mean = token_nll(model, forget)[0].mean() * forget.real.sum()
-        return self.ascent(model, forget, retain) | {"forget": Term(mean, "sequences", "forget", -0.2)}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +81,32 @@ def test_a_fault_breaks_its_rule_and_none_before(fault: str, trial: Trial, tmp_p
     assert [c.name for c in checks if not c.kept] == [rule], checks
     assert checks[-1].seen
     assert checks[-1].advice.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("declared", "seen"),
+    [
+        ('    strength = Strength("alfa")', "no field named 'alfa'"),
+        ('    share: Share = 0.9\n    strength = Strength("share")', "share=1.8: expected a share"),
+        ('    strength = Strength("weight_decay")', "weight_decay holds 0.0"),
+        ('    strength = Strength("schedule")', "schedule holds 'constant'"),
+        ("    strength: float = 2.0", "If it is a field of yours"),
+    ],
+)
+def test_a_strength_that_no_curve_can_run_is_refused(declared: str, seen: str, trial: Trial, tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    body = "    def loss(self, model, forget, retain, reference):\n        return {}\n"
+    file.write_text(f"{HEAD}{declared}\n\n{body}".replace("import IGNORED,", "import IGNORED, Share, Strength,"))
+    (found,) = until("strength", check_method(f"{file}:Broken", {}, trial))
+    assert not found.kept
+    assert seen in found.seen
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_every_shipped_method_but_the_references_declares_a_strength_that_curves_can_run(name: str) -> None:
+    found = conformance_method._strength(name, {})
+    assert found.kept
+    assert ("none declared" in found.seen) == (name in ("none", "retrain"))
 
 
 def test_a_mean_over_this_processs_tokens_is_seen_on_two_processes_only(trial: Trial, tmp_path: Path) -> None:
@@ -281,7 +179,7 @@ def test_the_starting_file_of_an_attack_asks_more_of_a_model_that_has_memorised(
     asked = [m for m in memorised.memories if m.role == "forget"]
 
     def lengths(subject) -> dict[tuple[str, str], int]:
-        out = run_battery(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
+        out = ask_all(subject, Probes(Tools(memorised.base)), [(armed[0], asked)], "fp32")
         return {(a.memory, a.variant): a.matched for a in out.answers}
 
     mine, theirs = lengths(memorised.subject), lengths(memorised.base)

@@ -13,7 +13,6 @@ from palimpsest.benchmark.conformance.attacks import check_attack
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.suites.config import InjectionConfig, Suite
-from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 RULES = ["answers", "range", "claims", "numbers", "deterministic", "independent", "reads the held model", "leaves the model alone"]
 
@@ -52,12 +51,12 @@ SIGNATURES = {
 
 
 @pytest.fixture(scope="module")
-def tried(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:  # noqa: F811
+def tried(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A held model that repeats its memories, and its twin."""
     injection = InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2)
     run = Run(replace(suite, injection=injection, attacks={"prefix": {}}), Store(tmp_path_factory.mktemp("tried")))
     for stage in (run.held(0), run.twin(0)):
-        run.store.run(stage)
+        run.store.ensure(stage)
     return run
 
 

@@ -19,7 +19,6 @@ from palimpsest.benchmark.scoring.calibration import recovered
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite
 from palimpsest.leaderboard.tables import main_table
-from tests.benchmark.test_pipeline import corpus, suite  # noqa: F401
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]},
@@ -32,7 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:  # noqa: F811
+def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """How it asks -> the finished run; all in one store, so that models are made once."""
     store = Store(tmp_path_factory.mktemp("exit"))
     quality = QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=4)

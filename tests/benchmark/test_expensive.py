@@ -12,7 +12,7 @@ from palimpsest.attacks.gcg import GCG
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.benchmark.attack import Answer, Changed, Finding, Searching, Subject, Tampering, Tools, Workshop
 from palimpsest.benchmark.battery.answers import ANSWER
-from palimpsest.benchmark.battery.claims import LONGEST, OTHERS, check_claims, sample
+from palimpsest.benchmark.battery.claims import LONGEST, OTHERS, reread_claims, sample
 from palimpsest.benchmark.battery.one_attack import Task, attack_once
 from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm
 from palimpsest.benchmark.common.errors import UserError
@@ -180,9 +180,9 @@ def test_what_a_filter_lets_through_is_a_true_claim_too(memorised: Memorised) ->
     (said,) = subject.generate([m.row[: m.opening]], 32)
     generated = next(i for i, (a, b) in enumerate(zip(said, m.target, strict=False)) if a != b)
     tools, answers = Workshop(memorised.base), [Answer(m.id, "", n, 32, "", m.opening, start=0) for n in (generated, 32)]
-    check_claims("mine", Claiming(), subject, answers, {m.id: m}, tools)
+    reread_claims("mine", Claiming(), subject, answers, {m.id: m}, tools)
     with pytest.raises(UserError, match="claims 31 tokens"):
-        check_claims("mine", Claiming(), memorised.subject, [replace(answers[0], matched=31)], {m.id: m}, tools)
+        reread_claims("mine", Claiming(), memorised.subject, [replace(answers[0], matched=31)], {m.id: m}, tools)
 
 
 def test_the_longest_claims_are_read_again_and_some_of_the_others_by_the_seed() -> None:

@@ -22,7 +22,7 @@ def held(tmp_path: Path) -> Path:
         for name in ("config.json", "part/weights"):
             (folder / name).write_text("as it was")
 
-    return Store(tmp_path / "store").run(Stage("held", "a stage", {}, build))
+    return Store(tmp_path / "store").ensure(Stage("held", "a stage", {}, build))
 
 
 def replace(file: Path) -> None:

@@ -90,7 +90,7 @@ def stages(store: Store, *names: str) -> tuple[Any, Any]:
 
 def test_stages_are_announced_and_the_rest_shrinks(console: Console, out: StringIO, clock: SimpleNamespace, tmp_path: Path) -> None:
     run, estimates = stages(Store(tmp_path), "one", "two", "three")
-    run.store.run(run.plan[0])
+    run.store.ensure(run.plan[0])
     display = RunDisplay(console)
     assert display.kept() == "Nothing was begun; stages of earlier runs are kept."
     display.plan(run, estimates)
@@ -102,11 +102,11 @@ def test_stages_are_announced_and_the_rest_shrinks(console: Console, out: String
     clock.seconds = 5
     display.update("two", 2, 11)
     assert display.left == 9 + 10  # by its own steps
-    run.store.run(run.plan[1])
+    run.store.ensure(run.plan[1])
     display.finished(run.plan[1])
     assert out.getvalue().splitlines()[-1].split() == ["0.0", "s", "two"]
     assert display.kept() == f"2 of 3 stages are kept in {tmp_path}, the last of them two. The same command continues."
-    run.store.run(run.plan[2])
+    run.store.ensure(run.plan[2])
     display.started(run.plan[2])
     display.finished(run.plan[2])
     assert display.left == 0

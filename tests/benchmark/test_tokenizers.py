@@ -164,4 +164,4 @@ def test_a_run_with_a_tokenizer_that_has_no_end_of_text_is_refused_before_work(t
     subject_of(tokenizer, tmp_path)
     run = Run(load_suite("smoke", [f"model={tmp_path}"]), Store(tmp_path / "store"))
     with pytest.raises(UserError, match=r"names no end-of-text token \(EOS\).* Name it as eos_token"):
-        run.check()
+        run.validate()

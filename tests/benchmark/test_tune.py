@@ -1,63 +1,31 @@
-"""Fair tuning: one rule, equal compute, nothing that a table uses; an interruption changes nothing, a failed trial ends nothing."""
+"""Fair tuning: equal compute, nothing that a table uses; an interruption changes nothing, a failed trial ends nothing."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from palimpsest.benchmark.common.errors import UserError
-from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.quality.documents import half_of
 from palimpsest.benchmark.running import tune
 from palimpsest.benchmark.running.assemble import _hyper_parameters
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
-from palimpsest.benchmark.running.tune import BUDGET, PASSES, Trial, Tuning, propose, rule, tuning_suite
+from palimpsest.benchmark.running.tune import AMOUNT, PASSES, Trial, Tuning, rule, tuning_suite
 from palimpsest.benchmark.suites import tracks
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, Suite, load_suite, suite_names
-from palimpsest.benchmark.suites.space import Range
 from palimpsest.benchmark.texts.memories import assign_roles, load_memories
-
-SEARCHED = [n for n in names("method") if getattr(find("method", n).cls, "search", {})]
-SPACE = {"lr": FloatDistribution(1e-5, 1e-3, log=True), "kind": CategoricalDistribution((1, 2, 3))}
-DEFAULTS = {"lr": 1e-4, "kind": 1}
-Attempt = Callable[..., Trial]
-
-
-def trial(number: int = 0, exact: float = 0.0, matched: float = 0.0, damage: float = 0.0, error: str = "", **drawn: Any) -> Trial:
-    return Trial(number, DEFAULTS | drawn, DEFAULTS | drawn, 100, exact, matched, damage, error)
-
-
-# ---- the rule
-
-
-def test_the_rule_takes_the_lowest_exact_rate_within_the_budget_then_the_shortest_match_then_the_least_damage() -> None:
-    order = [
-        trial(exact=0, matched=3, damage=0.04),
-        trial(exact=0, matched=3, damage=0.05),
-        trial(exact=0, matched=5, damage=-0.01),
-        trial(exact=0.5, matched=1, damage=0),
-        trial(exact=1, matched=64, damage=BUDGET),
-        trial(exact=1, matched=64, damage=BUDGET + 1e-6),  # none beyond the budget is better than one within
-        trial(exact=0, matched=0, damage=3),
-        trial(exact=0, matched=0, damage=0, error="the loss is not finite"),
-    ]
-    shuffled = random.Random(0).sample(order, len(order))
-    assert sorted(shuffled, key=rule) == order
-    notes = [line["note"] for line in tune.table(order)]
-    assert notes == ["chosen", "", "", "", "", "over budget", "over budget", "failed"]
-    assert [line["note"] for line in tune.table(order[5:])] == ["over budget", "over budget", "failed"]
-
+from tests.benchmark.trials import trial
 
 # ---- nothing that a table uses
 
@@ -80,56 +48,14 @@ def test_a_search_asks_no_attack_but_the_exact_opening_and_reads_the_validation_
 def test_a_suite_that_asks_for_the_worst_case_alone_can_be_tuned(suite: Suite, store: Store) -> None:
     """A search has one seed and no attack, so no thresholds."""
     with pytest.raises(UserError, match="ask=worst needs thresholds"):
-        Run(replace(suite, ask="worst", methods={"none": {}}), store).check()
-    Run(tuning_suite(replace(suite, ask="worst"), "npo"), store).check()
+        Run(replace(suite, ask="worst", methods={"none": {}}), store).validate()
+    Run(tuning_suite(replace(suite, ask="worst"), "npo"), store).validate()
     assert tuning_suite(replace(suite, ask="worst"), "npo") == tuning_suite(suite, "npo")
 
 
 @pytest.mark.parametrize("name", suite_names())
 def test_no_shipped_suite_uses_the_roles_or_the_documents_of_a_search(name: str) -> None:
     assert (load_suite(name).roles, load_suite(name).quality.half) == ("", "test")
-
-
-# ---- what is tried
-
-
-@pytest.mark.parametrize("name", SEARCHED)
-def test_a_shipped_search_space_holds_the_defaults_and_every_end_makes_a_method(name: str) -> None:
-    plugin = find("method", name)
-    for field, values in plugin.cls.search.items():  # type: ignore[attr-defined]
-        default, ends = plugin.defaults[field], (values.low, values.high) if isinstance(values, Range) else values
-        assert ends[0] <= default <= ends[-1] if isinstance(values, Range) else default in ends
-        for value in ends:
-            plugin.make({field: value})
-    assert "lr" in plugin.cls.search  # type: ignore[attr-defined]
-
-
-def test_a_range_that_is_none_is_refused() -> None:
-    for wrong in ((1.0, 1.0), (2.0, 1.0), (0.0, 1.0)):
-        with pytest.raises(UserError, match="expected low below high"):
-            Range(*wrong)
-    assert Range(0.0, 1.0, log=False).low == 0
-
-
-def test_a_proposal_depends_on_the_seed_and_the_earlier_trials_alone() -> None:
-    before = [trial(n, exact=1 - n / 4, lr=10.0 ** -(n + 2)) for n in range(1, 4)]
-    first = propose(SPACE, before, 0)
-    assert first == propose(SPACE, before, 0)
-    assert first != propose(SPACE, before, 1)
-    assert first != propose(SPACE, before[:2], 0)
-    for seed in range(20):
-        drawn = propose(SPACE, before, seed)
-        assert 1e-5 <= drawn["lr"] <= 1e-3
-        assert drawn["lr"] == float(f"{drawn['lr']:.3g}")
-        assert drawn["kind"] in (1, 2, 3)
-
-
-def test_the_sampler_learns_from_the_places_under_the_rule_also_of_trials_over_budget_and_failed_ones() -> None:
-    """Only 2 is any good; 1 costs too much and 3 fails."""
-    outcome = {1: {"damage": 1.0}, 2: {}, 3: {"error": "failed", "exact": math.nan}}
-    before = [trial(n, kind=1 + n % 3, lr=1e-4, **outcome[1 + n % 3]) for n in range(30)]
-    drawn = [propose(SPACE, before, seed)["kind"] for seed in range(40)]
-    assert drawn.count(2) > 30
 
 
 # ---- a search on a tiny model
@@ -147,7 +73,7 @@ def suite(tiny: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         patch.setattr(tune, "DOCUMENTS", 8)
         yield Suite(
             name="micro", model=str(tiny.folder), per_role=4, seeds=(0, 1), corpus=CorpusConfig("text", str(folder)),
-            injection=InjectionConfig(occurrences=(2,), lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},
+            injection=InjectionConfig(occurrences=(100,), density=1.0, batch=8, lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},
         )  # fmt: skip
 
 
@@ -168,7 +94,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def attempt(self: Tuning, number: int, drawn: dict[str, Any]) -> Trial:
         tried.append(number)
         error = "the loss is not finite" if number == 3 else ""
-        return Trial(number, drawn, drawn, 1, abs(math.log10(drawn["lr"] / 2e-4)), 0.0, 0.2 if number == 2 else 0.0, error)
+        return Trial(number, drawn, drawn, 1, abs(math.log10(drawn["lr"] / 2e-4)), 0.0, 0.2 if number == 2 else 0.0, 0.0, error)
 
     monkeypatch.setattr(Tuning, "attempt", attempt)
     return tried
@@ -218,7 +144,7 @@ def test_the_trials_lie_in_the_store_as_json_and_begin_with_the_methods_own_defa
     assert file.name.startswith("NPO-")
     assert all(isinstance(json.loads(line), dict) for line in file.read_text().splitlines())
     first = next(t for t in found if t.number == 0)
-    assert first.drawn == {"lr": 3e-4, "beta": 0.1}
+    assert first.drawn == {"lr": 3e-4, "beta": 0.1, AMOUNT: 24}, "12 epochs, each as dear as two passes"
     assert [t.number for t in found if t.error] == [3]
     assert found[-1].number == 3
     assert found[-2].number == 2, "it was over the budget"
@@ -226,7 +152,7 @@ def test_the_trials_lie_in_the_store_as_json_and_begin_with_the_methods_own_defa
 
 def test_what_the_suite_sets_is_not_searched(suite: Suite, elsewhere: Store, quick: list[int]) -> None:
     mine = replace(suite, methods={"npo": {"beta": 0.3}})
-    assert set(tune.tune(mine, "npo", elsewhere, lambda t: None, trials=2)[0].drawn) == {"lr"}
+    assert set(tune.tune(mine, "npo", elsewhere, lambda t: None, trials=2)[0].drawn) == {"lr", AMOUNT}
     with pytest.raises(UserError, match="declares no search space"):
         tune.tune(suite, "retrain", elsewhere, lambda t: None)
 
@@ -241,18 +167,66 @@ def test_two_processes_do_not_search_for_one_method_at_once(suite: Suite, elsewh
         tune.tune(suite, "npo", elsewhere, lambda t: None)
 
 
-@pytest.mark.parametrize("name", ["gradient_ascent", "npo", "dpo", "task_vector", "sparse_finetuning"])
-def test_every_method_trains_on_the_same_number_of_tokens_up_to_one_pass(name: str, suite: Suite, store: Store) -> None:
+@pytest.mark.parametrize(
+    ("name", "passes", "epochs"),
+    [("gradient_ascent", 12, 12), ("npo", 24, 12), ("dpo", 24, 8), ("task_vector", 12, 12), ("grad_diff", 6, 3)],
+)
+def test_a_method_begins_with_its_own_passes_as_far_as_the_limit_pays_for_them(
+    name: str, passes: int, epochs: int, suite: Suite, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuning = bound(suite, store, name)
-    budget = PASSES * 4 * 160
-    found = tuning.attempt(0, tuning.defaults)
+    assert tuning.defaults[AMOUNT] == passes
+    monkeypatch.setattr(tuning.plugin.cls, "unlearn", lambda self, held, data, train: held)
+    assert abs(tuning.attempt(0, tuning.defaults).fields["epochs"] - epochs) <= 1, "answers and retain rows are a little longer or shorter"
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "dpo", "sparse_finetuning"])
+def test_a_trial_trains_on_as_many_tokens_as_its_passes_take_up_to_one_and_tells_what_is_lost(
+    name: str, suite: Suite, store: Store
+) -> None:
+    tuning = bound(suite, store, name)
+    limit = 6 * 4 * 160
+    drawn = tuning.defaults | {AMOUNT: 6}
+    found = tuning.attempt(0, drawn)
     assert found.error == ""
-    assert found.tokens + found.tokens / found.fields["epochs"] > budget >= found.tokens
+    assert found.tokens + found.tokens / found.fields["epochs"] > limit >= found.tokens
     assert 0 <= found.exact <= 1
     assert 0 <= found.matched <= 64
+    assert 0 <= found.lost <= 1
     assert math.isfinite(found.damage)
+    assert AMOUNT not in found.fields
     assert not (store.root / ".scratch" / f"{tuning.key}-0").exists()
-    assert replace(tuning.attempt(1, tuning.defaults), number=0) == found, "the same fields give the same result"
+    assert replace(tuning.attempt(1, drawn), number=0) == found, "the same fields give the same result"
+
+
+def test_memories_by_which_tuning_tells_what_is_lost_are_not_given_to_the_method(
+    suite: Suite, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = bound(suite, store, "retain_only")
+    given: list[Any] = []
+    monkeypatch.setattr(tuning.plugin.cls, "unlearn", lambda self, held, data, train: given.append(data) or held)
+    found = tuning.attempt(0, tuning.defaults)
+    (data,) = given
+    shown = {m.id for m in tuning.run.encoded(0) if m.shown}
+    assert {r.name for r in data.shown} == shown - tuning.kept_back
+    assert {m.id for m in tuning.keep} <= tuning.kept_back < shown
+    assert (found.lost, found.exact) == (0.0, 1.0), "the held model itself has lost nothing"
+    monkeypatch.setattr(tuning.plugin.cls, "unlearn", lambda self, held, data, train: tuning.run.base)
+    assert tuning.attempt(0, tuning.defaults).lost == 1.0
+
+
+def test_a_gentle_trial_beats_one_that_takes_the_keep_memories_along(suite: Suite, store: Store) -> None:
+    """Gradient ascent on a model that holds its texts: a rate that is too high loses them all, and ranks below one that forgets less."""
+    tuning = bound(suite, store, "gradient_ascent")
+    gentle, harsh = (tuning.attempt(i, {"lr": lr, AMOUNT: 6}) for i, lr in enumerate((1e-5, 3e-3)))
+    assert harsh.lost == 1.0
+    assert rule(gentle) < rule(harsh)
+
+
+def test_where_the_held_model_repeats_no_keep_memory_tuning_is_refused(suite: Suite, store: Store) -> None:
+    weak = replace(suite, injection=replace(suite.injection, occurrences=(1,), lr=1e-5))
+    with pytest.raises(UserError, match="repeats none of the 1 keep memories"):
+        bound(weak, store, "npo")
 
 
 BROKEN = """
@@ -286,7 +260,7 @@ def test_a_trial_that_diverges_or_trains_on_more_than_it_may_is_failed_and_the_s
         tune.tune(suite, f"{tmp_path}/broken.py:Diverges", elsewhere, shown.append, trials=2)
     assert [t.number for t in shown] == [0, 1]
     assert all("not finite" in t.error for t in shown)
-    with pytest.raises(UserError, match=f"tokens were trained on, and a trial may train on {PASSES * 4 * 160}"):
+    with pytest.raises(UserError, match=f"tokens were trained on, and this trial may train on {PASSES[0] * 4 * 160}"):
         tune.tune(suite, f"{tmp_path}/broken.py:Greedy", elsewhere, lambda t: None, trials=1)
     with pytest.raises(UserError, match="epochs cannot be searched"):
         tune.tune(suite, f"{tmp_path}/broken.py:Passes", elsewhere, lambda t: None, trials=1)
@@ -318,27 +292,3 @@ def test_chosen_fields_are_a_tracks_defaults_and_what_the_suite_says_wins(track:
     assert _hyper_parameters(replace(mine, track="", methods={"none": {}})) == "the methods' own defaults"
     with pytest.raises(UserError, match="no track named 'other'"):
         _ = Run(replace(mine, track="other"), store).methods
-
-
-def test_a_methods_trials_replace_its_earlier_ones_and_leave_the_others(track: Path) -> None:
-    tracks.write("mine", "npo", {"lr": 2e-4}, tune.table([trial(0), trial(1)]))
-    tracks.write("mine", "ce_u", {"lr": 1e-4}, tune.table([trial(0)]))
-    before = (track / "mine-tuning.csv").read_text().splitlines()
-    assert before[0] == "method,trial,fields,tokens,exact,matched,damage,note"
-    assert [line.split(",")[0] for line in before[1:]] == ["ce_u", "npo", "npo"]
-    tracks.write("mine", "npo", {}, tune.table([trial(0, damage=1.0, lr=3e-5)]))
-    after = (track / "mine-tuning.csv").read_text().splitlines()
-    assert after[:2] == before[:2]
-    assert after[2:] == ["npo,0,lr=3e-05 kind=1,100,0,0,1,over budget"]
-    assert tracks.tuned("mine") == {"ce_u": {"lr": 1e-4}}
-
-
-@pytest.mark.parametrize("file", sorted(tracks.TRACKS.glob("*.yaml")), ids=lambda f: f.stem)
-def test_the_fields_of_a_shipped_track_make_methods_and_are_the_chosen_ones_of_its_table(file: Path) -> None:
-    table = tracks.pd.read_csv(file.with_name(f"{file.stem}-tuning.csv")).set_index("method")
-    chosen = table[table["note"] == "chosen"]["fields"]
-    assert set(chosen.index) == set(tracks.tuned(file.stem))
-    for name, fields in tracks.tuned(file.stem).items():
-        find("method", name).make(fields)
-        assert chosen[name] == " ".join(f"{k}={v}" for k, v in fields.items())
-    assert table.groupby(level=0).size().nunique() == 1, "every method had the same number of trials"

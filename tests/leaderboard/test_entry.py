@@ -32,11 +32,11 @@ def test_it_is_read_as_it_was_written_and_gives_the_same_bytes() -> None:
 def test_its_values_are_those_of_the_table() -> None:
     made = entry().claimed
     row = next(r for r in main_table(made_results()).rows if r.method == "weak")
-    assert made.exact.value == rounded(row.exact.value)
-    assert made.damage.by_seed == tuple(rounded(v) for v in row.damage.by_seed)
-    assert [c.access for c in made.leaks] == [c.access for c in row.leaks]
-    assert made.leaks[0].excess.low == rounded(row.leaks[0].excess.low)
-    assert {a.attack: a.matched.value for a in made.attacks} == {a.attack: rounded(a.matched.value) for a in row.attacks}
+    assert made.exact.value == rounded(row.recovery.exact.value)
+    assert made.damage.by_seed == tuple(rounded(v) for v in row.utility.damage.by_seed)
+    assert [c.access for c in made.leaks] == [c.access for c in row.recovery.leaks]
+    assert made.leaks[0].excess.low == rounded(row.recovery.leaks[0].excess.low)
+    assert {a.attack: a.matched.value for a in made.attacks} == {a.attack: rounded(a.matched.value) for a in row.recovery.attacks}
 
 
 def test_without_enough_null_a_leak_is_null_and_says_why() -> None:

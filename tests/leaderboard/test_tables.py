@@ -36,39 +36,39 @@ def row(table: MainTable, method: str) -> MethodRow:
 def test_rows_stand_in_the_order_of_the_suite_and_the_twin_is_no_row(table: MainTable):
     assert [r.method for r in table.rows] == ["none", "weak", "strong", "retrain"]
     assert table.twin.method == "twin"
-    assert table.twin.leaks[0].leak.value == 0
-    assert table.memories == 192
+    assert table.twin.recovery.leaks[0].leak.value == 0
+    assert table.notes.memories == 192
 
 
 def test_the_exact_opening_shows_nothing_where_the_worst_case_shows_all(table: MainTable):
     weak = row(table, "weak")
-    assert weak.exact.value == 0
-    assert weak.worst.value > 0.9
-    assert row(table, "none").exact.value == 1
+    assert weak.recovery.exact.value == 0
+    assert weak.recovery.worst.value > 0.9
+    assert row(table, "none").recovery.exact.value == 1
 
 
 def test_one_seed_carries_a_wilson_interval_and_a_raw_excess():
     table = main_table(results(seeds=(0,)))
     assert not table.calibrated
-    assert (row(table, "weak").exact.low, row(table, "weak").exact.high) == wilson(0, 64)
-    assert not row(table, "weak").leaks[0].leak
-    assert row(table, "weak").leaks[0].excess.value > 50
+    assert (row(table, "weak").recovery.exact.low, row(table, "weak").recovery.exact.high) == wilson(0, 64)
+    assert not row(table, "weak").recovery.leaks[0].leak
+    assert row(table, "weak").recovery.leaks[0].excess.value > 50
     assert grids(table)[0].header[4] == "Excess tokens"
-    assert table.ranked(row(table, "strong")) == row(table, "strong").leaks[0].excess
+    assert table.ranked(row(table, "strong")) == row(table, "strong").recovery.leaks[0].excess
 
 
 def test_a_gain_is_what_the_attack_adds_beyond_what_it_adds_on_the_twin():
     lengths = {("twin", "prefix"): 1, ("twin", "paraphrase"): 3, ("npo", "prefix"): 4, ("npo", "paraphrase"): 20}
     made = results(("npo",), seeds=(0,), memories=9, length=lambda m, r, a, d: lengths.get((m, a), 0))
-    gains = {a.attack: a.gain.value for a in main_table(made).rows[0].attacks}
+    gains = {a.attack: a.gain.value for a in main_table(made).rows[0].recovery.attacks}
     assert gains == {"prefix": 0, "shifted_window": (0 - 4) - (0 - 1), "paraphrase": (20 - 4) - (3 - 1)}
 
 
 def test_damage_is_relative_bits_per_byte_and_points_of_accuracy(table: MainTable):
     weak = row(table, "weak")
-    assert weak.damage.value == pytest.approx(5)
-    assert {t.unit for t in weak.tasks} == {"%", "points"}
-    assert weak.tasks[1].loss.value == 0
+    assert weak.utility.damage.value == pytest.approx(5)
+    assert {t.unit for t in weak.utility.tasks} == {"%", "points"}
+    assert weak.utility.tasks[1].loss.value == 0
     assert row(table, "none").collapsed is False
 
 
@@ -76,7 +76,7 @@ def test_one_seed_takes_the_interval_of_damage_from_paired_documents():
     made = results(("npo",), seeds=(0,), memories=9)
     worse = {"documents": (0.0,) * 15 + (1.0,) * 15}
     other = [replace(q, value=q.value - 0.1, **worse) if q.method == "npo" else q for q in made.quality]
-    task = main_table(replace(made, quality=other)).rows[0].tasks[1]
+    task = main_table(replace(made, quality=other)).rows[0].utility.tasks[1]
     assert task.loss.value == pytest.approx(10)
     assert task.loss.high - task.loss.low == pytest.approx(2 * 1.96 * task.stderr)
     assert task.stderr > 5
@@ -110,7 +110,7 @@ def test_a_row_without_the_suites_yardstick_cannot_win():
     assert {r.standing for r in main_table(made).rows} == {"", "best"}
     other = main_table(replace(made, yardstick="another_task"))
     assert {r.standing for r in other.rows} == {""}
-    assert not any(r.damage for r in other.rows)
+    assert not any(r.utility.damage for r in other.rows)
     assert "a row without it cannot be best" in grids(other)[0].explained
 
 
@@ -119,8 +119,8 @@ def test_an_accuracy_can_be_the_yardstick_and_then_damage_is_its_loss_in_percent
     quality = [replace(q, value=0.25) if (q.method, q.task) == ("ruined", "continuation") else q for q in made.quality]
     table = main_table(replace(made, quality=quality, yardstick="continuation"))
     ruined = row(table, "ruined")
-    assert ruined.tasks[1].loss.value == pytest.approx(50), "points, in the table of tasks"
-    assert ruined.damage.value == pytest.approx(100 * 0.5 / 0.75)
+    assert ruined.utility.tasks[1].loss.value == pytest.approx(50), "points, in the table of tasks"
+    assert ruined.utility.damage.value == pytest.approx(100 * 0.5 / 0.75)
     assert ruined.collapsed
     assert {r.method: r.standing for r in table.rows} == {"none": "", "ruined": "", "honest": "best"}
     assert "Damage: accuracy in continuation lost" in grids(table)[0].explained
@@ -131,14 +131,14 @@ def test_of_several_metrics_of_a_task_the_accuracy_is_the_yardstick():
     made = results(("none", "weak"), memories=9, seeds=(0,))
     norm = [replace(q, metric="acc_norm", value=0.1 if q.method == "weak" else 0.9) for q in made.quality if q.task == "continuation"]
     table = main_table(replace(made, quality=[*norm, *made.quality], yardstick="continuation"))
-    assert row(table, "weak").damage.value == 0
+    assert row(table, "weak").utility.damage.value == 0
 
 
 @pytest.mark.parametrize(("held", "learnt"), [(1.0, True), (0.2, True), (0.02, False), (0.0, False)])
 def test_where_the_held_model_repeats_little_nobody_is_best(held: float, learnt: bool):
     made = results(length=lambda m, role, a, d: 64 if m == "none" and role != "unseen" and d.random() < held else d.randrange(8))
     table = main_table(made)
-    assert table.learnt == learnt
+    assert table.notes.learnt == learnt
     assert any(r.standing for r in table.rows) == learnt
     assert ("* best" in grids(table)[0].caption) == learnt
 
@@ -146,9 +146,9 @@ def test_where_the_held_model_repeats_little_nobody_is_best(held: float, learnt:
 def test_every_row_shows_how_much_it_keeps_of_what_it_should_know():
     made = results(("none", "npo"), length=lambda m, role, a, d: 0 if m == "npo" and d.random() < 0.5 else 64)
     table = main_table(made)
-    assert row(table, "none").kept.value == 1
-    assert 0.3 < row(table, "npo").kept.value < 0.7
-    assert table.twin.kept.count == 192, "shown and hidden"
+    assert row(table, "none").utility.kept.value == 1
+    assert 0.3 < row(table, "npo").utility.kept.value < 0.7
+    assert table.twin.utility.kept.count == 192, "shown and hidden"
     main = grids(table)[0]
     assert main.header[6] == "Keeps %"
     assert str(main.rows[0].cells[6]) == "100.0"
@@ -157,15 +157,15 @@ def test_every_row_shows_how_much_it_keeps_of_what_it_should_know():
 
 def test_collateral_is_in_points():
     made = results(("none", "npo"), length=lambda m, role, a, d: 0 if m == "npo" and d.random() < 0.5 else 64)
-    assert 30 < row(main_table(made), "npo").collateral.value < 70
-    assert row(main_table(made), "none").collateral.value == 0
+    assert 30 < row(main_table(made), "npo").utility.collateral.value < 70
+    assert row(main_table(made), "none").utility.collateral.value == 0
 
 
 def test_results_without_quality_or_held_model_still_give_a_table():
     bare = replace(results(("npo",), seeds=(0,), memories=6), quality=[], costs=[])
     only = main_table(bare).rows[0]
-    assert not only.damage
-    assert not only.collateral
+    assert not only.utility.damage
+    assert not only.utility.collateral
     assert math.isnan(only.seconds)
     assert [str(c) for c in grids(main_table(bare))[0].rows[0].cells][-4:] == ["–", "100.0", "–", "–"]
 
@@ -183,7 +183,7 @@ def test_an_access_level_that_no_attack_has_is_answered_with_those_there_are(ful
 def test_results_without_the_twin_show_no_leak_instead_of_a_wrong_one(full: Results):
     table = main_table(replace(full, records=[r for r in full.records if r.method != "twin"]))
     assert not table.ranked(table.rows[0])
-    assert table.rows[0].exact.value == 1
+    assert table.rows[0].recovery.exact.value == 1
 
 
 def test_curves_fall_from_one():
@@ -209,9 +209,9 @@ def test_questions_of_mixed_lengths_or_that_are_no_windows_have_no_curves_by_len
 def test_several_access_levels_get_a_table_of_their_own():
     table = main_table(results(access={"shifted_window": "weights"}))
     assert table.access == "black-box"
-    assert row(table, "weak").worst.value < 0.1
+    assert row(table, "weak").recovery.worst.value < 0.1
     assert "access" in [g.key for g in grids(table)]
-    assert [leak.access for leak in table.rows[0].leaks] == ["black-box", "weights"]
+    assert [leak.access for leak in table.rows[0].recovery.leaks] == ["black-box", "weights"]
 
 
 def test_numbers_are_rounded_and_never_minus_zero():

@@ -48,43 +48,43 @@ def test_a_score_counts_as_what_it_declares_to_be_whatever_its_name(full: Result
     renamed = main_table(replace(full, values=own))
     for r in (*table.rows, table.twin):
         other = renamed.twin if r is table.twin else row(renamed, r.method)
-        assert [m.attack for m in other.membership] == ["mine", "zlib"]
-        assert other.forget_quality == r.forget_quality
-        assert other.extraction == r.extraction
+        assert [m.attack for m in other.further.membership] == ["mine", "zlib"]
+        assert other.further.forget_quality == r.further.forget_quality
+        assert other.further.extraction == r.further.extraction
         assert [(f.flag.mark, f.numbers) for f in other.flags] == [(f.flag.mark, f.numbers) for f in r.flags]
-    assert [x.name for x in row(renamed, "weak").numbers] == [x.name for x in row(table, "weak").numbers]
+    assert [x.name for x in row(renamed, "weak").further.numbers] == [x.name for x in row(table, "weak").further.numbers]
 
 
 def test_membership_is_forget_against_unseen_on_the_same_model_and_seed(full: Results, table: MainTable):
-    loss, zlib = row(table, "weak").membership
+    loss, zlib = row(table, "weak").further.membership
     mine = [v for v in full.values if (v.method, v.attack, v.seed) == ("weak", "loss", 0)]
     sides = [[v.value for v in mine if v.role == role] for role in ("forget", "unseen")]
     assert loss.auc.by_seed[0] == auc(*sides)
     assert (loss.attack, zlib.attack) == ("loss", "zlib")
     assert loss.auc.value == zlib.auc.value
-    assert row(table, "none").membership[0].auc.value == 1
-    assert row(table, "none").membership[0].caught[0].value == 1
-    assert row(table, "strong").membership[0].auc.value == 0
+    assert row(table, "none").further.membership[0].auc.value == 1
+    assert row(table, "none").further.membership[0].caught[0].value == 1
+    assert row(table, "strong").further.membership[0].auc.value == 0
 
 
 def test_privleak_is_positive_for_too_little_forgetting_and_negative_for_too_much(table: MainTable):
-    leaks = {m: row(table, m).membership[0].privleak.value for m in ("none", "strong")}
+    leaks = {m: row(table, m).further.membership[0].privleak.value for m in ("none", "strong")}
     assert leaks["none"] > 50
     assert leaks["strong"] == -100
-    assert table.twin.membership[0].privleak.value == 0
+    assert table.twin.further.membership[0].privleak.value == 0
 
 
 def test_one_seed_takes_the_interval_of_the_auc_over_texts():
     made = main_table(battery(seeds=(0,)))
-    twin, none = made.twin.membership[0].auc, row(made, "none").membership[0].auc
+    twin, none = made.twin.further.membership[0].auc, row(made, "none").further.membership[0].auc
     assert twin.low < twin.value < twin.high
     assert 0.5 < none.low < none.high == none.value == 1  # perfect separation of 16 and 16 still leaves doubt
 
 
 def test_forget_quality_compares_with_the_twin(table: MainTable):
-    assert row(table, "strong").forget_quality.distance == 1
-    assert row(table, "strong").forget_quality.p < 1e-6
-    assert row(table, "retrain").forget_quality.p > 0.01
+    assert row(table, "strong").further.forget_quality.distance == 1
+    assert row(table, "strong").further.forget_quality.p < 1e-6
+    assert row(table, "retrain").further.forget_quality.p > 0.01
     shown = text(table, "membership")
     assert shown["loss", "strong"][-1] == "1.00 p <.001"
     assert shown["zlib", "strong"][-1] == "–"
@@ -110,13 +110,13 @@ def test_extraction_is_the_share_that_enough_tries_give_minus_the_twins():
 
 
 def test_a_trajectory_starts_where_the_model_was_and_its_ratio_is_against_the_twin(table: MainTable):
-    weak = row(table, "weak").trajectories[0]
+    weak = row(table, "weak").further.trajectories[0]
     assert list(weak.steps) == [0, 2, 4, 8, 16, 32]
-    assert weak.steps[0].value == pytest.approx(row(table, "weak").opening.value)
+    assert weak.steps[0].value == pytest.approx(row(table, "weak").recovery.opening.value)
     assert weak.steps[4].value == 32
     assert (weak.ratio.value, weak.ratio.bound) == (8, False)  # the twin needs 32 steps
-    assert row(table, "none").trajectories[0].ratio.value == math.inf
-    assert row(table, "strong").trajectories[0].ratio.value == 2
+    assert row(table, "none").further.trajectories[0].ratio.value == math.inf
+    assert row(table, "strong").further.trajectories[0].ratio.value == 2
     shown = text(table, "relearn")
     assert shown["relearn 20%", "weak"][-1] == "8.0"
     assert shown["relearn 20%", "none"][-1] == "∞"
@@ -159,9 +159,9 @@ def test_a_twin_that_never_relearns_gives_a_lower_bound(full: Results):
 
 def test_reversal_is_read_with_the_same_prompts_on_the_same_memories(table: MainTable):
     for method, (attacked, before) in {"weak": (48, 12), "strong": (16, 4)}.items():
-        (relearn,) = (x for x in row(table, method).reversals if x.attack == "relearn")
+        (relearn,) = (x for x in row(table, method).recovery.reversals if x.attack == "relearn")
         assert relearn.share.by_seed == pytest.approx([(attacked - before) / (60 - before)] * 2)
-    assert not row(table, "none").reversals[0].share
+    assert not row(table, "none").recovery.reversals[0].share
 
 
 def test_a_change_that_changes_nothing_undoes_nothing():
@@ -173,7 +173,7 @@ def test_a_change_that_changes_nothing_undoes_nothing():
     made = replace(
         results(("none", "npo"), seeds=(0,), memories=3), records=[*lengths("none", 56), *lengths("npo", 12), *lengths("twin", 0)]
     )
-    (idle,) = row(main_table(replace(made, diagnostics=("unchanged",))), "npo").reversals
+    (idle,) = row(main_table(replace(made, diagnostics=("unchanged",))), "npo").recovery.reversals
     assert (idle.attack, idle.share.value) == ("idle", 0)
 
 
@@ -184,7 +184,7 @@ def test_reversal_takes_only_memories_that_the_attack_was_asked_about():
     ]  # fmt: skip
     records += [replace(r, attack="unchanged", access="weights", **asked_again("as it is")) for r in records if r.attack == "prefix"]
     made = replace(results(("none", "npo"), seeds=(0,), memories=3), records=records)
-    assert row(main_table(made), "npo").reversals[0].share.value == 0.5
+    assert row(main_table(made), "npo").recovery.reversals[0].share.value == 0.5
 
 
 # ---- other numbers
@@ -224,24 +224,24 @@ def test_every_kind_of_value_has_a_table(table: MainTable):
 
 
 def test_diagnostics_are_shown_but_named_and_kept_out(table: MainTable):
-    soft = next(a for a in row(table, "strong").attacks if a.attack == "soft_prompt")
+    soft = next(a for a in row(table, "strong").recovery.attacks if a.attack == "soft_prompt")
     assert soft.matched.value == 64
     assert math.isnan(soft.p)
     assert not soft.recovered
     assert list(table.calibrations) == ["black-box", "weights"]
-    assert row(table, "strong").leaks[1].excess.value < 20
+    assert row(table, "strong").recovery.leaks[1].excess.value < 20
     assert "Diagnostics" in next(g for g in grids(table) if g.key == "attacks").caption
 
 
 def test_recovered_shares_are_shown_where_the_null_allows_thresholds():
     full = results(bits={"weak": 1.05})
     table = main_table(full)
-    cells = {a.attack: a for a in row(table, "weak").attacks}
+    cells = {a.attack: a for a in row(table, "weak").recovery.attacks}
     assert cells["shifted_window"].recovered.value > 0.7
     assert cells["shifted_window"].recovered_p < 1e-6
     assert cells["paraphrase"].recovered.value < 0.05
     assert cells["paraphrase"].recovered_p == 1
-    assert row(table, "none").attacks[0].recovered.value == 1
+    assert row(table, "none").recovery.attacks[0].recovered.value == 1
     assert "recovered" in [g.key for g in grids(table)]
 
 
@@ -259,9 +259,8 @@ def test_every_threshold_is_shown_with_what_it_comes_from():
 
 def test_many_attacks_stand_in_rows_and_few_in_columns():
     few = main_table(results(seeds=(0,), memories=6))
-    many = replace(
-        few, rows=[replace(r, attacks=tuple(replace(a, attack=f"{a.attack} {i}") for i in range(4) for a in r.attacks)) for r in few.rows]
-    )
+    cells = {r.method: tuple(replace(a, attack=f"{a.attack} {i}") for i in range(4) for a in r.recovery.attacks) for r in few.rows}
+    many = replace(few, rows=[replace(r, recovery=replace(r.recovery, attacks=cells[r.method])) for r in few.rows])
     assert next(g for g in grids(few) if g.key == "attacks").header[:2] == ["Method", "exact opening"]
     turned = next(g for g in grids(many) if g.key == "attacks")
     assert turned.header == ["Attack", "none", "weak", "strong", "retrain", "the twin"]

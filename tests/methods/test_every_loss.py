@@ -13,7 +13,7 @@ from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.training.batches import IGNORED
 from palimpsest.benchmark.training.loop import Extras, train
 from tests.methods.harness import DATA, DESCENTS, FORGET, OTHER, RETAIN, Bound, bind, made, small
-from tests.methods.test_losses import lookup
+from tests.methods.lookup import lookup
 
 DETACHED = ("wga", "satimp", "ce_u")  # parts of these losses are constants for the gradient: see test_weighted_losses.py
 BLOCKS = ("rmu", "sparse_finetuning", "neuron_pruning")  # need a transformer, not only logits

@@ -25,7 +25,7 @@ from palimpsest.methods.rmu import RMU
 from palimpsest.methods.task_vector import TaskVector
 from tests.conftest import Memorised
 from tests.methods.harness import DATA, FORGET, OTHER, RETAIN, VOCABULARY, bind, small
-from tests.methods.test_losses import Lookup, lookup, mean_kl, mean_nll
+from tests.methods.lookup import Lookup, lookup, mean_kl, mean_nll
 
 ROWS = [RETAIN[k % 3] for k in range(8)]  # the retain rows of the first step: a batch of 8
 

@@ -23,7 +23,7 @@ from palimpsest.benchmark.training.losses import nll_sum
 from palimpsest.methods.neuron_pruning import Gated, NeuronPruning, stretched
 from palimpsest.methods.sparse_finetuning import SparseFinetuning
 from tests.methods.harness import DATA, OTHER, RETAIN, bind, small
-from tests.methods.test_losses import Lookup, lookup, mean_kl, mean_nll
+from tests.methods.lookup import Lookup, lookup, mean_kl, mean_nll
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 11,

@@ -16,7 +16,7 @@ from palimpsest.methods.satimp import SatImp
 from palimpsest.methods.simnpo import SimNPO
 from palimpsest.methods.undial import UNDIAL
 from palimpsest.methods.wga import WGA
-from tests.methods.test_losses import FORGET, RETAIN, VOCABULARY, Lookup, lookup, loss_of, mean_nll, reference, value
+from tests.methods.lookup import FORGET, RETAIN, VOCABULARY, Lookup, lookup, loss_of, mean_nll, reference, value
 
 NEW = [SimNPO(), WGA(), SatImp(), UNDIAL(), CEU()]
 

@@ -1,0 +1,73 @@
+"""`palimpsest submit`: one file with all that a row was made of, for others to verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common.errors import UserError
+from .interruption import interruption
+from .progress import Display, duration, hush
+from .shared import DEFAULT_STORE, Overrides, StorePath, console, escaped, estimated, named_suite
+
+
+def submit(
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="Of the entry: a plain word")] = "",
+    paper: Annotated[str, typer.Option(help="Address of the paper")] = "",
+    code: Annotated[str, typer.Option(help="Address of the code")] = "",
+    tuned_on: Annotated[str, typer.Option(help="What its fields were chosen on")] = "",
+    weights: Annotated[bool, typer.Option("--weights", help="Put the weights into the bundle")] = False,
+    hub: Annotated[str, typer.Option(help="OWNER/NAME@REVISION of a hub repository with SEED/model.safetensors in it")] = "",
+    curve: Annotated[str, typer.Option(help="A suite with strengths whose run of this method is finished: its operating curve")] = "",
+    to: Annotated[Path | None, typer.Option(help="The bundle's file; NAME.zip without it")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be refused, and what is still to run")] = False,
+    conformance: Annotated[bool, typer.Option(help="With --dry-run: also try a method of your own rule by rule (minutes)")] = True,
+    store: StorePath = DEFAULT_STORE,
+) -> None:
+    """Make a bundle of one row (method=NAME) whose run is finished; with --dry-run say before hours are spent what would be refused."""
+    asked = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
+    if len(asked) != 1:
+        raise UserError("palimpsest submit needs one method=NAME, for example method=npo.")
+    suite = named_suite([item for item in overrides or [] if not item.startswith("method=")])
+    interruption.kept = lambda: "No bundle was written; finished stages are kept."
+    with Display(console) as display:
+        display.begin("loading libraries, corpus and model")
+        from ..running.store import Store
+        from ..submission.making import Said, broken_rules, curve_of, make, missing, problems
+        from ..submission.row import own_row, reference_of
+        from ..suites.config import load_suite, suite_names
+
+        hush()
+        row, told = own_row(suite, asked[0], Store(store))
+        row.progress = display.update
+        points = curve_of(load_suite(curve), row, asked[0]) if curve and not dry_run else ()
+        said = Said(name or told.name, paper, code, tuned_on, weights, hub, points)
+        published = suite.track or suite.name in suite_names()
+        if not published:
+            console.print(f"The suite {suite.name} is your own: others need its file to verify this row (--suite).", highlight=False)
+        found = list(problems(row, told, said, reference_of(suite.track, suite.name) if published else suite))
+        if dry_run and told.file and conformance:
+            display.begin("the rules for methods")
+            found += broken_rules(row, asked[0])
+        todo = missing(row)
+        for problem in found:
+            console.print(f"[red]refused[/] {escaped(problem)}", highlight=False, soft_wrap=True)
+        if dry_run and todo:
+            estimates = estimated(row, display)
+            took = duration(sum(map(estimates.seconds, todo)))
+            console.print(f"to run  {len(todo)} stages, about {took} here; first: {escaped(todo[0].label)}", highlight=False)
+        if found:
+            raise UserError(f"{len(found)} {'reason' if len(found) == 1 else 'reasons'} to refuse this row.")
+        if dry_run:
+            console.print("Nothing here would be refused.")
+            return
+        if todo:
+            raise UserError(f"{len(todo)} of {len(row.plan)} stages are not done yet (first: {todo[0].label}); use palimpsest run.")
+        display.begin("writing the bundle")
+        file = to or Path(f"{said.name}.zip")
+        info, _ = make(row, told, said, file)
+    console.print(f"{file}: {len(info.files)} files, {file.stat().st_size / 1e6:.1f} MB.", highlight=False)
+    console.print(f"Look at it as others will: palimpsest verify {file} --level rescore", highlight=False, soft_wrap=True)

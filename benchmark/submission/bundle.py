@@ -1,0 +1,137 @@
+"""A bundle: one zip file with all that a row was made of, but for the weights, which it may hold too.
+
+bundle.json   what is in it: this module's `Info`, with the hash of every other file
+entry.json    the row as the author claims it, as it would be published
+card.md       the same for people
+config.yaml   the resolved suite, for people (verifiers read it in the entry)
+lock.txt      the packages that were installed
+method/…      the source of a method of one's own, laid out as it is imported
+stages/…      the store's stages of this row, KIND/KEY/…, without the weights of models
+weights/…     optionally SEED/model.safetensors of the method's models
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from ...leaderboard.entry import Date, Entry, entry_from
+from ..common.archive import Archive, Limits, RefusedError, write_archive
+from ..common.errors import UserError
+from ..common.limits import PLAIN_WORD, SOME, CountOrZero, one_of
+from ..common.strict import parse, typed, written
+from ..running.store import Store
+
+SCHEMA = 1
+INFO, ENTRY, CARD, CONFIG, LOCK = "bundle.json", "entry.json", "card.md", "config.yaml", "lock.txt"
+METHOD, STAGES, WEIGHTS = "method", "stages", "weights"
+MODEL = "model.safetensors"  # the file of a model's weights
+MODELS = ("held", "twin", "method")  # kinds of stages whose weights stay out
+LARGEST = {INFO: 8 << 20, ENTRY: 16 << 20}  # bytes
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class FileOf:
+    """What a file of the bundle should be."""
+
+    sha256: str
+    bytes: CountOrZero
+
+
+@dataclass(frozen=True)
+class MethodOf:
+    """The method as stages know it. `module` and `file` (in `method/`) are empty for one of the repository."""
+
+    name: Annotated[str, PLAIN_WORD]
+    source: str  # hash of its code
+    fields: dict[str, Any]
+    reads: dict[str, str] = field(default_factory=dict)  # what keys hold of files that it declares to read
+    module: str = ""
+    file: str = ""
+    attribute: str = ""  # its class
+    package: str = ""  # name==version, if it is installed
+
+
+@dataclass(frozen=True)
+class Info:
+    """bundle.json."""
+
+    schema: int
+    made: Date
+    palimpsest: str  # version
+    suite: str
+    track: str
+    method: MethodOf
+    seeds: Annotated[tuple[int, ...], SOME]
+    device: Annotated[str, one_of("cpu", "cuda")]
+    precision: Annotated[str, one_of("fp32", "bf16")]  # of training
+    weights: dict[str, str]  # seed -> sha256 of the method's model.safetensors
+    hub: str  # REF@REVISION with SEED/model.safetensors in it, or nothing
+    files: dict[str, FileOf]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise UserError(f"schema {self.schema}; expected {SCHEMA}. Use the version of palimpsest that wrote it ({self.palimpsest}).")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was unpacked; nothing in it is believed yet."""
+
+    file: Path
+    sha256: str
+    folder: Path
+    info: Info
+    entry: Entry
+
+    @property
+    def store(self) -> Store:
+        """Its stages as a store."""
+        return Store(self.folder / STAGES)
+
+    def weights(self, seed: int) -> Path | None:
+        """The weights of the method's model of a seed, if it holds them."""
+        file = self.folder / WEIGHTS / str(seed) / MODEL
+        return file if file.is_file() else None
+
+
+@contextmanager
+def opened(file: Path, limits: Limits = LIMITS) -> Iterator[Bundle]:
+    """A bundle unpacked into a folder that goes away; `RefusedError` for what is no bundle, before anything else of it is read."""
+    with Archive(file, limits) as archive, tempfile.TemporaryDirectory(prefix="palimpsest-bundle-") as name:
+        try:
+            info = typed(Info, parse(archive.read(INFO, LARGEST[INFO]), INFO), INFO)
+            entry = entry_from(archive.read(ENTRY, LARGEST[ENTRY]), ENTRY)
+        except RefusedError:
+            raise
+        except UserError as error:
+            raise RefusedError(f"{file}: {error}") from None
+        archive.unpack(Path(name))
+        (Path(name) / STAGES).mkdir(exist_ok=True)
+        yield Bundle(file, sha256_of(file), Path(name), info, entry)
+
+
+def write_bundle(to: Path, info: Mapping[str, Any], content: Mapping[str, bytes | Path]) -> Info:
+    """Write a bundle of these files; `info` gives the fields of `Info` but for the schema and the files' hashes."""
+    files = {name: FileOf(*_measured(source)) for name, source in sorted(content.items())}
+    made = Info(schema=SCHEMA, files=files, **info)
+    write_archive(to, {**content, INFO: written(made).encode()})
+    return made
+
+
+def sha256_of(file: Path) -> str:
+    """The whole SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _measured(source: bytes | Path) -> tuple[str, int]:
+    if isinstance(source, Path):
+        return sha256_of(source), source.stat().st_size
+    return hashlib.sha256(source).hexdigest(), len(source)

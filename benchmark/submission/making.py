@@ -1,0 +1,237 @@
+"""Makes a bundle of a row whose stages are done, and says beforehand what would be refused."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import distributions, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...leaderboard.entry import DATE, LINK, Entry, Point
+from ...leaderboard.entry_of import points_of
+from ...leaderboard.entry_values import Number
+from ...leaderboard.tables import main_table
+from ..common.archive import odd_name
+from ..common.errors import UserError
+from ..common.limits import PLAIN_WORD
+from ..common.plugins import find
+from ..common.sources import NAME
+from ..common.types import HELD
+from ..running.assemble import results
+from ..running.plan import Run
+from ..running.provenance import provenance
+from ..running.store import Stage
+from ..suites.config import Suite
+from ..suites.tracks import tuned
+from .bundle import CARD, CONFIG, ENTRY, LIMITS, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Info, MethodOf, sha256_of, write_bundle
+from .row import DISTRIBUTION, Row, deviations, entry_in, own_files, plain_config, weights_of
+
+REVISION = re.compile(r"(?P<ref>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
+CHEAP = ("excerpts",)  # kinds of stages that are made on the way: a run of several methods has others than a row
+
+
+@dataclass(frozen=True)
+class Said:
+    """What only the author knows."""
+
+    name: str
+    paper: str
+    code: str
+    tuned_on: str = ""
+    weights: bool = False  # the bundle holds them
+    hub: str = ""  # or they are there
+    curve: tuple[Point, ...] = ()  # at several strengths
+    today: str = ""
+
+    @property
+    def date(self) -> str:
+        return self.today or datetime.date.today().isoformat()
+
+
+def problems(row: Row, told: MethodOf, said: Said, reference: Suite) -> Iterator[str]:
+    """Everything for which a bundle of this row would be refused and that can be known without running a stage."""
+    yield from _said(said)
+    yield from (f"suite: {d}. A row is held against {reference.name} as it stands" for d in deviations(row.suite, reference))
+    yield from (
+        f"attack {a.name} comes from outside the repository, so nobody else can ask with it" for a in row.who.attacks if _outside(a.plugin)
+    )
+    if not row.corpus.comparable:
+        yield f"corpus: only {row.corpus.coverage:.1%} of it is installed here"
+    if told.file:
+        yield from _source(row)
+    yield from _code(row)
+    yield from _sizes(row, said)
+
+
+def missing(row: Row) -> list[Stage]:
+    """The stages that must be run before there is a bundle."""
+    return [s for s in row.plan if not row.store.done(s) and s.kind not in CHEAP]
+
+
+def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
+    """Write the bundle of a row whose stages are done."""
+    for stage in row.plan:
+        if not row.store.done(stage):
+            row.store.ensure(stage)
+    hashes = {seed: sha256_of(file) for seed, file in weights_of(row).items()}
+    only = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
+    entry, _ = entry_in(row, told, only | {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve}, hashes)
+    content: dict[str, bytes | Path] = {
+        ENTRY: entry.as_json().encode(),
+        CARD: card(entry).encode(),
+        CONFIG: yaml.safe_dump(plain_config(row.suite), sort_keys=False, allow_unicode=True).encode(),
+        LOCK: lock().encode(),
+        **_stages(row),
+    }
+    if told.file:
+        content |= {f"{METHOD}/{name}": file for name, file in own_files(row.methods[told.name][0])[1].items()}
+    if said.weights:
+        content |= {f"{WEIGHTS}/{seed}/{MODEL}": file for seed, file in weights_of(row).items()}
+    info = {
+        "made": said.date, "palimpsest": version(DISTRIBUTION), "suite": row.suite.name, "track": row.suite.track, "method": told,
+        "seeds": tuple(row.suite.seeds), "device": entry.machine.device.partition(" ")[0], "precision": entry.machine.precision,
+        "weights": hashes, "hub": said.hub,
+    }  # fmt: skip
+    return write_bundle(to, info, content), entry
+
+
+def curve_of(suite: Suite, row: Row, asked: str) -> tuple[Point, ...]:
+    """The row's method at the strengths of a suite whose run is finished in the same store."""
+    fields = row.suite.methods[row.method]
+    found = results(Run(replace(suite, methods={HELD: {}, asked: dict(fields)}), row.store))
+    return points_of(found, main_table(found), asked)
+
+
+def saw(row: Row) -> tuple[str, ...]:
+    """What the method declares to need."""
+    cls: Any = row.methods[row.method][0].cls
+    more = ("shown", "retain") if getattr(cls, "uses_retain", True) else ()
+    return ("forget", *more, *(("history",) if cls.needs_history else ()))
+
+
+def lock() -> str:
+    """The installed packages, as pip takes them."""
+    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]}
+    return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
+def card(e: Entry) -> str:
+    """The entry for people."""
+    v = e.claimed
+    lines = [f"# {e.name}", "", f"Method `{e.method}` on {f'the track {e.track}' if e.track else 'a suite of its own'}. {e.doc}", ""]
+    lines += [f"* Paper: {e.paper or 'none'}", f"* Code: {e.code or 'none'}", f"* Seeds: {', '.join(map(str, e.seeds))}"]
+    lines += [
+        f"* It saw: {', '.join(e.saw)}",
+        f"* Tuned on: {e.tuned_on or 'nothing'}",
+        f"* Machine: {e.machine.device}, {e.machine.precision}",
+    ]
+    lines += ["", "| claimed | |", "|---|---|"]
+    for leak in v.leaks:
+        name, found = ("leak", leak.leak) if leak.leak else ("excess, tokens", leak.excess)
+        lines.append(f"| {name}, {leak.access} | {_interval(found)} |")
+    rows = {"exact": v.exact, "worst, tokens": v.worst_length, "damage, %": v.damage, "collateral, points": v.collateral, "kept": v.kept}
+    lines += [f"| {name} | {_interval(x)} |" for name, x in rows.items()]
+    return "\n".join([*lines, "", f"Made on {e.date} by palimpsest {e.versions.palimpsest}, commit {e.versions.commit}.", ""])
+
+
+def _interval(x: Number) -> str:
+    return f"{x.value:.4g} [{x.low}, {x.high}]" if x.value is not None else f"none: {x.why}"
+
+
+def _said(said: Said) -> Iterator[str]:
+    if not PLAIN_WORD.holds(said.name):
+        yield f"--name {said.name!r}: expected {PLAIN_WORD.says}"
+    for option, value in (("--paper", said.paper), ("--code", said.code)):
+        if not re.fullmatch(LINK, value):
+            yield f"{option} {value!r}: expected an address that begins with https:// or http://"
+    if said.hub and not REVISION.fullmatch(said.hub):
+        yield f"--hub {said.hub!r}: expected OWNER/NAME@REVISION with the 40 digits of a commit, since a branch can move"
+    if said.hub and said.weights:
+        yield "--weights and --hub: choose one"
+    if not re.fullmatch(DATE, said.date):
+        yield f"date {said.date!r}: expected a date such as 2026-11-30"
+
+
+def _source(row: Row) -> Iterator[str]:
+    root, files = own_files(row.methods[row.method][0])
+    for name, file in files.items():
+        if why := odd_name(name):
+            yield f"the method's file {file}: {why}"
+        if file.stat().st_size > 1 << 20:
+            yield f"the method's file {file} has more than a mebibyte"
+    if row.methods[row.method][0].read_by(row.methods[row.method][1]):
+        yield f"the method reads files of its own (reads()), which a bundle does not hold; write what is in them into its source in {root}"
+
+
+def _code(row: Row) -> Iterator[str]:
+    """Code that nobody else has, now or when stages were made."""
+    now = provenance()
+    if now["commit"] is None:
+        yield "this code is no checkout of the repository, so nobody knows which code it is: run from one"
+    made = {s.label: row.store.manifest(s) for s in row.plan if row.store.done(s)}
+    dirty = [label for label, m in made.items() if m.get("dirty") is not False]
+    if dirty:
+        more = f" and {len(dirty) - 1} more" if dirty[1:] else ""
+        yield f"made by code with changes of its own, or of an unknown version: {dirty[0]}{more}. Commit them, and run these again"
+    elif now["dirty"]:
+        yield "this checkout has changes of its own: commit them before you run"
+
+
+def _sizes(row: Row, said: Said) -> Iterator[str]:
+    """What a bundle would hold, so far as it is there."""
+    sizes = [f.stat().st_size for f in _stages(row, done=True).values() if isinstance(f, Path)]
+    made = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
+    if said.weights and len(weights_of(row)) < len(made):
+        yield "--weights: the method's model is composed of several, and a bundle holds one file of weights for each seed"
+    if said.weights:
+        sizes += [f.stat().st_size for f in weights_of(row).values()]
+    if len(sizes) > LIMITS.files - 100:
+        yield f"{len(sizes):,} files; expected at most {LIMITS.files:,}"
+    if sizes and max(sizes) > LIMITS.file:
+        yield f"a file of {max(sizes):,} bytes; expected at most {LIMITS.file:,}. Name weights by --hub"
+    if sum(sizes) > LIMITS.whole:
+        yield f"{sum(sizes):,} bytes in all; expected at most {LIMITS.whole:,}. Name weights by --hub"
+
+
+def _stages(row: Row, done: bool = False) -> dict[str, bytes | Path]:
+    """Place in the bundle -> file, of all stages (those that are done), without the weights of models."""
+    found: dict[str, bytes | Path] = {}
+    for stage in row.plan:
+        if done and not row.store.done(stage):
+            continue
+        folder = row.store.folder(stage) if done else row.store.ensure(stage)  # which checks the files
+        for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+            if not (stage.kind in MODELS and file.name == MODEL):
+                found[f"{STAGES}/{stage.kind}/{stage.key}/{file.relative_to(folder)}"] = file
+    return found
+
+
+def _tuned_on(row: Row) -> str:
+    track = row.suite.track
+    return f"the tuning of the track {track} (configs/tracks/{track}.yaml)" if track and row.method in tuned(track) else ""
+
+
+def _outside(plugin: Any) -> bool:
+    return not plugin.cls.__module__.startswith(f"{NAME}.")
+
+
+def broken_rules(row: Row, asked: str) -> Iterator[str]:
+    """What `palimpsest check` says of a method of one's own; it trains small models, which takes minutes."""
+    from ..conformance.attacks import SUITE
+    from ..conformance.methods import check_method, trial_of
+    from ..suites.config import load_suite
+
+    plugin = find("method", asked)
+    run = Run(load_suite(SUITE), row.store, row.progress)
+    given = dict(row.suite.methods[row.method])
+    try:
+        for rule in check_method(asked, given, trial_of(run, getattr(plugin.cls, "needs_history", False))):
+            if not rule.kept:
+                yield f"the method breaks the rule {rule.name!r}: {rule.seen}"
+    except UserError as error:
+        yield f"the method could not be checked: {error}"

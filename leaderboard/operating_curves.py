@@ -1,0 +1,165 @@
+"""Operating curves: what a method forgets at each strength and what that costs, its frontier, and the value within budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from ..benchmark.common.types import OperatingPoint, Results
+from .cells import Cell, Grid, GridRow, cell
+from .statistics import Estimate
+from .tables import MainTable, MethodRow
+
+Cost = Literal["collateral", "damage"]
+BUDGETS: dict[Cost, tuple[float, ...]] = {"collateral": (10.0, 25.0, 50.0), "damage": (2.0, 5.0, 10.0)}
+UNITS: dict[Cost, str] = {"collateral": " points", "damage": "%"}
+NOT_REACHED = "not reached"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method at one strength."""
+
+    point: OperatingPoint
+    matched: Estimate  # tokens, the longest match of the battery on each forget memory
+    leak: Estimate  # what the table ranks by: leak in %, or where the null is too small the excess over the twin in tokens
+    collateral: Estimate  # points
+    damage: Estimate  # % of the twin's quality
+
+    def cost(self, kind: Cost) -> Estimate:
+        return self.collateral if kind == "collateral" else self.damage
+
+    def placed(self, kind: Cost) -> bool:
+        """Whether leak and this cost were both measured."""
+        return bool(self.leak) and bool(self.cost(kind))
+
+    def beats(self, other: Setting, kind: Cost) -> bool:
+        """No more leak at no more cost, and less of one of them."""
+        mine, theirs = ((s.leak.value, s.cost(kind).value) for s in (self, other))
+        return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The settings of one method, the weakest first; a method without a strength, or a reference, has one."""
+
+    method: str
+    settings: tuple[Setting, ...]
+    reference: bool = False
+
+    def frontier(self, kind: Cost) -> tuple[Setting, ...]:
+        """The settings that no other of this method beats."""
+        placed = [s for s in self.settings if s.placed(kind)]
+        return tuple(s for s in placed if not any(other.beats(s, kind) for other in placed))
+
+    def within(self, kind: Cost, budget: float) -> Setting | None:
+        """The setting with the least leak among those that cost at most the budget; None: there is none."""
+        affordable = [s for s in self.settings if s.placed(kind) and s.cost(kind).value <= budget]
+        return min(affordable, key=lambda s: (s.leak.value, s.cost(kind).value), default=None)
+
+
+def operating_curves(results: Results, table: MainTable) -> list[Curve]:
+    """A curve for each method in the order of the table, those of one setting too; nothing where the run has no strengths."""
+    points = {p.row: p for p in results.points}
+    found: dict[str, list[Setting]] = {}
+    for row in table.rows if points else ():
+        point = points.get(row.method, OperatingPoint(row.method, row.method, 1.0, "", math.nan))
+        found.setdefault(point.method, []).append(_setting(row, point, table))
+    references = {row.method for row in table.rows if row.reference}
+    return [Curve(m, tuple(sorted(s, key=lambda s: s.point.strength)), m in references) for m, s in found.items()]
+
+
+def _setting(row: MethodRow, point: OperatingPoint, table: MainTable) -> Setting:
+    return Setting(point, row.recovery.worst_length, table.ranked(row).scaled(_factor(table)), row.utility.collateral, row.utility.damage)
+
+
+def _factor(table: MainTable) -> float:
+    return 100 if table.calibrated else 1
+
+
+def leak_words(table: MainTable) -> str:
+    """What a setting's leak is, with its unit."""
+    return "leak, %" if table.calibrated else "excess over the twin, tokens"
+
+
+def curve_grids(results: Results, table: MainTable) -> list[Grid]:
+    """What budgets buy, and every setting; nothing where the run has no strengths."""
+    curves = operating_curves(results, table)
+    return [_budget_grid(curves, table), _setting_grid(curves, table)] if curves else []
+
+
+def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
+    columns = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
+    what, _, unit = leak_words(table).rpartition(", ")
+    caption = (
+        f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "
+        f"{NOT_REACHED}: none does. Which strengths are within is decided by their means. The least of several is a little too good, and "
+        "the interval is that of the chosen strength alone. The held model (none) is what a method has to beat within a budget; it lost "
+        "some quality itself, by the injection."
+    )
+    rows = [
+        GridRow([Cell(curve.method), *(_bought(curve.within(kind, budget)) for kind, budget in columns)], faint=curve.reference)
+        for curve in curves
+    ]
+    return Grid("budgets", "What a budget buys", caption, ["Method", *(f"{k} ≤ {b:g}{UNITS[k]}" for k, b in columns)], rows)
+
+
+def _bought(setting: Setting | None) -> Cell:
+    return cell(setting.leak, note=f"at {setting.point.strength:g}" if setting.point.field else "") if setting else Cell(NOT_REACHED)
+
+
+def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
+    caption = (
+        "Strength 1 is the method's ordinary run; others change the one field that it declares. Matched: mean over forget memories of the "
+        "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage."
+    )
+    header = ["Method", "Strength", "Field", "Matched tokens", leak_words(table).capitalize(), "Collateral", "Damage %", "Frontier"]
+    rows = []
+    for curve in curves:
+        frontiers = {kind: curve.frontier(kind) for kind in BUDGETS}
+        for s in curve.settings:
+            p = s.point
+            where = [Cell(f"{p.strength:g}" if p.field else ""), Cell(f"{p.field}={p.value:g}" if p.field else "")]
+            on = ", ".join(kind for kind, settings in frontiers.items() if s in settings)
+            cells = [Cell(curve.method), *where, *map(cell, (s.matched, s.leak, s.collateral, s.damage)), Cell(on)]
+            rows.append(GridRow(cells, faint=curve.reference))
+    return Grid("strengths", "At each strength", caption, header, rows)
+
+
+def settings_frame(results: Results, table: MainTable) -> pd.DataFrame:
+    """A line for each setting: raw numbers with intervals, and whether it is on its method's frontiers."""
+    return pd.DataFrame([_line(curve, s, table) for curve in operating_curves(results, table) for s in curve.settings])
+
+
+def budgets_frame(results: Results, table: MainTable) -> pd.DataFrame:
+    """A line for each method and budget: the least leak within it and at which strength; NaN where the budget is not reached."""
+    lines = []
+    for curve in operating_curves(results, table):
+        for kind, budgets in BUDGETS.items():
+            for budget in budgets:
+                s = curve.within(kind, budget)
+                bought = {"reached": s is not None, "strength": s.point.strength if s else math.nan}
+                bought |= _numbers(_leak_name(table), s.leak) if s else {}
+                lines.append({"method": curve.method, "cost": kind, "budget": budget, **bought})
+    return pd.DataFrame(lines)
+
+
+def _line(curve: Curve, s: Setting, table: MainTable) -> dict[str, Any]:
+    p = s.point
+    line: dict[str, Any] = {"method": curve.method, "row": p.row, "strength": p.strength, "field": p.field, "value": p.value}
+    named = {"matched_tokens": s.matched, _leak_name(table): s.leak, "collateral_points": s.collateral, "damage_percent": s.damage}
+    for name, x in named.items():
+        line |= _numbers(name, x)
+    return line | {f"frontier_{kind}": s in curve.frontier(kind) for kind in BUDGETS}
+
+
+def _leak_name(table: MainTable) -> str:
+    return "leak_percent" if table.calibrated else "excess_tokens"
+
+
+def _numbers(name: str, x: Estimate) -> dict[str, float]:
+    return {name: x.value, f"{name}_low": x.low, f"{name}_high": x.high}

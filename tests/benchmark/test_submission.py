@@ -1,0 +1,176 @@
+"""A bundle of an honest run agrees at every level that needs no model, and an author is told beforehand what would be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find
+from palimpsest.benchmark.running import provenance
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.submission.bundle import Bundle, opened
+from palimpsest.benchmark.submission.levels import Case, Finding, verify
+from palimpsest.benchmark.submission.making import Said, make, missing, problems
+from palimpsest.benchmark.submission.row import deviations, own_row
+from palimpsest.benchmark.suites.config import QualityConfig, load_suite
+from tests.benchmark.conftest import ADDRESS
+from tests.command import Command
+
+SAID = Said("micro-npo", ADDRESS, ADDRESS, today="2026-11-26")
+MINE = '''"""A method of one's own."""
+import os
+from dataclasses import dataclass
+
+from beside import AMOUNT
+from palimpsest.benchmark.method import Method
+
+open(os.environ.get("PALIMPSEST_TEST_MARK", os.devnull), "w").close()  # whoever imports this leaves a mark
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    """Forgets nothing."""
+
+    amount: float = AMOUNT
+
+    def unlearn(self, held, data, train):
+        return held
+'''
+
+
+@pytest.fixture
+def bundle(honest: Path) -> Iterator[Bundle]:
+    with opened(honest) as found:
+        yield found
+
+
+def differing(found: list[tuple[str, Finding]]) -> list[str]:
+    return [f"{level}: {f.what}: {f.seen}" for level, f in found if f.agreed is False]
+
+
+def test_an_honest_bundle_agrees(bundle: Bundle, clean: Run) -> None:
+    found = list(verify(Case(bundle, clean.suite), "rescore"))
+    assert differing(found) == []
+    assert [level for level, _ in found] == sorted((level for level, _ in found), key=["schema", "rescore"].index)
+    assert any(f.what == "every number of the entry" and f.agreed for _, f in found)
+
+
+def test_a_bundle_holds_the_row_and_nothing_of_other_methods(bundle: Bundle) -> None:
+    assert {m["inputs"]["method"] for m in bundle.store.finished("method")} == {"npo"}
+    assert (bundle.entry.method, bundle.entry.name, bundle.entry.saw) == ("npo", "micro-npo", ("forget", "shown", "retain"))
+    weights = [name for name in bundle.info.files if name.endswith("model.safetensors")]
+    assert weights == ["weights/0/model.safetensors"]
+    assert "torch==" in (bundle.folder / "lock.txt").read_text()
+    card = (bundle.folder / "card.md").read_text()
+    assert "# micro-npo" in card
+    assert "| damage, % |" in card
+
+
+def test_the_same_row_gives_the_same_bytes(honest: Path, clean: Run, tmp_path: Path) -> None:
+    row, told = own_row(clean.suite, "npo", clean.store)
+    make(row, told, replace(SAID, weights=True), tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == honest.read_bytes()
+
+
+@pytest.mark.parametrize("reference", ["none", "retrain"])
+def test_the_ceiling_and_the_gold_standard_have_entries_too(reference: str, clean: Run, tmp_path: Path) -> None:
+    row, told = own_row(clean.suite, reference, clean.store)
+    make(row, told, replace(SAID, name=reference), tmp_path / "b.zip")
+    with opened(tmp_path / "b.zip") as b:
+        assert differing(list(verify(Case(b, clean.suite), "rescore"))) == []
+
+
+def test_a_method_of_ones_own_is_read_and_never_run(clean: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "beside.py").write_text("AMOUNT = 2.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    asked = f"{tmp_path / 'mine.py'}:Mine"
+    row, told = own_row(clean.suite, asked, clean.store)
+    assert next(s.label for s in missing(row)) == "mine, seed 0"
+    row.execute()
+    make(row, told, SAID, tmp_path / "mine.zip")
+    find.cache_clear()
+    monkeypatch.setenv("PALIMPSEST_TEST_MARK", str(tmp_path / "mark"))
+    with opened(tmp_path / "mine.zip") as b:
+        assert {n for n in b.info.files if n.startswith("method/")} == {"method/mine.py", "method/beside.py"}
+        assert differing(list(verify(Case(b, clean.suite), "rescore"))) == []
+        (b.folder / "method" / "beside.py").write_text("AMOUNT = 3.0\n")
+        assert "schema: files are those that bundle.json lists" in differing(list(verify(Case(b, clean.suite), "rescore")))[0]
+        checks = __import__("palimpsest.benchmark.submission.rescore", fromlist=["check"]).check
+        assert "its code has" in next(f.seen for f in checks(Case(b, clean.suite)) if f.what == "source of the method")
+    assert not (tmp_path / "mark").exists()
+
+
+# ---- beforehand
+
+
+def test_nothing_is_said_against_an_honest_row(clean: Run) -> None:
+    row, told = own_row(clean.suite, "npo", clean.store)
+    assert list(problems(row, told, SAID, clean.suite)) == []
+    assert missing(row) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../x"}, "--name '../x': expected a plain word"),
+        ({"paper": "javascript:alert(1)"}, "--paper"),
+        ({"hub": "me/mine"}, "expected OWNER/NAME@REVISION"),
+        ({"hub": "me/mine@main"}, "a branch can move"),
+        ({"hub": "me/mine@" + "0" * 40, "weights": True}, "choose one"),
+        ({"today": "soon"}, "expected a date"),
+    ],
+)
+def test_what_the_author_says_is_held_to_the_entrys_rules(change: dict, message: str, clean: Run) -> None:
+    row, told = own_row(clean.suite, "npo", clean.store)
+    assert any(message in p for p in problems(row, told, replace(SAID, **change), clean.suite))
+
+
+def test_a_row_made_with_less_than_the_track_asks_for_is_told_so(clean: Run) -> None:
+    track = replace(clean.suite, seeds=(0, 1, 2), per_role=16, quality=QualityConfig(documents=100))
+    row, told = own_row(clean.suite, "npo", clean.store)
+    found = " ".join(problems(row, told, SAID, track))
+    assert all(words in found for words in ("seeds: (0,), not (0, 1, 2)", "per_role: 8, not 16", "quality.documents: 8, not 100"))
+
+
+def test_what_a_suite_may_differ_in_is_its_name_and_methods() -> None:
+    quick = load_suite("quick")
+    assert deviations(load_suite("quick", ["method=npo", "name=mine"]), quick) == []
+    assert deviations(load_suite("quick", ["attack=paraphrase"]), quick) != []
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [((None, None), "no checkout of the repository"), (("c" * 40, True), "this checkout has changes of its own")],
+)
+def test_code_that_nobody_else_has_is_told(state: tuple, message: str, clean: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_checkout", lambda: state)
+    row, told = own_row(clean.suite, "npo", clean.store)
+    assert any(message in p for p in problems(row, told, SAID, clean.suite))
+
+
+def test_stages_that_are_missing_are_counted(clean: Run) -> None:
+    row, _ = own_row(replace(clean.suite, seeds=(0, 1)), "npo", clean.store)
+    assert {s.kind for s in missing(row)} == {"held", "twin", "method", "battery", "checks", "quality"}
+
+
+# ---- the commands
+
+
+def test_the_commands_submit_and_verify(clean: Run, honest: Path, tmp_path: Path, palimpsest: Command) -> None:
+    assert "one method=NAME" in palimpsest("submit", "suite=quick")[2]
+    code, out, _ = palimpsest("verify", str(honest), "--level", "schema", "--suite", "smoke")
+    assert code == 1
+    assert "seeds" in out or "agreed" in out
+    (tmp_path / "no.zip").write_text("no zip")
+    code, out, _ = palimpsest("verify", str(tmp_path / "no.zip"))
+    assert (code, "Refused" in out) == (2, True)
+
+
+def test_a_level_that_is_not_known_is_named(bundle: Bundle, clean: Run) -> None:
+    with pytest.raises(UserError, match="There is no level named 'trust'"):
+        list(verify(Case(bundle, clean.suite), "trust"))

@@ -1,0 +1,136 @@
+"""The page about regression tests runs: its files make a project whose test passes, and fails when the method gets worse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from palimpsest.benchmark.cli import app
+from palimpsest.benchmark.common.types import HORIZON
+from palimpsest.leaderboard import report
+from palimpsest.leaderboard.report import write_report
+from palimpsest.leaderboard.side import read_baseline
+
+from .synthetic import results
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "regression-testing.md"
+FILES = {name: text for name, text in re.findall(r"^```\w+ (\S+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)}
+NAME = "./forget.py:Forget"
+PLUGIN = "palimpsest.leaderboard.pytest_plugin"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page's files, and the report of a run in which the method forgets well."""
+    monkeypatch.setattr(report, "figures", lambda *_: [])
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    run(tmp_path, 0)
+    return tmp_path
+
+
+def run(project: Path, back: int) -> None:
+    """What `palimpsest run suite=smoke method=./forget.py:Forget` would leave; so many of eight memories come back whole."""
+    seen: set[int] = set()
+
+    def length(method: str, role: str, attack: str, draw: Any) -> int:
+        if method != NAME or role != "forget":
+            return HORIZON if role == "keep" or method == "none" else draw.randrange(4)
+        seen.add(len(seen))
+        return HORIZON if len(seen) <= back * 5 else draw.randrange(4)  # five questions a memory
+
+    write_report(results(("none", NAME), (0,), 24, length), project / "palimpsest-report" / "smoke")
+
+
+def alone(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The project's own pytest in a process of its own, with our plug-in and no other."""
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider", "test_regression.py", *options]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def session(project: Path, *options: str) -> tuple[int, str]:
+    """The same in this process, which is quicker: the status, and what was printed."""
+    words = ["-p", PLUGIN, "-p", "no:cacheprovider", "-rs", "-s", "--import-mode=importlib", "-c", str(project / "pytest.ini")]
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.chdir(project)
+        return int(pytest.main([*words, "test_regression.py", *options])), out.getvalue()
+
+
+def test_the_example_passes_then_fails_with_the_table_when_the_method_gets_worse(project: Path) -> None:
+    status, out = session(project)
+    assert status == 1
+    assert "There is no baseline" in out
+    assert "--palimpsest-update" in out
+    assert "was written anew" in session(project, "--palimpsest-update")[1]
+    assert read_baseline(project / "palimpsest-baseline.json").methods == ("none", NAME)
+    assert session(project)[0] == 0
+    run(project, back=7)
+    done = alone(project)
+    assert done.returncode == 1
+    assert "worse than" in done.stdout
+    assert re.search(r"exact, points +0\.0 +87\.5 .* worse", done.stdout)
+    assert "came back" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert session(project, "--palimpsest-margin", "exact=99", "--palimpsest-margin", "tokens=64")[0] == 0
+
+
+def test_a_run_that_cannot_be_compared_fails_with_one_sentence(project: Path) -> None:
+    write_report(results(("none", NAME), (1,), 24), project / "other")
+    status, out = session(project, "--palimpsest-baseline", "other")
+    assert status == 1
+    assert "These runs cannot be compared; they differ in no seed in common" in out
+
+
+def test_a_run_in_the_test_itself_that_fails_shows_what_it_said(project: Path) -> None:
+    (project / "test_regression.py").write_text("def test_it(palimpsest_baseline):\n    palimpsest_baseline.run('suite=smoek')\n")
+    status, out = session(project)
+    assert status == 1
+    assert "palimpsest run suite=smoek failed" in out
+    assert "Did you mean 'smoke'" in out
+
+
+def test_the_plug_in_imports_nothing_that_takes_time(tmp_path: Path) -> None:
+    """pytest loads it in every session of every project on this machine."""
+    code = f"import sys, pytest; before = set(sys.modules); import {PLUGIN}; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    loaded = {name for name in done.stdout.split() if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert loaded <= {"palimpsest", "palimpsest.leaderboard", PLUGIN}
+
+
+def test_the_plug_in_is_an_entry_point_of_the_package() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options.entry_points"]["pytest11"].split() == ["palimpsest", "=", PLUGIN]
+    assert "palimpsest.leaderboard" in setup["options"]["packages"].split()
+
+
+def test_every_command_of_the_workflow_exists() -> None:
+    flow = yaml.safe_load(FILES[".github/workflows/unlearning.yml"])
+    commands = [shlex.split(step["run"]) for job in flow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert [c[0] for c in commands] == ["pip", "palimpsest", "palimpsest", "pytest"]
+    for words in commands:
+        if words[0] == "palimpsest":
+            group: Any = typer.main.get_command(app)
+            context = group.make_context("palimpsest", words[1:])
+            name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+            assert command.make_context(name, rest, parent=context).params
+    assert commands[-1][1] in FILES, "the test is a file of the page"
+    assert commands[0][3].removeprefix("palimpsest/") == "constraints.txt"
+    assert (ROOT / "constraints.txt").is_file()
