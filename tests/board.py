@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
+from palimpsest.leaderboard.board import charts, site
 from palimpsest.leaderboard.entry import SCHEMA, Entry, Evaluation, Hashes, Memories, OfSeed, Point, Spent, Text, Verified
 from palimpsest.leaderboard.entry_values import Attack, CostOf, Flag, Leak, Number, Values
 
@@ -49,6 +52,22 @@ def made(name: str, leaks: float, collateral: float, damage: float = 1.0, verifi
         "verified": Verified(verified, "2026-11-27", "a reader", "b" * 64, values) if verified else None,
     }  # fmt: skip
     return Entry(**told | changes)
+
+
+def only_draw(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """Leave figures out, which take a while, but for those on the pages of these entries."""
+    page = site._row
+
+    def undrawn(track: Any, row: Any) -> str:
+        with pytest.MonkeyPatch.context() as within:
+            for figure in ("operating", "survived", "bars", "trained"):
+                if row.entry.name not in names:
+                    within.setattr(charts, figure, lambda *_: "")
+            return page(track, row)
+
+    patch.setattr(site, "_row", undrawn)
+    if not names:
+        patch.setattr(charts, "overview", lambda *_: "")
 
 
 def said(name: str) -> Text:

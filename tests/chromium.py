@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -130,8 +131,15 @@ class Browser:
 def browser(program: str, profile: Path) -> Iterator[Browser]:
     """Start the program; it ends with the block. Chromium reads its messages from descriptor 3 and answers on 4."""
     (theirs, out), (into, answers) = os.pipe(), os.pipe()
-    shell = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{answers}', program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    process = subprocess.Popen(shell, pass_fds=(theirs, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def place() -> None:
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs, answers)]  # either may have the number of the other's place
+        os.dup2(high[0], 3)
+        os.dup2(high[1], 4)
+
+    command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, preexec_fn=place, close_fds=False, **quiet)  # what is not placed closes itself
     os.close(theirs)
     os.close(answers)
     try:

@@ -109,7 +109,7 @@ def bars(entry: Entry) -> Figure | None:
     named: dict[str, Any] = {}
     for i, a in enumerate(cells):
         colour = FAINT if a.diagnostic else BY_LEVEL.get(a.access, RED)
-        bar = axes.barh(i, a.matched.value, height=0.7, color=colour, alpha=0.6)
+        bar = axes.barh(i, _times(a.matched.value, 1), height=0.7, color=colour, alpha=0.6)
         named.setdefault("diagnostic" if a.diagnostic else short(a.access), bar)
         if a.matched.low is not None and a.matched.high is not None:
             axes.plot((a.matched.low, a.matched.high), (i, i), color=colour, lw=1.2)
@@ -169,13 +169,13 @@ def _crosses(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float,
         if x.low is not None and x.high is not None:
             axes.plot((x.low, x.high), (_times(y.value, factor),) * 2, color=colour, lw=0.8, alpha=0.6)
         if y.low is not None and y.high is not None:
-            axes.plot((x.value,) * 2, (_times(y.low, factor), _times(y.high, factor)), color=colour, lw=0.8, alpha=0.6)
-    values = [(x.value, _times(y.value, factor)) for x, y in known]
+            axes.plot((_times(x.value, 1),) * 2, (_times(y.low, factor), _times(y.high, factor)), color=colour, lw=0.8, alpha=0.6)
+    values = [(_times(x.value, 1), _times(y.value, factor)) for x, y in known]
     axes.plot([x for x, _ in values], [y for _, y in values], line, marker=mark, color=colour, lw=1.3, ms=4.5)
 
 
 def _line(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float) -> None:
-    known = [(x.value, _times(y.value, factor)) for x, y in points if x and y]
+    known = [(_times(x.value, 1), _times(y.value, factor)) for x, y in points if x and y]
     axes.plot([x for x, _ in known], [y for _, y in known], color=FAINT, lw=0.7)
 
 

@@ -53,10 +53,10 @@ class Row:
         return f"tracks/{self.entry.track}/rows/{self.entry.name}.html"
 
     @property
-    def checked(self) -> str:
-        """Who verified what, in words."""
+    def checked(self) -> list[str]:
+        """The level at which somebody verified the row, and the date."""
         found = self.entry.verified
-        return f"{found.level}, {found.date}" if found else "claimed only"
+        return [found.level, found.date] if found else ["claimed only"]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ function filtered(table, form) {
   heads.forEach((th, i) => order.append(made("option", th.textContent, { value: i })));
   order.addEventListener("change", () => { sort(table, Number(order.value), "ascending"); });
 
+  const tracks = [...new Set(all("tbody tr", table).map((row) => row.dataset.track))]; // ranks are within tracks, and so is their order
   const limit = (row, name) => field(name).value || row.dataset[name];
 
   function rank(row) {
@@ -71,7 +72,7 @@ function filtered(table, form) {
     cell.querySelector(".value").textContent = ranked ? said : "–";
     cell.querySelector("small").textContent = ranked ? "" : said || "not attacked at this level";
     row.className = ranked ? "ranked" : said === "reference" ? "reference" : "unranked";
-    if (ranked) cell.dataset.v = first + (last || first) / 1000; else delete cell.dataset.v;
+    if (ranked) cell.dataset.v = 1e4 * tracks.indexOf(row.dataset.track) + first + (last || first) / 1000; else delete cell.dataset.v;
     return ranked;
   }
 
@@ -147,7 +148,7 @@ function comparing(form) {
     again(table);
     place.hidden = false;
     count.textContent = rows.length
-      ? `${rows.length} memories, matched tokens of ${horizon}: ${a.value} gives more away on ${tally.more}, ${b.value} on ${tally.less}, alike ${tally.same}.`
+      ? `${rows.length} memories, matched tokens of ${horizon}: more comes back of ${a.value} on ${tally.more}, of ${b.value} on ${tally.less}, alike on ${tally.same}.`
       : "These two rows share no memory.";
   }
 
