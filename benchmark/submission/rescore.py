@@ -17,7 +17,7 @@ from ..common.types import HELD, TWIN
 from ..running.reasons import Reasons
 from ..running.store import Store
 from ..suites.config import Suite
-from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, who_was_asked
+from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, thresholds_of_null, who_was_asked
 from .levels import Case, Finding, agreed
 from .row import Row, entry_in, plain_config, row_in
 
@@ -25,6 +25,7 @@ CLOSE = 1e-5  # relative: numbers are rounded to 6 digits, and libraries differ 
 APART = 2.0  # tokens: mean lengths of one model trained on two kinds of machine differ by less
 TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve")  # what only the author knows
 INNER: dict[str, Callable[[Row], list[str]]] = {
+    "thresholds against the null": thresholds_of_null,
     "who is asked, and about what": who_was_asked,
     "records against what the model says of each token": readings_and_records,
     "quality against its documents": quality_of_documents,
