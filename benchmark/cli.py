@@ -23,6 +23,7 @@ from .commands.interruption import interruption
 from .commands.new import new
 from .commands.progress import Display, RunDisplay, duration, hush
 from .commands.reporting import reported
+from .commands.reproduce import reproduce
 from .commands.shared import (
     DEFAULT_STORE,
     Overrides,
@@ -195,7 +196,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (attack, check, diff, new, submit, verify):
+for command in (attack, check, diff, new, reproduce, submit, verify):
     app.command()(command)
 
 
