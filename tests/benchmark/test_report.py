@@ -45,7 +45,8 @@ def test_pages_tables_figures_and_records_are_written(made: Results, tmp_path: P
     written = write_report(made, tmp_path / "new" / "folder")
     texts = ["report.md", "report.html", "table.csv", "table.tex"]
     figures = ["quality.svg", "curves.svg", "lengths-0.svg"]
-    assert [p.name for p in written] == [*texts, *figures, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl"]
+    data = ["records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl", "run.json"]
+    assert [p.name for p in written] == [*texts, *figures, *data]
     assert all(p.stat().st_size > 200 for p in written)
 
 
