@@ -5,16 +5,13 @@ One run of a tiny suite serves all of it: two memories of each role and one seed
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file, save
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.paths import CONFIGS
@@ -22,7 +19,7 @@ from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.submission import rerun, schema, spotcheck
 from palimpsest.benchmark.submission.audit import Sides, verdict
-from palimpsest.benchmark.submission.bundle import MODEL, opened
+from palimpsest.benchmark.submission.bundle import opened
 from palimpsest.benchmark.submission.levels import Case, Finding, Options, checks_of, verify
 from palimpsest.benchmark.submission.making import Said, make
 from palimpsest.benchmark.submission.row import own_row
@@ -32,28 +29,10 @@ from tests.command import Command
 from tests.conftest import Memorised
 from tests.forging import Forger
 from tests.micro import micro_suite
+from tests.verifying import MINE, OTHER, WEIGHTS, forged, reconfigure, shorter, swapped, unlikely, write_private
 
 COMMIT = "c" * 40
 SAID = Said("micro", "https://example.org/paper", "https://example.org/code", today="2026-11-26", weights=True)
-MINE = '''"""A method of one's own: it weakens every weight."""
-import os
-from dataclasses import dataclass
-
-from beside import SHARE
-from palimpsest.benchmark.method import Method
-
-
-@dataclass(frozen=True)
-class Mine(Method):
-    """Weakens every weight."""
-
-    share: float = SHARE
-
-    def unlearn(self, held, data, train):
-        assert "secret" not in " ".join(os.environ.values())
-        return held.with_state({k: v * self.share for k, v in held.fresh().state_dict().items()})
-'''
-OTHER = MINE.replace("v * self.share", "v * self.share * 0.5")
 
 
 @pytest.fixture(scope="module")
@@ -121,44 +100,6 @@ def test_the_slice_follows_the_verifiers_seed(mine: Path, micro: Suite, monkeypa
     assert [len(d) for d in drawn] == [3] * 4
 
 
-def swapped(forger: Forger) -> None:
-    """Other weights, and every hash that is told of them made to fit."""
-    state = {k: v * 0.5 for k, v in _weights(forger).items()}
-    forger.content["weights/0/model.safetensors"] = content = save(state, metadata={"format": "pt"})
-    sha = hashlib.sha256(content).hexdigest()
-    forger.info["weights"] = forger.entry["hashes"]["weights"] = {"0": sha}
-    forger.manifest(forger.stage("method", "mine"), lambda m: m["files"].update({MODEL: sha[:16]}))
-
-
-def _weights(forger: Forger) -> dict[str, Any]:
-    file = Path(forger.info["_folder"]) / "weights.safetensors"
-    file.write_bytes(forger.content["weights/0/model.safetensors"])
-    return load_file(file)
-
-
-def forged(mine: Path, change: Callable[[Forger], Any], folder: Path) -> Path:
-    forger = Forger.of(mine)
-    forger.info["_folder"] = str(folder)
-    change(forger)
-    forger.info.pop("_folder")
-    return forger.pack(folder / "forged.zip")
-
-
-def shorter(forger: Forger) -> None:
-    """Every answer about another prompt than the exact opening is recorded as chance."""
-    forger.table(forger.stage("battery", "tier 1 on mine") + "/answers.parquet", lambda t: t.assign(matched=0))
-    forger.sign()
-
-
-def unlikely(forger: Forger) -> None:
-    """What the model says of each token, made less likely, as a membership score would have it."""
-    name = forger.stage("battery", "tier 0 on mine") + "/tokens.safetensors"
-    file = Path(forger.info["_folder"]) / "tokens.safetensors"
-    file.write_bytes(forger.content[name])
-    forger.content[name] = save({k: v - 1 if k.startswith("log_probability/") else v for k, v in load_file(file).items()})
-    forger.sign()
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [(swapped, "these weights give"), (shorter, "is recorded with 0 tokens"), (unlikely, "log-probabilities of its tokens differ")],
@@ -183,10 +124,10 @@ def test_records_of_the_twin_are_asked_where_the_verifier_has_it(mine: Path, mic
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f: [f.content.pop("weights/0/model.safetensors"), f.info.update(hub="")], "neither holds weights nor names them on a hub"),
-        (lambda f: f.content.update({"weights/0/model.safetensors": b"x" * 99}), "expected"),
+        (lambda f: [f.content.pop(WEIGHTS), f.info.update(hub="")], "neither holds weights nor names them on a hub"),
+        (lambda f: f.content.update({WEIGHTS: b"x" * 99}), "expected"),
         (lambda f: f.info.update(weights={"0": "0" * 64}), "expected one hash"),
-        (lambda f: _reconfigure(f, num_attention_heads=4), "another architecture than the base: num_attention_heads is 4, not 2"),
+        (lambda f: reconfigure(f, num_attention_heads=4), "another architecture than the base: num_attention_heads is 4, not 2"),
     ],
 )
 def test_weights_that_are_not_to_be_asked_are_named(change: Any, words: str, mine: Path, micro: Suite, tmp_path: Path) -> None:
@@ -195,14 +136,8 @@ def test_weights_that_are_not_to_be_asked_are_named(change: Any, words: str, min
     assert words in found["weights"].seen
 
 
-def _reconfigure(forger: Forger, **fields: Any) -> None:
-    name = forger.stage("method", "mine") + "/config.json"
-    forger.content[name] = json.dumps(json.loads(forger.content[name]) | fields).encode()
-    forger.sign()
-
-
 def test_weights_come_from_a_pinned_revision_of_the_hub(mine: Path, micro: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = Forger.of(mine).content["weights/0/model.safetensors"]
+    there = Forger.of(mine).content[WEIGHTS]
     asked: list[dict[str, Any]] = []
 
     def download(repository: str, name: str, **more: Any) -> str:
@@ -213,7 +148,7 @@ def test_weights_come_from_a_pinned_revision_of_the_hub(mine: Path, micro: Suite
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, token: type("Told", (), {"size": len(there)}))
     hub = "me/mine@" + "0" * 40
-    away = forged(mine, lambda f: [f.content.pop("weights/0/model.safetensors"), f.info.update(hub=hub)], tmp_path)
+    away = forged(mine, lambda f: [f.content.pop(WEIGHTS), f.info.update(hub=hub)], tmp_path)
     assert differing(findings(away, micro, "spotcheck", seed=0, slice=2, store=tmp_path / "none")) == []
     assert {k: asked[0][k] for k in ("repository", "name", "revision", "token")} == {
         "repository": "me/mine", "name": "0/model.safetensors", "revision": "0" * 40, "token": False,
@@ -282,20 +217,7 @@ def test_a_process_that_fails_or_does_not_end_is_said(limit: float, words: str, 
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighteen passages that say nothing, each in words of its own."""
-    draw, file = random.Random(1), tmp_path_factory.mktemp("private") / "fresh.jsonl"
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-
-    def words(n: int) -> str:
-        return " ".join("".join(draw.choices(syllables, k=2)) for _ in range(n))
-
-    passages = []
-    for i in range(18):
-        opening = words(12).capitalize() + ","
-        told = {"id": f"fresh-{i:02d}", "domain": "fresh", "text": f"{opening} {words(130)}.", "opening_end": len(opening)}
-        passages.append(told | {"paraphrases": [words(12).capitalize() + "," for _ in range(4)]})
-    file.write_text("".join(json.dumps(p) + "\n" for p in passages))
-    return file
+    return write_private(tmp_path_factory.mktemp("private") / "fresh.jsonl")
 
 
 def test_the_audit_compares_fresh_passages_with_published_ones(
