@@ -64,7 +64,9 @@ def _check_column(name: str, kind: str, column: pa.ChunkedArray) -> None:
     if column.null_count and kind != "number":  # of which an empty cell is one that could not be measured
         raise UserError(f"column {name} has empty cells")
     for chunk in column.chunks:
-        if isinstance(chunk, pa.DictionaryArray) and any(len(t) > TEXT for t in chunk.dictionary.to_pylist()):
+        if kind == "text" and len(chunk) and not isinstance(chunk, pa.DictionaryArray):
+            raise UserError(f"column {name} holds {chunk.type}; expected text")
+        if kind == "text" and len(chunk) and any(len(t) > TEXT for t in chunk.dictionary.to_pylist()):
             raise UserError(f"column {name} has a text of more than {TEXT:,} characters")
 
 

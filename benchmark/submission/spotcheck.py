@@ -5,6 +5,7 @@ Which answers is drawn after the submission, from the verifier's own seed. None 
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import tempfile
@@ -116,7 +117,8 @@ def _again(
         if mine:
             _compare(row, model, subject, {(a, m): told[model.name, model.seed, a, m] for _, _, a, m in mine}, seen)
         subject.release()
-    chance = 1 - (1 - 1 / ONE_IN) ** len(chosen)
+    changed = max(1, len(told) // ONE_IN)
+    chance = 1 - math.comb(len(told) - changed, len(chosen)) / math.comb(len(told), len(chosen))
     said = f"{len(chosen)} of {len(told):,} questions drawn, seed {seed}; log-probabilities of tokens within {seen.apart:.1g} nats"
     if not seen.wrong:
         said += f"; had one in {ONE_IN} been changed, that would be seen with a chance of {chance:.0%}"

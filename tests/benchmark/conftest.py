@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from palimpsest.benchmark.common.paths import CONFIGS
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.models.subject import Subject
-from palimpsest.benchmark.running import provenance
+from palimpsest.benchmark.running import inputs, provenance
 from palimpsest.benchmark.running.assemble import results as assemble
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store, _sha_of
@@ -173,6 +174,8 @@ def clean(suite: Suite, whole: Run) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "_checkout", lambda: (COMMIT, False))
         patch.setattr(schema, "has_commit", lambda commit: commit == COMMIT)
+        for name in ("load_corpus", "open_subject"):  # every row that is looked at reads them anew
+            patch.setattr(inputs, name, cache(getattr(inputs, name)))
         yield Run(suite, whole.store)
 
 
