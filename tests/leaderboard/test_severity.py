@@ -14,9 +14,9 @@ from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.dead_weight import dead_weight
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.headline import remarks
-from palimpsest.leaderboard.report import render
+from palimpsest.leaderboard.report import escape_markdown, render
 from palimpsest.leaderboard.severity import severity, sparkline
-from palimpsest.leaderboard.tables import main_table
+from palimpsest.leaderboard.tables import MainTable, main_table
 
 from ..synthetic import record, results
 
@@ -62,7 +62,7 @@ def test_the_figure_falls_as_the_curve_does():
 
 
 def test_the_page_draws_a_figure_in_every_row_and_texts_have_the_numbers():
-    made = results(memories=24, seeds=(0,))
+    made = results(memories=6, seeds=(0,))
     page = render(made, "html")
     main = page[page.index("<tbody>") : page.index("</tbody>")]
     assert main.count('<svg class="spark"') == 4
@@ -95,12 +95,16 @@ def made(**lengths: dict[str, int]) -> Results:
 HALF = {"prefix": {}, "shifted_window": {"a0": 64, "b0": 64, "a1": 40}, "paraphrase": {"b2": 30}}
 
 
-def test_an_attack_is_dead_weight_if_nothing_is_recovered_by_it_alone():
-    whole = made(**HALF)
-    found = main_table(whole).dead_weight
-    assert (found.attacks, found.attack_count) == (("prefix",), 3)
-    twice = made(**HALF | {"prefix": HALF["paraphrase"]})
-    assert main_table(twice).dead_weight.attacks == ("prefix", "paraphrase"), "of two that do the same both are named"
+@pytest.fixture(scope="module")
+def half() -> MainTable:
+    return main_table(made(**HALF))
+
+
+def test_an_attack_is_dead_weight_if_nothing_is_recovered_by_it_alone(half: MainTable):
+    assert (half.dead_weight.attacks, half.dead_weight.attack_count) == (("prefix",), 3)
+    twice = Score(made(**HALF | {"prefix": HALF["paraphrase"]}).records, "twin")
+    found = dead_weight(twice, ["none", "a", "b"], ["a", "b"], "black-box")
+    assert found.attacks == ("prefix", "paraphrase"), "of two that do the same both are named"
 
 
 def test_without_an_attack_that_is_dead_weight_no_leak_changes():
@@ -116,13 +120,13 @@ def test_without_an_attack_that_is_dead_weight_no_leak_changes():
         assert (others == (others | recovered[idle])).all()
 
 
-def test_memories_that_all_methods_lose_or_none_are_counted_and_named():
-    found = main_table(made(**HALF)).dead_weight
+def test_memories_that_all_methods_lose_or_none_are_counted_and_named(half: MainTable):
+    found = half.dead_weight
     assert found.memory_count == 192
     assert {int(m[-3:]) % 4 for _, m in found.always} == {0}
     assert {int(m[-3:]) % 4 for _, m in found.never} == {3}
     assert len(found.always) == len(found.never) == 48
-    attacks, lost_by_none, lost_by_all = remarks(main_table(made(**HALF)))
+    attacks, lost_by_none, lost_by_all = remarks(half)
     assert (attacks.summary, attacks.names) == ("1 of 3 attacks recover nothing beyond the others.", ("prefix",))
     assert lost_by_none.summary == "48 of 192 forget memories are lost by no method."
     assert [name.split(":")[0] for name in lost_by_all.names] == ["seed 0", "seed 1", "seed 2"]
@@ -142,9 +146,11 @@ def test_one_attack_or_one_method_is_never_dead_weight():
 
 
 def test_dead_weight_is_folded_on_the_page_and_told_in_text():
-    whole = made(**HALF)
-    page = render(whole, "html")
+    whole = results(memories=6, seeds=(0,))  # without thresholds
+    shown = remarks(main_table(whole))
+    assert shown
+    page, text = render(whole, "html"), render(whole, "md")
     section = page[page.index("<h2>Dead weight</h2>") :]
-    assert section.count("<details><summary>") == 3
-    assert "<summary>1 of 3 attacks recover nothing beyond the others.</summary>" in section
-    assert "* 1 of 3 attacks recover nothing beyond the others. prefix" in render(whole, "md")
+    assert section.count("<details><summary>") == len(shown)
+    assert all(f"<details><summary>{r.summary}</summary>" in section for r in shown)
+    assert all(f"* {r.summary} {escape_markdown('; '.join(r.names))}" in text for r in shown)
