@@ -25,6 +25,7 @@ from .commands.moving import store_app
 from .commands.new import new
 from .commands.progress import Display, RunDisplay, duration, hush
 from .commands.reporting import reported
+from .commands.reproduce import reproduce
 from .commands.shared import (
     DEFAULT_STORE,
     Overrides,
@@ -197,7 +198,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (attack, board, check, diff, new, submit, verify):
+for command in (attack, board, check, diff, new, reproduce, submit, verify):
     app.command()(command)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ..benchmark.common.types import HORIZON
 from ..benchmark.scoring.score import Score
 from .reversal import ReversalCell, reversals
+from .severity import Severity, severity
 from .statistics import Estimate, by_seed, difference, holm, mcnemar, mean, paired_permutation, rate
 
 
@@ -48,6 +49,7 @@ class Recovery:
     verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
     attacks: tuple[AttackCell, ...]
     leaks: tuple[LeakCell, ...]  # by access level, the main one first
+    severity: Severity  # at the main level
     reversals: tuple[ReversalCell, ...] = ()
 
 
@@ -62,6 +64,7 @@ def recovery(score: Score, method: str, access: str, changing: tuple[str, ...]) 
         verbatim=_tokens(score.verbatim(method)),
         attacks=attack_cells(score, method),
         leaks=tuple(leak_cell(score, method, level) for level in (access, *(a for a in score.levels if a != access))),
+        severity=severity(score, method, access),
         reversals=reversals(score, method, changing),
     )
 
@@ -102,6 +105,12 @@ def leak_cell(score: Score, method: str, access: str) -> LeakCell:
         leak = mean([])
         p = mcnemar(lengths["mine"] >= HORIZON, lengths["twin"] >= HORIZON)
     return LeakCell(access, leak, mean(by_seed(lengths["mine"] - lengths["twin"])), p)
+
+
+def ranked_values(score: Score, method: str, access: str) -> pd.Series:
+    """What the mean is ranked by, on each forget memory: recovered or not minus the twin's, else tokens beyond the twin's."""
+    pair = score.recovered_pair(method, access) if score.calibrations[access].possible else score.worst_pair(method, access)
+    return pair["mine"] - pair["twin"]
 
 
 def _tokens(lengths: pd.Series) -> Estimate:

@@ -21,6 +21,7 @@ class Cell:
     text: str
     interval: str = ""  # the second line: "[low, high]" in the same unit; in the first column, a row's flags
     note: str = ""  # smaller print: the seeds' range
+    svg: str = ""  # a small figure that a web page shows above the text
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.text, self.interval, self.note) if part)

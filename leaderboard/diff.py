@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..benchmark.common.errors import UserError, listed, unknown
-from ..benchmark.common.facts import MAY_DIFFER, MUST_AGREE
+from ..benchmark.common.errors import UserError, unknown
 from ..benchmark.common.types import HELD, HORIZON
 from .changes import Change, changes
+from .comparable import alike, comparable, same_memories
 from .paired import Paired, counted, over_documents, over_pairs
 from .side import Side, cut
 from .statistics import Estimate, holm
@@ -96,49 +96,13 @@ def compare(
     notes = comparable(old, new)
     pairs = _pairs(old, new, methods, renamed or {})
     seeds = tuple(s for s in new.seeds if s in old.seeds)
+    for a, b in pairs:
+        same_memories(old, new, a, b, seeds)
     if not methods and not renamed:
         notes += [f"{name} was not compared: only the {where} run has it." for name, where in _alone(old, new)]
     measured = [m for a, b in pairs for m in _Compared(old, new, a, b, seeds, margins or MARGINS).rows()]
     found = [c for a, b in pairs for c in changes(old, new, a, b, seeds)]
     return Diff(new.suite, tuple(pairs), seeds, _judged(measured), found, notes)
-
-
-def comparable(old: Side, new: Side) -> list[str]:
-    """Raise unless the runs asked the same of the same; else say in what else they differ."""
-    wrong = [] if old.suite == new.suite else [f"suite ({old.suite}, {new.suite})"]
-    for name in MUST_AGREE:
-        a, b = getattr(old.facts, name), getattr(new.facts, name)
-        wrong += [f"{name} ({_told(a, b)})"] if a != b else []
-    if old.levels != new.levels or old.twin != new.twin:
-        wrong.append("the attacks that count")
-    seeds = {*old.seeds} & {*new.seeds}
-    wrong += [] if seeds else ["no seed in common"]
-    if not wrong and _memories(old, seeds) != _memories(new, seeds):
-        wrong.append("which memories are to be forgotten and kept")
-    if wrong:
-        raise UserError(f"These runs cannot be compared; they differ in {'; '.join(wrong)}.")
-    notes = [f"{name}: {_told(a, b)}" for name in MAY_DIFFER if (a := getattr(old.facts, name)) != (b := getattr(new.facts, name))]
-    notes += [f"seeds: {_told(list(old.seeds), list(new.seeds))}"] if old.seeds != new.seeds else []
-    for name in (HELD, old.twin):
-        notes += [] if _alike(old, new, name, name) else [f"the readings of {name} differ: the runs have other held or retrained models."]
-    return notes
-
-
-def _told(old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [(k, old.get(k), new.get(k)) for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        return listed([f"{k} {_told(a, b)}" for k, a, b in parts])
-    return f"{_text(old)} → {_text(new)}"
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else "none" if value is None else str(value)
-
-
-def _memories(run: Side, seeds: Iterable[int]) -> set[tuple[int, str, bool]]:
-    rows = [(run.opening, True), (run.keep, False)]
-    found = {(s, m, forget) for table, forget in rows for _, s, m in table.index}
-    return {at for at in found if at[0] in seeds}
 
 
 def _pairs(old: Side, new: Side, methods: Sequence[str], renamed: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -158,21 +122,6 @@ def _pairs(old: Side, new: Side, methods: Sequence[str], renamed: Mapping[str, s
 
 def _alone(old: Side, new: Side) -> list[tuple[str, str]]:
     return [(m, "old") for m in old.methods if m not in new.methods] + [(m, "new") for m in new.methods if m not in old.methods]
-
-
-def _alike(old: Side, new: Side, a: str, b: str) -> bool:
-    """Whether every reading of a method is the same in both runs."""
-    tables = [(getattr(old, name), getattr(new, name)) for name in ("opening", "lengths", "calls", "keep")]
-    seeds = {*old.seeds} & {*new.seeds}
-
-    def of(table: Any, method: str) -> Any:
-        there = table.index.get_level_values("method") == method
-        part = table[there & table.index.get_level_values("seed").isin(seeds)]
-        return part.droplevel("method")
-
-    same = all(of(x, a).equals(of(y, b)) for x, y in tables)
-    documents = [{s: q.documents for (m, s), q in run.quality.items() if m == name and s in seeds} for run, name in ((old, a), (new, b))]
-    return same and repr(documents[0]) == repr(documents[1])
 
 
 @dataclass(frozen=True)
@@ -200,7 +149,7 @@ class _Compared:
     margins: Mapping[str, float]
 
     def rows(self) -> list[_Measured]:
-        same = _alike(self.old, self.new, self.before, self.after)
+        same = alike(self.old, self.new, self.before, self.after)
         found = [*self._leaks(), *self._tokens(), self._exact(), self._damage(), self._collateral(), *self._costs()]
         measured = [m for m in found if not (math.isnan(m.old) and math.isnan(m.new))]
         return [replace(m, paired=counted([0.0]), why=SAME) if same and m.paired.tested else m for m in measured]

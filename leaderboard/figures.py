@@ -35,7 +35,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
 
     quality = (
         "What forgetting costs against what still leaks, with 95% intervals; the lower left is best. Diamonds are references; "
-        "grey dots have collapsed; shaded is the region of collapse."
+        "grey dots have collapsed or are over budget; shaded is the region of collapse."
     )
     curves = (
         "Share of forget memories of which at least x tokens come back, by attack (where there are many, by access level). "
@@ -46,7 +46,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
         "brought back whole, and the loss on held-out text in nats per token. A dot is the last look."
     )
     if results.points:  # a panel for every row would fill a book
-        drawn = [(kind, operating_plots.operating_figure(results, table, kind)) for kind in BUDGETS]
+        drawn: list[tuple[Cost, str]] = [(kind, operating_plots.operating_figure(results, table, kind)) for kind in BUDGETS]
         return [Figure(f"operating-{kind}", _operating(kind), svg) for kind, svg in drawn if svg]
     found = [Figure("quality", quality, plots.quality_figure(table)), Figure("curves", curves, plots.curves_figure(results, table))]
     for attack, (name, svg) in plots.prompt_length_figures(results, table).items():

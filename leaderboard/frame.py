@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from .severity import AT_LEAST
 from .statistics import Estimate
 from .tables import MainTable, MethodRow
 from .values import FALSE_POSITIVES
@@ -18,6 +19,8 @@ def as_frame(table: MainTable) -> pd.DataFrame:
 
 def _flat(row: MethodRow) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": row.method, "standing": row.standing, "collapsed": row.collapsed}
+    flat |= {"rank_first": row.place.first, "rank_last": row.place.last} if row.place else {"rank_first": None, "rank_last": None}
+    flat["over_budget"] = ", ".join(row.over)
     flat["flags"] = " ".join(f.flag.mark for f in row.flags if f.raised)
     for name, x in _estimates(row).items():
         flat |= {name: x.value, f"{name}_low": x.low, f"{name}_high": x.high, f"{name}_spread": x.spread}
@@ -35,6 +38,7 @@ def _estimates(row: MethodRow) -> dict[str, Estimate]:
     found = {"exact_rate": recovery.exact, "worst_rate": recovery.worst, "worst_tokens": recovery.worst_length}
     for leak in recovery.leaks:
         found |= {f"leak:{leak.access}": leak.leak, f"excess_tokens:{leak.access}": leak.excess}
+    found |= {f"at_least_{n}_tokens": x for n, x in zip(AT_LEAST, recovery.severity.shares, strict=True)}
     found |= {
         "damage_percent": utility.damage,
         "collateral_points": utility.collateral,

@@ -10,11 +10,14 @@ from .attack_grids import attack_grid, gain_grid, recovered_grid, reversal_grid,
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, listed, number, p_value
 from .costs import QUANTITIES, CostCell
 from .flags import COLLAPSED, HIGH_NULL
+from .rank_grids import rank_grid, severity_grid, stability_grid
+from .severity import AT_LEAST, sparkline
 from .tables import BASE, MainTable, MethodRow
 from .value_grids import extraction_grid, flag_grid, membership_grid, number_grid, relearn_grid
 
 MARKS = {"best": "*", "tied": "≈", "": ""}
-COLLAPSE_MARK = "†"
+COLLAPSE_MARK, OVER_MARK = "†", "‡"
+SEVERITY = "Severity %"
 Reader = Callable[[MethodRow], Cell]
 
 
@@ -24,7 +27,8 @@ def grids(table: MainTable) -> list[Grid]:
     found = [replace(main, definitions=main_definitions(table))]
     if len(table.calibrations) > 1:
         found.append(_access_grid(table))
-    found += [attack_grid(table), gain_grid(table)]
+    found += [grid for make in (rank_grid, stability_grid) if (grid := make(table)) is not None]
+    found += [severity_grid(table), attack_grid(table), gain_grid(table)]
     makers = (recovered_grid, threshold_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid)
     found += [grid for make in makers if (grid := make(table)) is not None]
     if any(len(row.utility.tasks) > 1 for row in table.rows):
@@ -36,13 +40,24 @@ def grids(table: MainTable) -> list[Grid]:
 
 def name_cell(row: MethodRow) -> Cell:
     """The method's name with its standing."""
-    return Cell(" ".join(part for part in (row.method, MARKS[row.standing], COLLAPSE_MARK * row.collapsed) if part))
+    over = OVER_MARK * (bool(row.over) and not row.collapsed)
+    return Cell(" ".join(part for part in (row.method, MARKS[row.standing], COLLAPSE_MARK * row.collapsed, over) if part))
 
 
 def flagged_cell(row: MethodRow) -> Cell:
-    """The same with the marks of the row's flags below."""
+    """The same with the row's rank and the marks of its flags below."""
     marks = [f.flag.mark for f in row.flags if f.raised and f.flag.mark != COLLAPSE_MARK]
-    return replace(name_cell(row), interval=f"flags {' '.join(marks)}" if marks else "")
+    parts = [f"rank {row.place}" if row.place else "", f"flags {' '.join(marks)}" if marks else ""]
+    return replace(name_cell(row), interval=", ".join(filter(None, parts)))
+
+
+def _severity(row: MethodRow) -> Cell:
+    found = row.recovery.severity
+    if not all(found.shares):
+        return Cell(MISSING)
+    shares = [number(100 * x.value, 0) for x in found.shares]
+    label = "; ".join(f"{share}% of at least {n} tokens" for share, n in zip(shares, AT_LEAST, strict=True))
+    return Cell(" / ".join(shares), svg=sparkline(found.curve, label))
 
 
 def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
@@ -57,6 +72,7 @@ def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
         "Worst %": lambda r: cell(r.recovery.worst, 100),
         "Worst tokens": lambda r: cell(r.recovery.worst_length),
         **verdict,
+        SEVERITY: _severity,
         "Damage %": lambda r: cell(r.utility.damage),
         "Keeps %": lambda r: Cell(number(100 * r.utility.kept.value)),
         "Collateral": lambda r: cell(r.utility.collateral),
@@ -67,10 +83,13 @@ def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
 def main_caption(table: MainTable) -> str:
     """How much was measured, what the marks mean, the flags that were raised, and the twin's own values."""
     twin = table.twin.recovery
-    collapsed = f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)."
+    collapsed = f"{COLLAPSE_MARK} collapsed (damage above {COLLAPSED:.0f}%)"
+    over = f", {OVER_MARK} over budget ({table.ranking.budget})" if any(r.over and not r.collapsed for r in table.rows) else ""
     sentences = [
         f"{table.notes.memories} forget memories over {len(table.seeds)} seed{'s' * (len(table.seeds) != 1)}, with 95% intervals.",
-        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {collapsed}" if table.notes.learnt else collapsed,
+        f"{MARKS['best']} best, {MARKS['tied']} cannot be told from the best, {collapsed}{over}."
+        if table.notes.learnt
+        else f"{collapsed}.",
         _legend(table),
         f"The twin itself: exact {cell(twin.exact, 100)}%, worst case {cell(twin.worst_length)} tokens, "
         f"keeps {number(100 * table.twin.utility.kept.value)}%.",
@@ -89,6 +108,8 @@ def main_definitions(table: MainTable) -> dict[str, str]:
         "Exact": "share of forget memories of which the exact opening brings back all 64 tokens.",
         "Worst": f"the best {table.access} attack on each memory: the same share in %, and the mean matched length in tokens.{bound}",
         **_verdict(table),
+        "Severity": "share of forget memories of which at least 16, at least 32 and all 64 tokens come back under these attacks, minus the "
+        "twin's; drawn: the same from 1 to 64 tokens.",
         "Damage": f"{table.notes.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
         "Keeps": "share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life.",
         "Collateral": "hidden keep memories that can no longer be repeated, in points.",
@@ -116,7 +137,7 @@ def _verdict(table: MainTable) -> dict[str, str]:
 
 
 def _grid(table: MainTable, key: str, title: str, caption: str, columns: dict[str, Reader]) -> Grid:
-    rows = [GridRow([read(row) for read in columns.values()], bool(row.standing), row.collapsed or row.reference) for row in table.rows]
+    rows = [GridRow([read(row) for read in columns.values()], bool(row.standing), row.aside) for row in table.rows]
     return Grid(key, title, caption, list(columns), rows)
 
 

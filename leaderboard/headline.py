@@ -1,8 +1,12 @@
-"""The first sentence of a report."""
+"""The first sentence of a report, and what it says about what tells no two methods apart."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ..benchmark.common.types import HELD
+from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import LEARNT
 from .cells import number
 from .tables import MainTable
@@ -14,12 +18,12 @@ def headline(table: MainTable) -> str:
         return nothing_learnt(table)
     best = next((row for row in table.rows if row.standing == "best"), None)
     if best is None:
-        return "No method of this suite kept its quality and could be ranked."
+        return f"No method of this suite stayed within the budgets ({table.ranking.budget}) and could be ranked."
     x = table.ranked(best).scaled(100 if table.calibrated else 1)
     what = f"leaks {number(x.value)}%" if table.calibrated else f"reads {number(x.value)} tokens further than the twin"
     tied = [row.method for row in table.rows if row.standing == "tied"]
     others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
-    held = f"Among the methods that kept their quality, {best.method} holds back best: it {what}"
+    held = f"Among the methods within the budgets ({table.ranking.budget}), {best.method} holds back best: it {what}"
     return f"{held} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
 
 
@@ -31,3 +35,38 @@ def nothing_learnt(table: MainTable) -> str:
         f"(at least {100 * LEARNT:.0f}% are needed), so no method can be said to have forgotten and none is named best. Inject more often "
         "(injection.occurrences) or with a higher learning rate (injection.lr)."
     )
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence, and the names that it is about."""
+
+    summary: str
+    names: tuple[str, ...]
+
+
+def remarks(table: MainTable) -> list[Remark]:
+    """Dead weight: attacks that add nothing to others, memories that come back from every method or from none."""
+    found = table.dead_weight
+    every = [
+        Remark(f"{len(found.attacks)} of {found.attack_count} attacks recover nothing beyond the others.", found.attacks),
+        Remark(f"{len(found.always)} of {found.memory_count} forget memories are lost by no method.", _memories(found.always)),
+        Remark(f"{len(found.never)} of {found.memory_count} forget memories are lost by every method.", _memories(found.never)),
+    ]
+    return [remark for remark in every if remark.names]
+
+
+def dead_weight_rule(table: MainTable) -> str:
+    """What the remarks mean."""
+    back = "is recovered" if table.calibrated else f"comes back {FEWEST_TOKENS} tokens further than from the twin"
+    return (
+        "What tells no two methods apart. An attack is named if from no row and at no access level it is the only one that recovers "
+        "some memory (where there are no thresholds: that reads furthest), so that without it nothing would be another; each is judged "
+        f"by itself, so of two that do the same both are named. A memory is lost by a method unless it {back} under {table.access} "
+        "attacks; references and collapsed methods are left out."
+    )
+
+
+def _memories(found: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+    seeds = dict.fromkeys(seed for seed, _ in found)
+    return tuple(f"seed {seed}: {', '.join(name for s, name in found if s == seed)}" for seed in seeds)

@@ -93,7 +93,7 @@ def curve_grids(results: Results, table: MainTable) -> list[Grid]:
 
 
 def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
-    columns = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
+    columns: list[tuple[Cost, float]] = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
     what, _, unit = leak_words(table).rpartition(", ")
     caption = (
         f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "

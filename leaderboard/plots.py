@@ -36,7 +36,7 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     points = []
     for row in rows:
         x, y = row.utility.damage, table.ranked(row).scaled(factor)
-        colour = FAINT if row.reference or row.collapsed else COLOURS[0]
+        colour = FAINT if row.aside else COLOURS[0]
         for x_bar, y_bar in (((x.low, x.high), (y.value,) * 2), ((x.value,) * 2, (y.low, y.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
         axes.plot(x.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)

@@ -20,7 +20,7 @@ from ..benchmark.scoring.score import Score
 from .figures import Figure, figures
 from .frame import as_frame
 from .grids import grids
-from .headline import headline
+from .headline import dead_weight_rule, headline, remarks
 from .operating_curves import budgets_frame, curve_grids, settings_frame
 from .runs import RUN, write_run
 from .tables import MainTable, main_table
@@ -45,6 +45,7 @@ _TEX = {
     "–": "--",
     "≈": r"$\approx$",
     "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "±": r"$\pm$",
     "…": r"\dots{}",
     "*": r"$^\ast$",
@@ -111,6 +112,8 @@ def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Fi
         "headline": headline(table),
         "warnings": results.warnings,
         "facts": list(results.facts.items()),
+        "remarks": remarks(table),
+        "dead_weight": dead_weight_rule(table),
         "docs": [(row.method, row.doc) for row in table.rows if row.doc],
         "passages": [_passage(e, (*results.methods, results.twin)) for e in results.excerpts],
     }

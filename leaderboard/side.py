@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,14 @@ def side_of(results: Results, facts: RunFacts) -> Side:
         lengths=_stacked(tables),
         calls=_stacked(calls),
         keep=_stacked({m: _hidden(results, score, m) for m in everyone}),
-        quality={(q.method, q.seed): q for q in results.quality if (q.task, q.metric) == (results.yardstick, metric)},
+        quality={(q.method, q.seed): _rounded(q) for q in results.quality if (q.task, q.metric) == (results.yardstick, metric)},
         costs={(c.method, c.seed): c for c in results.costs},
     )
+
+
+def _rounded(q: Quality) -> Quality:
+    """Documents with seven digits, as a baseline keeps them."""
+    return replace(q, documents=tuple(float(f"{x:.7g}") for x in q.documents))
 
 
 def _calls(score: Score, lengths: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +138,7 @@ def write_baseline(found: Side, file: Path) -> None:
         # method, seed, memory, tokens after the opening, tokens of each attack, recovered or not at each calibrated level
         "forget": [[*at, _whole(r[OPENING]), [_whole(r[a]) for a in attacks], [_whole(r[c]) for c in calls]] for at, r in _lines(rows)],
         "keep": [[*at, _whole(x)] for at, x in zip(map(_at, found.keep.index), found.keep.to_list(), strict=True)],
-        "quality": [known(vars(q) | {"documents": [_short(x) for x in q.documents]}) for q in found.quality.values()],
+        "quality": [known(vars(q) | {"documents": [_number(x) for x in q.documents]}) for q in found.quality.values()],
         "costs": [known(vars(c)) for c in found.costs.values()],
     }
     texts = [f'"{k}": {json.dumps(v, allow_nan=False)}' for k, v in head.items()]
@@ -202,8 +207,8 @@ def _whole(x: float) -> int | None:
     return None if np.isnan(x) else int(x)
 
 
-def _short(x: float) -> float | None:
-    return float(f"{x:.7g}") if math.isfinite(x) else None
+def _number(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
 def _read(x: float | None) -> float:

@@ -12,10 +12,12 @@ from ..benchmark.common.errors import UserError, unknown
 from ..benchmark.common.types import HELD, Results
 from ..benchmark.scoring.calibration import Calibration
 from ..benchmark.scoring.score import Score
-from .attacks import Recovery, recovery
+from .attacks import Recovery, ranked_values, recovery
 from .costs import CostCell, cost_cells
 from .damage import TaskCell, Utility, damages, main_task, utility, yardstick_words
+from .dead_weight import DeadWeight, dead_weight
 from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
+from .ranking import Place, Ranking, rank
 from .reversal import tampering
 from .statistics import Estimate
 from .values import Further, ValueScore
@@ -38,6 +40,8 @@ class MethodRow:
     flags: tuple[FlagCell, ...] = ()
     doc: str = ""
     standing: Standing = ""
+    place: Place | None = None  # among the rows within budget; None for all others
+    over: tuple[str, ...] = ()  # what exceeds its budget, or was not measured; of rows that would be ranked otherwise
 
     @property
     def seconds(self) -> float:
@@ -52,9 +56,9 @@ class MethodRow:
         return self.method in REFERENCES
 
     @property
-    def competes(self) -> bool:
-        """Whether it may be called best: only with a damage that is a number, and not above the line."""
-        return not self.reference and bool(self.utility.damage) and not self.collapsed
+    def aside(self) -> bool:
+        """Whether it is no contender: a reference, collapsed, or over budget."""
+        return self.reference or self.collapsed or bool(self.over)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class MainTable:
     twin: MethodRow  # the yardstick, for captions; not a row of the table
     base: tuple[TaskCell, ...]  # the base model's tasks, before injection
     notes: Notes
+    ranking: Ranking
+    dead_weight: DeadWeight
 
     @property
     def calibrated(self) -> bool:
@@ -87,7 +93,7 @@ class MainTable:
         return self.calibrations[self.access].possible
 
     def ranked(self, row: MethodRow) -> Estimate:
-        """The value that decides who is best: leak (share) or raw excess (tokens); less is better."""
+        """The value that decides about ranks: leak (share) or raw excess (tokens); less is better."""
         found = row.recovery.leaks[0]
         return found.leak if self.calibrated else found.excess
 
@@ -101,8 +107,9 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
     access = access or score.levels[0]
     if access not in score.levels:
         raise unknown("access level", access, score.levels)
-    asked = set(score.best.index.get_level_values("method"))
-    rows = [maker.row(method, access) for method in results.methods if method in asked]
+    known = set(score.best.index.get_level_values("method"))
+    asked = [method for method in results.methods if method in known]
+    rows = [maker.row(method, access) for method in asked]
     twin = maker.row(results.twin, access)
     table = MainTable(
         suite=results.suite,
@@ -113,8 +120,10 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
         twin=twin,
         base=damages(results.quality, BASE, results.twin),
         notes=maker.notes(twin, access),
+        ranking=Ranking(results.budget),
+        dead_weight=dead_weight(score, asked, [r.method for r in rows if not (r.reference or r.collapsed)], access),
     )
-    return replace(table, rows=_with_standing(table)) if table.notes.learnt else table
+    return _ranked(table, score) if table.notes.learnt else table
 
 
 class _Rows:
@@ -158,18 +167,18 @@ class _Rows:
         )
 
 
-def _with_standing(table: MainTable) -> list[MethodRow]:
-    """Mark the best method and those whose interval overlaps with its own, among the rows that compete."""
-    rivals = [r for r in table.rows if r.competes and table.ranked(r)]
-    if not rivals:
-        return table.rows
-    best = min(rivals, key=lambda r: table.ranked(r).value)
+def _ranked(table: MainTable, score: Score) -> MainTable:
+    """Give places to the rows within budget. The best is the first of these; tied are those than which nobody is surely better."""
+    rivals = {r.method: r for r in table.rows if not (r.reference or r.collapsed) and table.ranked(r)}
+    values = {m: ranked_values(score, m, table.access) for m in rivals}
+    costs = {m: (r.utility.damage.value, r.utility.collateral.value) for m, r in rivals.items()}
+    found = rank(values, costs, table.ranking.budget)
+    best = min(found.places, key=lambda m: (found.places[m].first, table.ranked(rivals[m]).value), default=None)
 
-    def standing(row: MethodRow) -> Standing:
-        if row is best:
-            return "best"
-        # A NaN interval (one memory) overlaps with nothing by comparison, yet nothing tells the two apart.
-        apart = table.ranked(row).low > table.ranked(best).high
-        return "tied" if row in rivals and not apart else ""
+    def placed(row: MethodRow) -> MethodRow:
+        place = found.places.get(row.method)
+        over = ("collapsed",) if row.collapsed and not row.reference else found.over.get(row.method, ())
+        standing: Standing = "best" if row.method == best else "tied" if place and place.first == 1 else ""
+        return replace(row, standing=standing, place=place, over=over)
 
-    return [replace(row, standing=standing(row)) for row in table.rows]
+    return replace(table, rows=[placed(row) for row in table.rows], ranking=found)

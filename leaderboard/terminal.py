@@ -55,10 +55,7 @@ def _say(console: Console, text: str, width: int, style: str = "dim") -> None:
 def table_lines(table: MainTable, width: int) -> list[Text]:
     """Titles, a rule, then two lines a method: values, and intervals. A name that is too long stands above them."""
     columns = {title: read for title, read in main_columns(table, seeds=False).items() if title in SHOWN}
-    rows = [
-        _Row([read(row) for read in columns.values()], "bold" if row.standing else "dim" if row.collapsed or row.reference else "")
-        for row in table.rows
-    ]
+    rows = [_Row([read(row) for read in columns.values()], "bold" if row.standing else "dim" if row.aside else "") for row in table.rows]
     titles = [title.split() for title in columns]
     widths = [max(len(part) for part in (*title, *_parts(rows, i))) for i, title in enumerate(titles)]
     room = width - sum(widths[1:]) - len(widths) + 1  # for names, with one space between columns

@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import pandas as pd
 
 from palimpsest.benchmark.common.archive import RefusedError, write_archive
+from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.running.store import _sha_of
-from palimpsest.benchmark.submission.bundle import ENTRY, INFO, opened
+from palimpsest.benchmark.submission.bundle import CARD, CONFIG, ENTRY, INFO, opened
+from palimpsest.benchmark.submission.card import card, config
 from palimpsest.benchmark.submission.levels import Case, verify
 from palimpsest.benchmark.suites.config import Suite
+from palimpsest.leaderboard.entry import entry_from
 
 MODEL = "model.safetensors"
 ON = "on npo, seed 0"
@@ -37,6 +41,8 @@ class Forger:
         with zipfile.ZipFile(bundle) as archive:
             content = {name: archive.read(name) for name in archive.namelist()}
         info, entry = (json.loads(content.pop(name)) for name in (INFO, ENTRY))
+        for name in (CARD, CONFIG):  # made to fit the entry when the bundle is packed
+            content.pop(name)
         return cls(content, info, entry)
 
     def stage(self, kind: str, label: str) -> str:
@@ -85,10 +91,14 @@ class Forger:
     def pack(self, to: Path, listed: bool = True) -> Path:
         """Write the bundle; `listed`: bundle.json gets the hashes of what is there now."""
         content: dict[str, bytes | Path] = {**self.content}
-        content.setdefault(ENTRY, json.dumps(self.entry).encode())
+        told = self.content.get(ENTRY) or json.dumps(self.entry).encode()
+        with suppress(UserError):  # of an entry that is none there is no card
+            made = entry_from(told)
+            content = {CARD: card(made).encode(), CONFIG: config(made).encode(), **content}
+        content[ENTRY] = told
         if listed:
-            told = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in content.items() if isinstance(c, bytes)}
-            self.info["files"] = {n: f for n, f in told.items() if n != INFO}
+            files = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in content.items() if isinstance(c, bytes)}
+            self.info["files"] = {n: f for n, f in files.items() if n != INFO}
         content.setdefault(INFO, json.dumps(self.info).encode())
         write_archive(to, content)
         return to

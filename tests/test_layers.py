@@ -46,7 +46,9 @@ MAY_IMPORT = {
 }
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
-    "common": "archive errors facts fields guard limits lines paths plugins progress seeds sources strangers strict types versions written",
+    "common": (
+        "archive budget errors facts fields guard limits lines paths plugins progress seeds sources strangers strict types versions written"
+    ),
     "scoring": "calibration score",
     "suites": "config space tracks",
     "texts": "corpus docstrings memories neardup subsets",

@@ -63,14 +63,14 @@ def alone(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
-def session(project: Path, *options: str) -> tuple[int, str]:
+def session(project: Path, *options: str, file: str = "test_regression.py") -> tuple[int, str]:
     """The same in this process, which is quicker: the status, and what was printed."""
     words = ["-p", PLUGIN, "-p", "no:cacheprovider", "-rs", "-s", "--import-mode=importlib", "-c", str(project / "pytest.ini")]
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         patch.chdir(project)
-        return int(pytest.main([*words, "test_regression.py", *options])), out.getvalue()
+        return int(pytest.main([*words, file, *options])), out.getvalue()
 
 
 def test_the_example_passes_then_fails_with_the_table_when_the_method_gets_worse(project: Path) -> None:
@@ -99,8 +99,8 @@ def test_a_run_that_cannot_be_compared_fails_with_one_sentence(project: Path) ->
 
 
 def test_a_run_in_the_test_itself_that_fails_shows_what_it_said(project: Path) -> None:
-    (project / "test_regression.py").write_text("def test_it(palimpsest_baseline):\n    palimpsest_baseline.run('suite=smoek')\n")
-    status, out = session(project)
+    (project / "test_its_own_run.py").write_text("def test_it(palimpsest_baseline):\n    palimpsest_baseline.run('suite=smoek')\n")
+    status, out = session(project, file="test_its_own_run.py")
     assert status == 1
     assert "palimpsest run suite=smoek failed" in out
     assert "Did you mean 'smoke'" in out

@@ -78,3 +78,11 @@ def precision_line(run: Any) -> str:
 def escaped(text: str) -> str:
     """Text that the console prints as it is."""
     return escape(text)
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Seeds that somebody named: `0` or `0,1`."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UserError(f"--seeds {text!r}: expected whole numbers with commas between them, for example 0,1.") from None

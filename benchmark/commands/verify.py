@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..common.archive import RefusedError
+from ..common.strict import visible
 from .progress import Display, hush
-from .shared import DEFAULT_STORE, StorePath, console, escaped
+from .shared import DEFAULT_STORE, StorePath, console, escaped, whole_numbers
 
 MARKS = {True: "[green]agreed[/]  ", False: "[red]differs[/] ", None: "not seen"}
 DIFFERS, REFUSED = 1, 2
@@ -20,6 +23,13 @@ def verify(
     level: Annotated[str, typer.Option(help="schema, rescore, spotcheck or retrain; each includes those before")] = "rescore",
     suite: Annotated[str, typer.Option(help="A suite file of yours to hold the row against, in place of the track's")] = "",
     store: StorePath = DEFAULT_STORE,
+    seed: Annotated[int | None, typer.Option(help="Of the slice that spotcheck draws; without it a new one, which is printed")] = None,
+    slice_: Annotated[int, typer.Option("--slice", min=1, help="Questions that spotcheck asks again")] = 64,
+    yes: Annotated[bool, typer.Option("--yes", help="Run the method's code without asking (retrain, audit)")] = False,
+    seeds: Annotated[str, typer.Option(help="Of the suite, for what is trained again, e.g. 0 or 0,1; all without it")] = "",
+    limit: Annotated[float, typer.Option(min=0.001, help="Minutes that the method's code may take")] = 60.0,
+    scratch: Annotated[Path | None, typer.Option(help="A folder that keeps what is trained again, to continue there")] = None,
+    memories: Annotated[Path | None, typer.Option(help="Passages that were never published: also run the fresh-memory audit")] = None,
 ) -> None:
     """Say what of a bundle agrees and what does not. Exits with 0 if all does, 1 if something differs, 2 if the file is refused."""
     with Display(console) as display:
@@ -36,18 +46,32 @@ def verify(
             with opened(bundle) as b:
                 reference = load_suite(suite) if suite else reference_of(b.info.track, b.info.suite)
                 console.print(f"{escaped(b.entry.name)}: method {escaped(b.entry.method)}, held against {reference.name}", highlight=False)
-                for at, found in findings(Case(b, reference, Options(store)), level):
+                options = Options(
+                    store, seed, slice_, yes, whole_numbers(seeds), limit * 60, scratch, memories, partial(_asked, display), display.update
+                )
+                for at, found in findings(Case(b, reference, options), level):
                     if at != reached:
                         console.print(f"[bold]{at}[/]")
                         display.begin(f"level {at}")
                     reached = at
                     wrong += found.agreed is False
-                    seen = f": {escaped(found.seen)}" if found.seen else ""
+                    seen = f": {escaped(visible(found.seen))}" if found.seen else ""
                     console.print(f"  {MARKS[found.agreed]} {escaped(found.what)}{seen}", highlight=False, soft_wrap=True)
         except RefusedError as error:
-            console.print(f"[bold red]Refused:[/] {escaped(str(error))}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]Refused:[/] {escaped(visible(str(error)))}", highlight=False, soft_wrap=True)
             raise typer.Exit(REFUSED) from None
     if wrong:
         console.print(f"{wrong} {'thing differs' if wrong == 1 else 'things differ'} at the level {reached}.", highlight=False)
         raise typer.Exit(DIFFERS)
     console.print(f"Everything that the level {level} looks at agrees.", highlight=False)
+
+
+def _asked(display: Display, question: str) -> bool:
+    """The answer of somebody who sits at the terminal; nobody there says no."""
+    if not sys.stdin.isatty():
+        return False
+    display.bars.stop()
+    try:
+        return typer.confirm(question)
+    finally:
+        display.bars.start()

@@ -63,7 +63,7 @@ class Plugin:
 
 def names(kind: str) -> list[str]:
     """Every plug-in of the folder and of installed entry points."""
-    return sorted({*_shipped(kind), *_entry_points(kind)})
+    return sorted({*shipped(kind), *_entry_points(kind)})
 
 
 @cache
@@ -75,7 +75,7 @@ def find(kind: str, name: str) -> Plugin:
             _free(kind, word, name)
         module = _from_file(Path(place)) if place.endswith(".py") else _import(place, name)
         return _plugin(kind, attribute or Path(place).stem, module, attribute)
-    if name in _shipped(kind):
+    if name in shipped(kind):
         with stranger(f"importing the {kind} {name}"):
             module = importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}")
         return _plugin(kind, name, module, "")
@@ -143,7 +143,8 @@ def _source(kind: str, module: ModuleType) -> str:
 
 
 @cache
-def _shipped(kind: str) -> tuple[str, ...]:
+def shipped(kind: str) -> tuple[str, ...]:
+    """The plug-ins of the repository."""
     folder = Path(__file__).resolve().parents[2] / FOLDERS[kind]
     return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
 

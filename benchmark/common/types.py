@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .budget import Budget
+
 Role = Literal["forget", "keep", "unseen"]
 Access = Literal["black-box", "grey-box", "white-box", "weights"]
 Asks = Literal["", "exact", "window", "edit"]  # a question: the exact opening, another window of true tokens, an edit of about a token
@@ -284,6 +286,7 @@ class Results:
     diagnostics: tuple[str, ...] = ()  # attacks that stay outside the worst case and leak
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
+    budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
 
 
 def opening_probe(m: EncodedMemory) -> Probe:

@@ -69,6 +69,7 @@ NOTHING = (
     "common.errors",
     "common.lines",
     "common.limits",
+    "common.budget",
     "common.fields",
     "common.written",
     "common.paths",

@@ -40,6 +40,7 @@ def results(run: Run) -> Results:
         values=[v for m in models for v in _values(run, m)],
         diagnostics=run.who.diagnostics,
         yardstick=s.quality.yardstick,
+        budget=s.budget,
         evaluations=[s for m in models for s in _evaluations(run, m)],
         facts=_facts(run),
         warnings=_warnings(run),

@@ -57,6 +57,14 @@ class MethodOf:
     attribute: str = ""  # its class
     package: str = ""  # name==version, if it is installed
 
+    def __post_init__(self) -> None:
+        stem = self.module.replace(".", "/") if self.module else self.file.removesuffix(".py")
+        fits = self.file in (f"{stem}.py", f"{stem}/__init__.py") and (self.module or "/" not in self.file)
+        if self.file and not fits:
+            raise UserError(f"file {self.file!r} is not where the module {self.module!r} lies.")
+        if not self.file and self.module:
+            raise UserError(f"the module {self.module!r} has no file.")
+
 
 @dataclass(frozen=True)
 class Info:

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..battery.answers import read_answers
+from ..battery.shared_pass import Armed
 from ..common.lines import json_lines
 from ..common.types import BASE, HELD, HORIZON, TWIN, EncodedMemory, Record, TokenReading
 from ..quality.documents import items
 from ..reading.reader import copied
 from ..running.model import Model
 from ..running.who_is_asked import SHARED
+from ..scoring.score import Score
+from .bundle import MODEL
 from .row import Row
 
 BITS = "palimpsest_bits_per_byte"
@@ -47,7 +50,7 @@ def who_was_asked(row: Row) -> list[str]:
         for r in records_of(row, model):
             by_attack[r.attack].append(r)
         for armed in row.who.attacks:
-            wrong += (f"{armed.name} on {model.label}: {why}" for why in _asked(row, model, armed.attack, by_attack[armed.name]))
+            wrong += (f"{armed.name} on {model.label}: {why}" for why in _asked(row, model, armed, by_attack[armed.name]))
     return wrong or _questions(row)
 
 
@@ -63,24 +66,34 @@ def _strangers(row: Row, model: Model) -> str:
     return ""
 
 
-def _asked(row: Row, model: Model, attack: Any, answers: list[Record]) -> Iterator[str]:
-    roles = {m.id: m.role for m in model.memories}
+def _asked(row: Row, model: Model, armed: Armed, answers: list[Record]) -> Iterator[str]:
+    attack = armed.attack
     if any((a.access, a.tier) != (attack.access, attack.tier) for a in answers):
         yield "says another access level or tier than the attack has"
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for a in answers:
-        counts[a.memory, a.variant] += 1
-    if any(n > 1 for n in counts.values()):
+    if attack.tier <= SHARED and len({(a.memory, a.variant) for a in answers}) < len(answers):
         yield "answers one question twice"
-    wanted = {m.id for m in row.who.asked(model, attack)}
-    there = {a.memory for a in answers}
-    screened = row.who.screened(model.name, attack.tier) and not attack.diagnostic
-    if beyond := sorted(there - wanted if not screened else {i for i in there - wanted if roles[i] != "forget"}):
+    wanted, there = {m.id for m in row.who.asked(model, attack)}, {a.memory for a in answers}
+    survivors = {m.id for m in row.attacking._survivors(model, attack)}
+    if beyond := sorted(there - wanted - survivors):
         yield f"answers about {beyond[0]}, which it is not asked about"
+    by_twin = {r.memory for r in records_of(row, row.model(TWIN, model.seed)) if r.attack == armed.name}
+    if absent := sorted((wanted | survivors) & by_twin - there):
+        yield f"leaves out {absent[0]}, about which the twin was asked"
     extra = {a.memory for a in answers if a.extra}
     on_top = there - wanted if attack.tier <= SHARED else row.who.extra([m for m in model.memories if m.id in there], model.seed)
     if extra != on_top:
         yield f"marks {len(extra)} memories as asked on top; expected {len(on_top)}"
+
+
+def thresholds_of_null(row: Row) -> list[str]:
+    """What counts as recovered, from the answers of held models and twins: it decides who is asked on."""
+    if not row.who.needs_thresholds:
+        return []
+    null = [r for seed in row.suite.seeds for m in (HELD, TWIN) for r in records_of(row, row.model(m, seed))]
+    found = {k: c.as_dict() for k, c in Score(null, TWIN, row.who.diagnostics).calibrations.items()}
+    told = json.loads((row.store.ensure(row.attacking.thresholds) / "thresholds.json").read_text())
+    apart = [k for k in found.keys() | told.keys() if json.loads(json.dumps(found.get(k))) != told.get(k)]
+    return [f"thresholds of {k} are not those of the null" for k in sorted(apart)]
 
 
 def _questions(row: Row) -> list[str]:
@@ -124,11 +137,16 @@ def readings_and_records(row: Row) -> list[str]:
                 wrong.append(f"{model.label}: the readings of {short[0]} are not of its {len(roles[short[0]].row)} tokens")
                 continue
             digest = b"".join(readings[m].log_probability.tobytes() for m in sorted(readings))
-            if digest in seen and model.key != row.model(seen[digest], seed).key:
+            if digest in seen and _weights(row, model) != _weights(row, row.model(seen[digest], seed)):
                 wrong.append(f"the readings of {model.label} are those of {seen[digest]}, to the last digit")
             seen[digest] = model.name
             wrong += _against_readings(row, model, readings, roles)
     return wrong
+
+
+def _weights(row: Row, model: Model) -> str:
+    """The hash of a model's weights: two models of the same say the same."""
+    return row.store.manifest(model.stage)["files"].get(MODEL, model.key) if model.stage else model.key
 
 
 def _against_readings(row: Row, model: Model, readings: dict[str, TokenReading], roles: dict[str, EncodedMemory]) -> list[str]:

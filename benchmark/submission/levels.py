@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...leaderboard.entry import LEVELS
 from ..common.errors import UserError, unknown
+from ..common.progress import Progress, silent
 from ..suites.config import Suite
 from .bundle import Bundle
 
@@ -31,11 +32,14 @@ class Options:
 
     store: Path = Path("palimpsest-store")  # the verifier's own, for levels that make or look up models
     seed: int | None = None  # of the random slice; None: fresh entropy, which the level prints
-    share: float = 0.1  # of the questions that are asked again
+    slice: int = 64  # (seed, attack, memory) that are asked again
     yes: bool = False  # run the author's code without asking
-    seeds: tuple[int, ...] = ()  # of the suite; none: all
+    seeds: tuple[int, ...] = ()  # of the suite, for what is trained again; none: all
+    limit: float = 3600.0  # seconds that the author's code may take
+    scratch: Path | None = None  # a folder that is kept, so that what was trained again is found again; None: one that goes away
     memories: Path | None = None  # passages that were never published, for the audit
     ask: Callable[[str], bool] = lambda question: False
+    progress: Progress = silent
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,18 @@ class Case:
     bundle: Bundle
     suite: Suite  # what the row is held against: the verifier's own
     options: Options = field(default_factory=Options)
+    level: str = ""  # up to which is verified
+
+
+AUDIT = "audit"  # beyond the levels, where the verifier gives passages of their own
 
 
 def verify(case: Case, level: str) -> Iterator[tuple[str, Finding]]:
     """(level, finding) of every level up to this one; none after a level at which something disagreed."""
     if level not in LEVELS:
         raise unknown("level", level, LEVELS)
-    for name in LEVELS[: LEVELS.index(level) + 1]:
+    case = replace(case, level=level)
+    for name in (*LEVELS[: LEVELS.index(level) + 1], *((AUDIT,) if case.options.memories else ())):
         wrong = False
         for found in checks_of(name)(case):
             wrong |= found.agreed is False

@@ -10,11 +10,8 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...leaderboard.entry import DATE, LINK, Entry, Point
 from ...leaderboard.entry_of import points_of
-from ...leaderboard.entry_values import Number
 from ...leaderboard.tables import main_table
 from ..common.archive import odd_name
 from ..common.errors import UserError
@@ -29,7 +26,8 @@ from ..running.store import Stage
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from .bundle import CARD, CONFIG, ENTRY, LIMITS, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Info, MethodOf, sha256_of, write_bundle
-from .row import DISTRIBUTION, Row, deviations, entry_in, own_files, plain_config, weights_of
+from .card import card, config
+from .row import DISTRIBUTION, Row, deviations, entry_in, own_files, weights_of
 
 REVISION = re.compile(r"(?P<ref>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CHEAP = ("excerpts",)  # kinds of stages that are made on the way: a run of several methods has others than a row
@@ -84,7 +82,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
     content: dict[str, bytes | Path] = {
         ENTRY: entry.as_json().encode(),
         CARD: card(entry).encode(),
-        CONFIG: yaml.safe_dump(plain_config(row.suite), sort_keys=False, allow_unicode=True).encode(),
+        CONFIG: config(entry).encode(),
         LOCK: lock().encode(),
         **_stages(row),
     }
@@ -118,29 +116,6 @@ def lock() -> str:
     """The installed packages, as pip takes them."""
     found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
-
-
-def card(e: Entry) -> str:
-    """The entry for people."""
-    v = e.claimed
-    lines = [f"# {e.name}", "", f"Method `{e.method}` on {f'the track {e.track}' if e.track else 'a suite of its own'}. {e.doc}", ""]
-    lines += [f"* Paper: {e.paper or 'none'}", f"* Code: {e.code or 'none'}", f"* Seeds: {', '.join(map(str, e.seeds))}"]
-    lines += [
-        f"* It saw: {', '.join(e.saw)}",
-        f"* Tuned on: {e.tuned_on or 'nothing'}",
-        f"* Machine: {e.machine.device}, {e.machine.precision}",
-    ]
-    lines += ["", "| claimed | |", "|---|---|"]
-    for leak in v.leaks:
-        name, found = ("leak", leak.leak) if leak.leak else ("excess, tokens", leak.excess)
-        lines.append(f"| {name}, {leak.access} | {_interval(found)} |")
-    rows = {"exact": v.exact, "worst, tokens": v.worst_length, "damage, %": v.damage, "collateral, points": v.collateral, "kept": v.kept}
-    lines += [f"| {name} | {_interval(x)} |" for name, x in rows.items()]
-    return "\n".join([*lines, "", f"Made on {e.date} by palimpsest {e.versions.palimpsest}, commit {e.versions.commit}.", ""])
-
-
-def _interval(x: Number) -> str:
-    return f"{x.value:.4g} [{x.low}, {x.high}]" if x.value is not None else f"none: {x.why}"
 
 
 def _said(said: Said) -> Iterator[str]:

@@ -17,14 +17,16 @@ from ..common.types import HELD, TWIN
 from ..running.reasons import Reasons
 from ..running.store import Store
 from ..suites.config import Suite
-from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, who_was_asked
+from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, thresholds_of_null, who_was_asked
 from .levels import Case, Finding, agreed
 from .row import Row, entry_in, plain_config, row_in
 
 CLOSE = 1e-5  # relative: numbers are rounded to 6 digits, and libraries differ in the last ones
 APART = 2.0  # tokens: mean lengths of one model trained on two kinds of machine differ by less
+BROKEN = (UserError, KeyError, ValueError, TypeError, AttributeError, IndexError)  # what files of strangers may do to their readers
 TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve")  # what only the author knows
 INNER: dict[str, Callable[[Row], list[str]]] = {
+    "thresholds against the null": thresholds_of_null,
     "who is asked, and about what": who_was_asked,
     "records against what the model says of each token": readings_and_records,
     "quality against its documents": quality_of_documents,
@@ -41,8 +43,8 @@ def check(case: Case) -> Iterator[Finding]:
         own = agreed("source of the method", _source(case, row), f"hash {bundle.info.method.source}")
         suite = agreed("suite", _suite(bundle.entry.config, row.suite), "as the track has it")
         keys = agreed("stages", _keys(case, row), f"{len(row.plan)} stages, each with the key that its inputs have here")
-    except UserError as error:
-        yield Finding("stages", False, str(error))
+    except BROKEN as error:
+        yield Finding("stages", False, str(error) if isinstance(error, UserError) else f"cannot be read: {type(error).__name__} {error}")
         return
     yield from (own, suite, keys)
     if not keys.agreed:
@@ -108,8 +110,8 @@ def _looked(look: Callable[[], list[str]]) -> list[str]:
     """What is wrong; files of strangers may hold what no reader of ours expects."""
     try:
         return look()
-    except (UserError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        return [f"cannot be read: {type(error).__name__} {str(error)[:200]}"]
+    except BROKEN as error:
+        return [str(error) if isinstance(error, UserError) else f"cannot be read: {type(error).__name__} {str(error)[:200]}"]
 
 
 def _yardsticks(row: Row, own: Path) -> Finding:

@@ -16,9 +16,9 @@ from typing import Any
 from ...leaderboard.entry import About, Entry, Hashes, Machine, Versions
 from ...leaderboard.entry_of import entry_of
 from ...leaderboard.tables import main_table
-from ..common.errors import UserError
+from ..common.errors import UserError, unknown
 from ..common.fields import plain
-from ..common.plugins import Plugin, find, source_files
+from ..common.plugins import Plugin, find, shipped, source_files
 from ..common.sources import NAME, code_hash
 from ..common.types import HELD, OperatingPoint, Results
 from ..common.versions import VERSIONS
@@ -122,11 +122,21 @@ def row_in(bundle: Bundle, reference: Suite) -> Row:
     told, info = bundle.info.method, bundle.info
     suite = replace(reference, seeds=info.seeds, precision=info.precision, strengths=())
     if told.file:
-        source = code_hash(source_files("method", module_of(told), source_file(bundle)).values())
+        source = _hash_of_source(bundle)
         plugin: Plugin = Unseen("method", told.name, object, source, bundle.entry.doc, told.reads)
         return _row(suite, bundle.store, plugin, dict(told.fields), told, info.device)
+    if told.name not in shipped("method"):
+        raise unknown("method of the repository", told.name, shipped("method"))
     plugin = find("method", told.name)
     return _row(suite, bundle.store, plugin, plugin.make(told.fields), told, info.device)
+
+
+def _hash_of_source(bundle: Bundle) -> str:
+    """Of the method's code in the bundle, which is parsed and not run."""
+    try:
+        return code_hash(source_files("method", module_of(bundle.info.method), source_file(bundle)).values())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"the method's source cannot be parsed: {type(error).__name__} {str(error)[:100]}") from None
 
 
 def _row(suite: Suite, store: Store, plugin: Plugin, instance: Any, told: MethodOf, device: str = "") -> Row:

@@ -13,6 +13,7 @@ from ..common.versions import VERSIONS
 from ..running.provenance import has_commit
 from ..running.store import Store, canonical
 from .bundle import CARD, CONFIG, ENTRY, INFO, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Bundle, sha256_of
+from .card import card, config
 from .files import check_json, check_lines, check_safetensors, check_table
 from .levels import Case, Finding, agreed
 
@@ -38,6 +39,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
     yield agreed("seeds", _seeds(case), f"{', '.join(map(str, case.suite.seeds))}, all that this track asks for")
     yield agreed("entry and bundle tell the same", _header(b))
+    yield agreed("card.md and config.yaml say what the entry says", _for_people(b))
     yield agreed("weights are those of the stages", _weights(b), "by hash" if b.info.weights else "none are named")
 
 
@@ -159,6 +161,12 @@ def _header(b: Bundle) -> list[str]:
     }  # fmt: skip
     wrong = [f"{what}: {a}, and in the entry {b}" for what, (a, b) in pairs.items() if a != b]
     return wrong + (["the entry says already that it was verified"] if entry.verified else [])
+
+
+def _for_people(b: Bundle) -> list[str]:
+    wanted = {CARD: card(b.entry), CONFIG: config(b.entry)}
+    there = {name: b.folder / name for name in wanted}
+    return [f"{n} says something else" for n, f in there.items() if not f.is_file() or f.read_bytes() != wanted[n].encode()]
 
 
 def _weights(b: Bundle) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from ..common.budget import Budget
 from ..common.errors import UserError, unknown
 from ..common.fields import build
 from ..common.limits import PLAIN_WORD, SOME, Count, CountOrZero, Counts, NotNegative, Part, Positive, Schedule, Share, hold, one_of
@@ -97,6 +98,7 @@ class Suite:
     )
     subset: Count = 32  # memories per role that every model is asked about in tiers 2 and 3
     quality: QualityConfig = field(default_factory=QualityConfig)
+    budget: Budget = field(default_factory=Budget)  # of damage and collateral, within which methods are ranked
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"  # whichever of bf16 and fp32 is faster on this device
     deepspeed: str = "zero0"
     excerpts: CountOrZero = 3  # forget memories whose texts are shown side by side

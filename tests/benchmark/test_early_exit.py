@@ -72,7 +72,7 @@ def test_records_and_values_say_by_fields_how_a_model_was_changed(runs: dict[str
     assert not any(r.dose for r in found.records if r.attack not in doses)
     points = {(v.quantity, v.dose, v.step) for v in found.values if v.step >= 0}
     assert points == {("matched", "", 2), ("matched", "", 3)}
-    (trajectory,) = next(row for row in main_table(found).rows if row.method == "npo").trajectories
+    (trajectory,) = next(row for row in main_table(found).rows if row.method == "npo").further.trajectories
     assert (trajectory.name, list(trajectory.steps)) == ("relearn", [0, 2, 3])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import struct
 import warnings
@@ -92,9 +93,11 @@ def raw(name: str, change: Callable[[str], str]) -> Forgery:
         (raw("bundle.json", lambda t: '{"surprise": 1, ' + t[1:]), "There is no field named 'surprise'"),
         (lambda f: f.info.update(schema=7), "schema 7; expected 1"),
         (lambda f: f.info.update(seeds="0"), "seeds: expected a list"),
+        (lambda f: f.info["method"].update(module="a.b.c.d.e", file="x.py"), "'x.py' is not where the module 'a.b.c.d.e' lies"),
+        (lambda f: f.info["method"].update(file="deep/x.py"), "'deep/x.py' is not where"),
         (lambda f: f.info.update(device="abacus"), "expected cpu or cuda"),
         (lambda f: f.entry.update(code="javascript:alert(1)"), "an address that begins with https"),
-        (lambda f: f.entry.update(doc="x" * (17 << 20)), "expected at most 16,777,216"),
+        (lambda f: f.entry.update(doc=os.urandom(9 << 20).hex()), "expected at most 16,777,216"),
         (lambda f: f.entry["memories"]["by_seed"][0]["lengths"].update(prefix=[10**9] * 8), "expected 0 to 64 tokens"),
     ],
 )

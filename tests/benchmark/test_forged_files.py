@@ -22,11 +22,6 @@ def huge_array(f: Forger) -> None:
     f.sign()
 
 
-def findings_nan(f: Forger) -> None:
-    f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=float("nan")))
-    f.sign()
-
-
 def quality_nan(f: Forger) -> None:
     f.lines(f"{f.stage('quality', 'npo')}/quality.jsonl", lambda row: row.update(value=float("nan")))
     f.sign()
@@ -68,6 +63,7 @@ def verified_by_author(f: Forger) -> None:
 SCHEMA: dict[str, tuple[Forgery, str]] = {
     "a file that is not listed": (lambda f: f.content.update({"stages/battery/extra": b""}), "is not listed"),
     "a changed file": (lambda f: f.content.update({"card.md": b"# The best method"}), "card.md is not as listed"),
+    "a card that boasts": (lambda f: f.content.update({"card.md": b"# The best method"}), "card.md says something else"),
     "a pickle for weights": (with_file("weights/0/pytorch_model.bin", b"\x80\x04."), "only safetensors are read"),
     "a pickle in a stage": (lambda f: with_file(f"{stage_of(f, 0)}/cache.pkl", b"\x80\x04.")(f), "no kind of file that a stage leaves"),
     "code beside a model": (lambda f: with_file(f"{f.stage('method', 'npo')}/modeling.py", b"import os")(f), "no kind of file"),
@@ -77,7 +73,7 @@ SCHEMA: dict[str, tuple[Forgery, str]] = {
     "a length beyond the horizon": (table_at(0, lambda t: t.assign(matched=65)), "a matched length of 65 of 64"),
     "a column more": (table_at(0, lambda t: t.assign(remark="")), "has the columns"),
     "a column of another type": (table_at(0, lambda t: t.assign(matched=t.matched.astype(float))), "column matched holds double"),
-    "NaN in findings": (findings_nan, "column value holds NaN"),
+    "an empty cell": (table_at(0, lambda t: t.assign(variant=t.variant.where(t.variant != "opening"))), "column variant has empty cells"),
     "NaN in quality": (quality_nan, "holds NaN"),
     "a stage without its file": (lambda f: f.content.pop(f"{stage_of(f, 0)}/answers.parquet"), "answers.parquet is missing"),
     "an edited record, its hash left": (

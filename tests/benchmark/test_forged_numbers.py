@@ -31,11 +31,23 @@ def easier(table: Any) -> Any:
 
 
 def aggregate(f: Forger) -> None:
-    f.entry["claimed"]["leaks"][0]["excess"]["value"] = 0.0
+    f.entry["claimed"]["leaks"][0]["excess"]["value"] -= 1
 
 
 def one_length(f: Forger) -> None:
     f.entry["memories"]["by_seed"][0]["lengths"]["prefix"][0] = 63
+
+
+def other_method(name: str) -> Forgery:
+    def forge(f: Forger) -> None:
+        f.info["method"]["name"] = f.entry["method"] = name
+
+    return forge
+
+
+def unparsable(f: Forger) -> None:
+    f.content["method/mine.py"] = b"def ("
+    f.info["method"].update(file="mine.py", attribute="Mine")
 
 
 def quality_value(f: Forger) -> None:
@@ -69,14 +81,14 @@ def other_inputs(kind: str, label: str, **changes: Any) -> Forgery:
 
 
 def denied(f: Forger) -> None:
-    f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=1.0 - (t.quantity == "generated") + 10))
+    f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=t.value + 5.0 * (t.quantity == "generated")))
     f.sign()
 
 
 OPENING_17 = table_at(0, lambda t: t.assign(matched=t.matched.where(t.variant != "opening", 17)))
 
 RESCORE: dict[str, tuple[Forgery, str]] = {
-    "an edited aggregate": (aggregate, "claimed.leaks[0].excess.value: claimed 0.0"),
+    "an edited aggregate": (aggregate, "claimed.leaks[0].excess.value: claimed -"),
     "an edited length of one memory": (one_length, "memories.by_seed[0].lengths.prefix[0]: claimed 63"),
     "an edited record of the exact opening": (
         OPENING_17, "is recorded with 17 tokens, and the model's readings",
@@ -85,7 +97,7 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "answers about other memories": (table_at(0, easier), "answers about somebody-else, which is no memory of this seed"),
     "a memory left out": (table_at(1, lambda t: t[t.memory != t.memory.iloc[0]]), "leaves out"),
     "memories marked as asked on top": (table_at(1, lambda t: t.assign(extra=True)), "as asked on top; expected 0"),
-    "questions left out": (table_at(1, lambda t: t[t.variant != t.variant.iloc[0]]), "leaves out"),
+    "questions left out": (table_at(1, lambda t: t[t.variant != t.variant.iloc[0]]), "with other questions than none and twin"),
     "an answer twice": (table_at(1, lambda t: t.iloc[[0, *range(len(t))]]), "answers one question twice"),
     "another access level": (table_at(1, lambda t: t.assign(access="weights")), "says another access level"),
     "an altered value of quality": (quality_value, "and its documents give"),
@@ -98,6 +110,8 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "fields that are not those of the stage": (lambda f: f.info["method"]["fields"].update(epochs=9), "suite: "),
     "another suite than the track's": (lambda f: f.entry["config"].update(per_role=4), "per_role: 4, not 8"),
     "a stage more": (other_inputs("quality", "npo", quality={}), "quality"),
+    "a file of the verifier's in the place of a method": (other_method("setup.py"), "no method of the repository named 'setup.py'"),
+    "source that no parser takes": (unparsable, "cannot be parsed: SyntaxError"),
     "a lower cost": (lambda f: f.entry["cost"][0].update(seconds=0.1), "cost[0].seconds: claimed 0.1"),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.submission.bundle import Bundle, opened
+from palimpsest.benchmark.submission.bundle import Bundle, MethodOf, opened
 from palimpsest.benchmark.submission.levels import Case, Finding, verify
 from palimpsest.benchmark.submission.making import Said, make, missing, problems
-from palimpsest.benchmark.submission.row import deviations, own_row
+from palimpsest.benchmark.submission.row import Row, deviations, own_row, plain_config
 from palimpsest.benchmark.suites.config import QualityConfig, load_suite
 from tests.benchmark.conftest import ADDRESS
 from tests.command import Command
@@ -46,6 +47,12 @@ class Mine(Method):
 def bundle(honest: Path) -> Iterator[Bundle]:
     with opened(honest) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def npo(clean: Run) -> tuple[Row, MethodOf]:
+    """The row of npo in the store in which it was made."""
+    return own_row(clean.suite, "npo", clean.store)
 
 
 def differing(found: list[tuple[str, Finding]]) -> list[str]:
@@ -90,7 +97,7 @@ def test_a_method_of_ones_own_is_read_and_never_run(clean: Run, tmp_path: Path, 
     monkeypatch.syspath_prepend(str(tmp_path))
     asked = f"{tmp_path / 'mine.py'}:Mine"
     row, told = own_row(clean.suite, asked, clean.store)
-    assert next(s.label for s in missing(row)) == "mine, seed 0"
+    assert next(s.label for s in missing(row)) == "Mine, seed 0"
     row.execute()
     make(row, told, SAID, tmp_path / "mine.zip")
     find.cache_clear()
@@ -108,10 +115,9 @@ def test_a_method_of_ones_own_is_read_and_never_run(clean: Run, tmp_path: Path, 
 # ---- beforehand
 
 
-def test_nothing_is_said_against_an_honest_row(clean: Run) -> None:
-    row, told = own_row(clean.suite, "npo", clean.store)
-    assert list(problems(row, told, SAID, clean.suite)) == []
-    assert missing(row) == []
+def test_nothing_is_said_against_an_honest_row(npo: tuple[Row, MethodOf], clean: Run) -> None:
+    assert list(problems(*npo, SAID, clean.suite)) == []
+    assert missing(npo[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -125,15 +131,13 @@ def test_nothing_is_said_against_an_honest_row(clean: Run) -> None:
         ({"today": "soon"}, "expected a date"),
     ],
 )
-def test_what_the_author_says_is_held_to_the_entrys_rules(change: dict, message: str, clean: Run) -> None:
-    row, told = own_row(clean.suite, "npo", clean.store)
-    assert any(message in p for p in problems(row, told, replace(SAID, **change), clean.suite))
+def test_what_the_author_says_is_held_to_the_entrys_rules(change: dict, message: str, npo: tuple[Row, MethodOf], clean: Run) -> None:
+    assert any(message in p for p in problems(*npo, replace(SAID, **change), clean.suite))
 
 
-def test_a_row_made_with_less_than_the_track_asks_for_is_told_so(clean: Run) -> None:
+def test_a_row_made_with_less_than_the_track_asks_for_is_told_so(npo: tuple[Row, MethodOf], clean: Run) -> None:
     track = replace(clean.suite, seeds=(0, 1, 2), per_role=16, quality=QualityConfig(documents=100))
-    row, told = own_row(clean.suite, "npo", clean.store)
-    found = " ".join(problems(row, told, SAID, track))
+    found = " ".join(problems(*npo, SAID, track))
     assert all(words in found for words in ("seeds: (0,), not (0, 1, 2)", "per_role: 8, not 16", "quality.documents: 8, not 100"))
 
 
@@ -147,10 +151,11 @@ def test_what_a_suite_may_differ_in_is_its_name_and_methods() -> None:
     ("state", "message"),
     [((None, None), "no checkout of the repository"), (("c" * 40, True), "this checkout has changes of its own")],
 )
-def test_code_that_nobody_else_has_is_told(state: tuple, message: str, clean: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_nobody_else_has_is_told(
+    state: tuple, message: str, npo: tuple[Row, MethodOf], clean: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(provenance, "_checkout", lambda: state)
-    row, told = own_row(clean.suite, "npo", clean.store)
-    assert any(message in p for p in problems(row, told, SAID, clean.suite))
+    assert any(message in p for p in problems(*npo, SAID, clean.suite))
 
 
 def test_stages_that_are_missing_are_counted(clean: Run) -> None:
@@ -163,12 +168,26 @@ def test_stages_that_are_missing_are_counted(clean: Run) -> None:
 
 def test_the_commands_submit_and_verify(clean: Run, honest: Path, tmp_path: Path, palimpsest: Command) -> None:
     assert "one method=NAME" in palimpsest("submit", "suite=quick")[2]
-    code, out, _ = palimpsest("verify", str(honest), "--level", "schema", "--suite", "smoke")
+    code, out, _ = palimpsest("verify", str(honest), "--level", "schema", "--suite", "pocket")
     assert code == 1
-    assert "seeds" in out or "agreed" in out
+    assert "seeds: missing 1, 2" in out
+    assert "1 thing differs at the level schema" in out
     (tmp_path / "no.zip").write_text("no zip")
     code, out, _ = palimpsest("verify", str(tmp_path / "no.zip"))
     assert (code, "Refused" in out) == (2, True)
+
+
+def test_an_author_asks_makes_a_bundle_and_looks_at_it(clean: Run, tmp_path: Path, palimpsest: Command) -> None:
+    (tmp_path / "own.yaml").write_text(json.dumps(plain_config(clean.suite)))
+    words = ["submit", "suite=own.yaml", "method=npo", "--name", "mine", "--store", str(clean.store.root)]
+    code, out, err = palimpsest(*words, "--dry-run")
+    assert (code, "Nothing here would be refused." in out) == (0, True), err
+    assert "others need its file to verify" in out
+    code, out, err = palimpsest(*words, "--dry-run", "--hub", "me/mine@main")
+    assert (code, "a branch can move" in out, "1 reason to refuse" in err) == (1, True, True)
+    assert palimpsest(*words)[0] == 0
+    code, out, _ = palimpsest("verify", "mine.zip", "--level", "schema", "--suite", "own.yaml")
+    assert (code, "Everything that the level schema looks at agrees." in out) == (0, True)
 
 
 def test_a_level_that_is_not_known_is_named(bundle: Bundle, clean: Run) -> None:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.facts import MUST_AGREE, RunFacts
 from palimpsest.benchmark.common.types import Results
-from palimpsest.leaderboard import report
 from palimpsest.leaderboard.diff import Diff, Row, compare, margins_from
 from palimpsest.leaderboard.diff_text import as_json, summary, text, workflow_commands
-from palimpsest.leaderboard.report import write_report
-from palimpsest.leaderboard.side import Side, read_baseline, side, side_of, write_baseline
+from palimpsest.leaderboard.side import Side, side_of
 
 from ..synthetic import results, typical
 
@@ -227,6 +222,17 @@ def test_other_suites_seeds_memories_and_methods_are_refused(small: Results) -> 
         compare(it, it, ["wek"])
 
 
+def test_a_memory_that_one_run_left_out_is_refused(small: Results) -> None:
+    """It could be the one that came back."""
+    for role in ("forget", "keep"):
+        one = next(r for r in small.records if (r.method, r.role, r.shown) == ("weak", role, False)).memory
+        left = [r for r in small.records if (r.method, r.memory) != ("weak", one)]
+        it, less = side_of(small, FACTS), side_of(replace(small, records=left), FACTS)
+        with pytest.raises(UserError, match=f"weak of seed 0 has no answers about {one} in the new run"):
+            compare(it, less)
+        assert compare(it, less, ["strong"]).exit == 0
+
+
 def test_what_else_differs_is_said(small: Results) -> None:
     new = replace(FACTS, methods={"weak": {"lr": 1e-3}}, libraries={"torch": "9"}, commits=("c",))
     seeds = results(("none", "strong"), (0, 1), 24)
@@ -249,85 +255,6 @@ def test_another_held_model_is_said(small: Results) -> None:
 def test_a_margin_that_is_none_is_refused(given: str) -> None:
     with pytest.raises(UserError, match=r"expected measure=number|no measure named"):
         margins_from([given])
-
-
-# ---- files
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "figures", lambda *_: [])
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_report_folder_and_a_baseline_hold_all_that_is_compared(made: Results, old: Side, tmp_path: Path) -> None:
-    write_report(made, tmp_path / "report", FACTS)
-    read = side(tmp_path / "report")
-    write_baseline(read, tmp_path / "baseline.json")
-    again = side(tmp_path / "baseline.json")
-    for other in (read, again):
-        assert other.facts == FACTS
-        diff = compare(old, other)
-        assert diff.notes == []
-        assert {r.why for r in diff.rows if r.measure not in ("cost", "seconds")} == {"all readings are the same"}
-    write_baseline(again, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "baseline.json").read_bytes()
-
-
-def test_a_baseline_keeps_what_was_not_measured(small: Results, tmp_path: Path) -> None:
-    gone = replace(small, quality=results(seeds=(0,), memories=24, bits={"weak": float("nan")}).quality)
-    write_baseline(side_of(gone, FACTS), tmp_path / "b.json")
-    diff = compare(side_of(small, FACTS), read_baseline(tmp_path / "b.json"))
-    assert [(r.method, r.measure) for r in diff.worse] == [("weak", "damage")]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda d: d | {"schema": 2}, "no baseline of schema 1"),
-        (lambda d: {"schema": 1}, "no whole baseline"),
-        (lambda d: d | {"forget": [*d["forget"], d["forget"][0]]}, "stands twice"),
-        (lambda d: d | {"forget": [[*d["forget"][0][:4], ["64"] * 3, []]]}, "no whole baseline"),
-        (lambda d: d | {"forget": [[*d["forget"][0][:4], [64], []]]}, "no whole baseline"),
-        (lambda d: d | {"forget": [[*d["forget"][0][:4], [-1, 2.5, 0], []]]}, "no number of tokens"),
-        (lambda d: d | {"costs": [{"method": "weak"}]}, "a cost"),
-        (lambda d: d | {"made_of": {"bse": "x"}}, "no field named 'bse'"),
-    ],
-)
-def test_a_baseline_that_is_not_whole_is_refused(change: Any, message: str, small: Results, tmp_path: Path) -> None:
-    file = tmp_path / "b.json"
-    write_baseline(side_of(small, FACTS), file)
-    file.write_text(json.dumps(change(json.loads(file.read_text()))))
-    with pytest.raises(UserError, match=message):
-        side(file)
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_report_folder_that_is_not_whole_is_refused(small: Results, tmp_path: Path) -> None:
-    write_report(small, tmp_path / "whole", FACTS)
-
-    def written(name: str) -> Path:
-        return Path(shutil.copytree(tmp_path / "whole", tmp_path / name))
-
-    (written("a") / "run.json").unlink()
-    (written("b") / "records.parquet").unlink()
-    frame = pd.read_parquet(written("c") / "records.parquet")
-    frame.drop(columns="asks").to_parquet(tmp_path / "c" / "records.parquet")
-    written("d")
-    frame.assign(matched=65).to_parquet(tmp_path / "d" / "records.parquet")
-    written("e")
-    frame.replace({"method": {"weak": "other"}}).to_parquet(tmp_path / "e" / "records.parquet")
-    (written("f") / "run.json").write_text('{"suite": "a", "suite": "b"}')
-    (written("g") / "records.parquet").write_text("no parquet")
-    messages = {
-        "a": "no .*run.json.*palimpsest report writes it anew", "b": "cannot be read", "c": "no column asks",
-        "d": "matched 65 tokens of 64",
-        "e": "about other, which run.json does not name", "f": "a key stands twice",
-        "g": "cannot be read", "h": "There is no report folder",
-    }  # fmt: skip
-    for name, message in messages.items():
-        with pytest.raises(UserError, match=message):
-            side(tmp_path / name)
 
 
 # ---- formats

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
-from palimpsest.benchmark.common.types import HORIZON
+from palimpsest.benchmark.common.types import HORIZON, OperatingPoint
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.entry import entry_from
-from palimpsest.leaderboard.entry_of import entry_of, number, rounded
+from palimpsest.leaderboard.entry_of import entry_of, number, points_of, rounded
 from palimpsest.leaderboard.statistics import NOWHERE, Estimate
 from palimpsest.leaderboard.tables import main_table
 from tests.entries import about, entry, made_results
@@ -150,6 +150,26 @@ def test_what_is_wrong_is_refused_by_name(change: Callable[[dict[str, Any]], Any
 def test_what_is_no_strict_json_is_refused(text: str | bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         entry_from(text)
+
+
+def test_the_points_of_a_run_with_strengths_are_its_curve() -> None:
+    found = results(("none", "weak@2", "weak@0.5", "strong"), seeds=(0,), memories=48)
+    points = [OperatingPoint(f"weak@{s:g}", "weak", s, "lr", s * 1e-3) for s in (2.0, 0.5)]
+    found = replace(found, points=[*points, OperatingPoint("other", "other", 1.0, "lr", 1.0)])
+    table = main_table(found)
+    made = points_of(found, table, "weak")
+    assert [(p.field, p.value) for p in made] == [("lr", 0.5e-3), ("lr", 2e-3)]
+    row = next(r for r in table.rows if r.method == "weak@0.5")
+    assert made[0].tokens.value == rounded(row.recovery.worst_length.value)
+    assert made[0].damage.value == rounded(row.utility.damage.value)
+
+
+def test_what_a_model_says_may_hold_any_character_and_an_entry_shows_it_as_text() -> None:
+    found = made_results()
+    odd = replace(found.excerpts[0], said={"weak": "bell\x07, page\x0c, line\n"})
+    made = entry_of(replace(found, excerpts=[odd]), main_table(found), "weak", about())
+    assert made.excerpts[0].said["weak"] == "bell\ufffd, page\ufffd, line\n"
+    assert entry_from(made.as_json()) == made
 
 
 def test_a_method_without_a_row_is_named() -> None:

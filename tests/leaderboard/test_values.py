@@ -217,7 +217,8 @@ def test_a_log_probability_of_minus_infinity_is_kept():
 def test_every_kind_of_value_has_a_table(table: MainTable):
     keys = [g.key for g in grids(table)]
     assert keys == [
-        "main", "access", "attacks", "gains", "reversal", "relearn", "extraction", "membership", "numbers", "flags", "tasks", "costs",
+        "main", "access", "ranking", "stability", "severity", "attacks", "gains", "reversal", "relearn", "extraction", "membership",
+        "numbers", "flags", "tasks", "costs",
     ]  # fmt: skip
     for grid in grids(table):
         assert {len(r.cells) for r in grid.rows} == {len(grid.header)}
