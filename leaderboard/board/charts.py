@@ -14,13 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ...benchmark.common.budget import Budget
 from ...benchmark.common.types import HORIZON
 from ...benchmark.scoring.score import strength
 from ..curves import survival
 from ..drawing import COLOURS, FAINT, STYLE, WIDTH, label_points, short, svg
 from ..entry import Entry, Evaluation, Point
 from ..entry_values import Number
-from .ranking import REFERENCES, Budgets, Ranking, believed, twin, worst
+from .ranking import REFERENCES, Ranking, believed, twin, why_over, worst
 
 BLUE, RED, GREEN, PINK = COLOURS[:4]
 SERIES = {BLUE: "var(--blue)", RED: "var(--red)", GREEN: "var(--green)", PINK: "var(--pink)"}  # the page has a tone for light and for dark
@@ -141,7 +142,7 @@ def trained(looks: Sequence[Evaluation]) -> Figure | None:
 
 
 @_drawn
-def overview(ranking: Ranking, access: str, budgets: Budgets) -> Figure | None:
+def overview(ranking: Ranking, access: str, budget: Budget) -> Figure | None:
     """The track at a glance: what leaks against collateral, a point for each entry with 95% intervals, operating curves as thin lines."""
     seen = [(e, believed(e).collateral, y) for e in ranking.entries if (y := ranking.value(e, access)) and believed(e).collateral]
     if not seen:
@@ -149,11 +150,12 @@ def overview(ranking: Ranking, access: str, budgets: Budgets) -> Figure | None:
     factor = 100 if ranking.calibrated else 1
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    axes.axvspan(budgets.collateral, 104, color=FAINT, alpha=0.12, lw=0)
+    if budget.collateral < 104:
+        axes.axvspan(budget.collateral, 104, color=FAINT, alpha=0.12, lw=0)
     axes.axhline(0, color=FAINT, lw=0.6, ls=":")
     for e, x, y in seen:
-        colour = FAINT if e.method in REFERENCES else RED if budgets.why_over(believed(e)) else BLUE
-        mark = "D" if e.method in REFERENCES else "^" if budgets.why_over(believed(e)) else "o"
+        colour = FAINT if e.method in REFERENCES else RED if why_over(believed(e), budget) else BLUE
+        mark = "D" if e.method in REFERENCES else "^" if why_over(believed(e), budget) else "o"
         if ranking.calibrated and all(p.leak for p in e.curve):
             _line(axes, [(p.collateral, p.leak) for p in e.curve], factor)
         _crosses(axes, [(x, y)], factor, colour, "", mark)

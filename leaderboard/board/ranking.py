@@ -1,8 +1,4 @@
-"""Who stands where in a track, from entries alone: by what leaks, among the rows within budgets of damage and collateral.
-
-A rank is an interval. Of every pair of ranked rows a paired test over the same memories says whether the two can be told apart, adjusted
-for the number of pairs (Holm); a row's rank reaches from one more than the rows surely better to all but the rows surely worse.
-"""
+"""Who stands where in a track, from entries alone: the rules of `leaderboard/ranking.py` over what entries say of each memory."""
 
 from __future__ import annotations
 
@@ -11,72 +7,41 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
 
+import pandas as pd
+
+from ...benchmark.common.budget import Budget
 from ...benchmark.common.types import HELD, HORIZON
 from ...benchmark.scoring.score import strength
 from ..cells import number
 from ..entry import Entry, OfSeed
 from ..entry_values import Leak, Number, Values
-from ..statistics import holm, mcnemar, paired_permutation
+from ..ranking import Draws, Place, p_value, places, redrawn, told_apart
 
 REFERENCES = (HELD, "retrain")  # the ceiling and the gold standard: never ranked
-APART = 0.05  # adjusted p-value below which two rows are told apart
+ANY = 1e9  # a budget that nobody exceeds
 Key = tuple[int, str]  # seed, memory
-NOT_RANKED = Number(None, why="not asked at this access level")
+NOT_ASKED = Number(None, why="not asked at this access level")
 
 
 @dataclass(frozen=True)
-class Budgets:
-    """What a ranked row may have cost at most."""
-
-    damage: float = 10.0  # % of the twin's quality
-    collateral: float = 25.0  # points
-
-    def why_over(self, values: Values) -> str:
-        """Which budget a row exceeds, in words; empty if none."""
-        asked = (("damage", values.damage, self.damage), ("collateral", values.collateral, self.collateral))
-        over = [
-            f"{name} {number(x.value)}" if x.value is not None else f"{name} not measured"
-            for name, x, most in asked
-            if math.isfinite(most) and (x.value is None or x.value > most)
-        ]
-        return ", ".join(over)
-
-    @property
-    def words(self) -> tuple[str, str]:
-        """Both as words: "5", or "any"."""
-        damage, collateral = (f"{x:g}" if math.isfinite(x) else "any" for x in (self.damage, self.collateral))
-        return damage, collateral
-
-
-def budgets_of(entries: Iterable[Entry]) -> Budgets:
-    """What a track allows: the budget of its entries' suites, if all say the same; otherwise the usual one."""
-
-    def said(entry: Entry) -> Budgets | None:
-        found = entry.config.get("budget")
-        both = [found.get(f.name) for f in fields(Budgets)] if isinstance(found, dict) else []
-        known = [float(x) for x in both if isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1e6]
-        return Budgets(*known) if len(known) == len(fields(Budgets)) else None
-
-    found = {said(e) for e in entries}
-    return (found.pop() if len(found) == 1 else None) or Budgets()
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an entry stands. Unranked rows have no rank, and `why` says why."""
+class Stand:
+    """Where an entry stands. Rows that are not ranked have no place, and `why` says why."""
 
     entry: Entry
-    rank: str
+    place: Place | None
     why: str = ""
-    value: Number = NOT_RANKED  # what it is ranked by
+
+    @property
+    def rank(self) -> str:
+        return str(self.place) if self.place else ""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The entries of one track, ready to be ranked for any access level and budgets; tests of pairs are made once."""
+    """The entries of one track, ready to be ranked for any access level and budget; tests of pairs are made once."""
 
     entries: Sequence[Entry]
-    _tests: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _tests: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> bool:
@@ -91,31 +56,41 @@ class Ranking:
     def value(self, entry: Entry, access: str) -> Number:
         """What the entry is ranked by: leak (share) or excess (tokens); less is better."""
         cell = leak_at(believed(entry), access)
-        return NOT_RANKED if cell is None else cell.leak if self.calibrated else cell.excess
+        return NOT_ASKED if cell is None else cell.leak if self.calibrated else cell.excess
 
-    def p(self, one: Entry, other: Entry, access: str) -> float:
-        """That the two lose as much on the same memories: exact McNemar of the recovered, or a permutation test of the lengths.
+    def by_memory(self, entry: Entry, access: str) -> dict[Key, float]:
+        """The same for each memory, without the twin's part, which all entries of a track share."""
+        return recovered(entry, access) if self.calibrated else worst(entry, access)
 
-        1 where they share no memory, since nothing then tells them apart.
-        """
-        key = (min(one.name, other.name), max(one.name, other.name), access)
+    def test(self, one: Entry, other: Entry, access: str) -> tuple[float, float] | None:
+        """p-value that two entries lose as much on the same memories, and the mean difference; nothing if they share no memory."""
+        key = one.name, other.name, access
         if key not in self._tests:
-            mine, theirs = (_judged(e, access, self.calibrated) for e in (one, other))
-            both = sorted(mine.keys() & theirs.keys())
-            a, b = ([side[k] for k in both] for side in (mine, theirs))
-            test = mcnemar if self.calibrated else lambda x, y: paired_permutation([i - j for i, j in zip(x, y, strict=True)])
-            self._tests[key] = test(a, b) if both else 1.0
-        return self._tests[key]
+            mine, theirs = (self.by_memory(e, access) for e in (one, other))
+            found = pd.Series({k: mine[k] - theirs[k] for k in sorted(mine.keys() & theirs.keys())}, dtype=float).to_numpy()
+            self._tests[key] = (p_value(found), float(found.mean())) if len(found) else (math.nan, 0.0)
+        return None if math.isnan(self._tests[key][0]) else self._tests[key]
 
-    def places(self, access: str, budgets: Budgets) -> list[Place]:
-        """All entries, the ranked ones first and the best of these first, then those over budget, then references."""
-        why = {e.name: self._why_not(e, access, budgets) for e in self.entries}
+    def tests(self, entries: Iterable[Entry], access: str) -> dict[tuple[str, str], tuple[float, float]]:
+        """The tests of all pairs of entries that share a memory, by name."""
+        pairs = combinations(sorted(entries, key=lambda e: e.name), 2)
+        return {(a.name, b.name): found for a, b in pairs if (found := self.test(a, b, access))}
+
+    def stands(self, access: str, budget: Budget) -> list[Stand]:
+        """All entries, the ranked ones first and the best of these first, then the other rows, then references."""
+        why = {e.name: self._why_not(e, access, budget) for e in self.entries}
         rivals = sorted((e for e in self.entries if not why[e.name]), key=lambda e: (self.value(e, access).value, e.name))
-        ranked = [Place(e, rank, "", self.value(e, access)) for e, rank in zip(rivals, self._ranks(rivals, access), strict=True)]
+        names = [e.name for e in rivals]
+        found = places(names, told_apart(self.tests(rivals, access), names))
         others = sorted((e for e in self.entries if why[e.name]), key=lambda e: (e.method in REFERENCES, e.name))
-        return [*ranked, *(Place(e, "", why[e.name], self.value(e, access)) for e in others)]
+        return [*(Stand(e, found[e.name]) for e in rivals), *(Stand(e, None, why[e.name]) for e in others)]
 
-    def _why_not(self, entry: Entry, access: str, budgets: Budgets) -> str:
+    def draws(self, access: str, budget: Budget) -> dict[str, Draws]:
+        """What becomes of ranks when seeds, and memories within them, are drawn anew."""
+        rivals = [s.entry for s in self.stands(access, budget) if s.place]
+        return redrawn({e.name: _series(self.by_memory(e, access)) for e in rivals}) if rivals else {}
+
+    def _why_not(self, entry: Entry, access: str, budget: Budget) -> str:
         values = believed(entry)
         if entry.method in REFERENCES:
             return "reference"
@@ -123,24 +98,34 @@ class Ranking:
             return "nothing was learnt before it was to be forgotten"
         if self.value(entry, access).value is None:
             return f"not ranked: {self.value(entry, access).why or 'not measured'}"
-        over = budgets.why_over(values)
+        over = why_over(values, budget)
         return f"over budget: {over}" if over else ""
 
-    def _ranks(self, rivals: Sequence[Entry], access: str) -> list[str]:
-        pairs = list(combinations(range(len(rivals)), 2))
-        adjusted = holm([self.p(rivals[i], rivals[j], access) for i, j in pairs])
-        apart = {pair for pair, p in zip(pairs, adjusted, strict=True) if p < APART}
-        return spans(len(rivals), apart)
+
+def why_over(values: Values, budget: Budget) -> str:
+    """Which budget a row exceeds, in words; empty if none."""
+    found = {"damage": values.damage.value, "collateral": values.collateral.value}
+    over = budget.exceeded(*(math.nan if x is None else x for x in found.values()))
+    return ", ".join(f"{word} {number(x)}" if (x := found.get(word)) is not None else word for word in over)
 
 
-def spans(rows: int, apart: Iterable[tuple[int, int]]) -> list[str]:
-    """Ranks of rows in order, "1" or "1–4"; `apart` are the pairs (better, worse) that can be told apart."""
-    better, worse = [0] * rows, [0] * rows
-    for i, j in apart:
-        better[j] += 1
-        worse[i] += 1
-    ends = [(1 + better[i], rows - worse[i]) for i in range(rows)]
-    return [str(first) if first == last else f"{first}–{last}" for first, last in ends]
+def words(budget: Budget) -> tuple[str, str]:
+    """Both budgets as words: "5", or "any"."""
+    damage, collateral = (f"{x:g}" if x < ANY else "any" for x in (budget.damage, budget.collateral))
+    return damage, collateral
+
+
+def budget_of(entries: Iterable[Entry]) -> Budget:
+    """What a track allows: the budget of its entries' suites, if all say the same; otherwise the usual one."""
+
+    def said(entry: Entry) -> Budget | None:
+        found = entry.config.get("budget")
+        both = [found.get(f.name) for f in fields(Budget)] if isinstance(found, dict) else []
+        known = [float(x) for x in both if isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= ANY]
+        return Budget(*known) if len(known) == len(fields(Budget)) else None
+
+    found = {said(e) for e in entries}
+    return (found.pop() if len(found) == 1 else None) or Budget()
 
 
 def believed(entry: Entry) -> Values:
@@ -181,10 +166,6 @@ def recovered(entry: Entry, access: str) -> dict[Key, float]:
     return {k: v for k, v in _each(entry, passed).items() if held.get(k) == HORIZON}
 
 
-def _judged(entry: Entry, access: str, calibrated: bool) -> dict[Key, float]:
-    return recovered(entry, access) if calibrated else worst(entry, access)
-
-
 def _longest(of: OfSeed, attacks: Iterable[str]) -> list[float | None]:
     lists = [of.lengths[a] for a in attacks if a in of.lengths]
     return [max((n for lengths in lists if (n := lengths[i]) is not None), default=None) for i in range(len(of.forget))]
@@ -195,3 +176,8 @@ def _each(entry: Entry, lengths: Callable[[OfSeed], Sequence[float | None]]) -> 
         (of.seed, memory): n for of in entry.memories.by_seed for memory, n in zip(of.forget, lengths(of), strict=True)
     }
     return {k: n for k, n in found.items() if n is not None}
+
+
+def _series(values: Mapping[Key, float]) -> pd.Series:
+    index = pd.MultiIndex.from_tuples(list(values), names=["seed", "memory"])
+    return pd.Series(list(values.values()), index, dtype=float)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ...benchmark.common.budget import Budget
 from ...benchmark.common.types import HORIZON
 from ..cells import MISSING, number
 from ..entry import Entry
 from ..entry_values import Number, Values
-from .ranking import REFERENCES, Budgets, Place, Ranking, believed, budgets_of, leak_at, twin, worst
+from .ranking import ANY, REFERENCES, Ranking, Stand, believed, budget_of, leak_at, twin, words, worst
 from .shelf import by_track
 
 SEVERE = (16, 32, HORIZON)  # tokens
-ANY = math.inf
 DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, ANY), (10.0, 25.0, 50.0, ANY)  # budgets that a reader may choose beside the track's
 
 
@@ -34,7 +33,7 @@ class Row:
     """One entry in a table of the board."""
 
     entry: Entry
-    place: Place
+    stand: Stand
     leaks: dict[str, Shown]  # by access level
     severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of SEVERE
     damage: Shown
@@ -45,7 +44,7 @@ class Row:
     @property
     def kind(self) -> str:
         """Of the table that the row belongs to."""
-        return "ranked" if self.place.rank else "reference" if self.entry.method in REFERENCES else "unranked"
+        return "ranked" if self.stand.place else "reference" if self.entry.method in REFERENCES else "unranked"
 
     @property
     def page(self) -> str:
@@ -66,8 +65,13 @@ class Track:
     name: str
     ranking: Ranking
     access: str  # the level that it is ranked by: the weakest attacker's
-    budgets: Budgets
+    budget: Budget
     rows: tuple[Row, ...]
+
+    @property
+    def limits(self) -> tuple[str, str]:
+        """The budget of damage and of collateral, as words."""
+        return words(self.budget)
 
     @property
     def unit(self) -> str:
@@ -88,12 +92,12 @@ def tracks(entries: Iterable[Entry]) -> list[Track]:
 
 
 def _track(name: str, ranking: Ranking) -> Track:
-    access, budgets = ranking.levels[0], budgets_of(ranking.entries)
-    return Track(name, ranking, access, budgets, tuple(_row(p, ranking, access) for p in ranking.places(access, budgets)))
+    access, budget = ranking.levels[0], budget_of(ranking.entries)
+    return Track(name, ranking, access, budget, tuple(_row(s, ranking, access) for s in ranking.stands(access, budget)))
 
 
-def _row(place: Place, ranking: Ranking, access: str) -> Row:
-    entry, values = place.entry, believed(place.entry)
+def _row(stand: Stand, ranking: Ranking, access: str) -> Row:
+    entry, values = stand.entry, believed(stand.entry)
 
     def ranked(found: Values) -> Shown:
         cell = leak_at(found, access)
@@ -101,7 +105,7 @@ def _row(place: Place, ranking: Ranking, access: str) -> Row:
 
     return Row(
         entry,
-        place,
+        stand,
         {level: _leak(ranking.value(entry, level), ranking) for level in ranking.levels},
         tuple(severity(entry, access, tokens) for tokens in SEVERE),
         shown(values.damage),
@@ -138,14 +142,14 @@ def rank_choices(found: Sequence[Track]) -> dict[str, dict[str, dict[str, str]]]
     ranks: dict[str, dict[str, dict[str, str]]] = {}
     for track in found:
         for level in track.ranking.levels:
-            for budgets in choices(track):
-                for place in track.ranking.places(level, budgets):
-                    of_entry = ranks.setdefault(f"{track.name}/{place.entry.name}", {}).setdefault(level, {})
-                    of_entry["/".join(budgets.words)] = place.rank or place.why
+            for budget in choices(track):
+                for stand in track.ranking.stands(level, budget):
+                    of_entry = ranks.setdefault(f"{track.name}/{stand.entry.name}", {}).setdefault(level, {})
+                    of_entry["/".join(words(budget))] = stand.rank or stand.why
     return ranks
 
 
-def choices(track: Track) -> list[Budgets]:
+def choices(track: Track) -> list[Budget]:
     """Every pair of budgets that a reader may choose; the track's own are among the parts."""
-    damages, collaterals = ({*usual, own} for usual, own in ((DAMAGES, track.budgets.damage), (COLLATERALS, track.budgets.collateral)))
-    return [Budgets(d, c) for d in sorted(damages) for c in sorted(collaterals)]
+    damages, collaterals = ({*usual, own} for usual, own in ((DAMAGES, track.budget.damage), (COLLATERALS, track.budget.collateral)))
+    return [Budget(d, c) for d in sorted(damages) for c in sorted(collaterals)]

@@ -11,12 +11,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...benchmark.common.budget import Budget
 from ...benchmark.common.errors import UserError
 from ...benchmark.common.types import HORIZON
 from ..entry import Entry
+from ..ranking import DRAWS
 from ..report import TEMPLATES, escape_markdown
 from . import charts, views
-from .ranking import Budgets, believed
+from .ranking import believed, words
 from .rows import COLLATERALS, DAMAGES, SEVERE, Row, Shown, Track, rank_choices, tracks
 
 HERE = TEMPLATES / "board"
@@ -88,8 +90,8 @@ def _index(found: Sequence[Track]) -> str:
         rows=[(track, row) for track in found for row in track.rows],
         levels=levels,
         attacks=list(attacks),
-        damages=[Budgets(damage=d).words[0] for d in DAMAGES],
-        collaterals=[Budgets(collateral=c).words[1] for c in COLLATERALS],
+        damages=[words(Budget(damage=d))[0] for d in DAMAGES],
+        collaterals=[words(Budget(collateral=c))[1] for c in COLLATERALS],
         choices={"ranks": rank_choices(found), "attacks": attacks},
     )
 
@@ -104,9 +106,11 @@ def _track(track: Track) -> str:
         "track.html",
         "../../",
         track=track,
-        overview=charts.overview(track.ranking, track.access, track.budgets),
+        overview=charts.overview(track.ranking, track.access, track.budget),
         budgets=budgets,
         stable=stable,
+        drawn=views.drawn(track),
+        draws=DRAWS,
         inputs=inputs,
         mixed=[name for name, values in inputs if len(values) > 1],
         configs=[(", ".join(names), text) for text, names in configs.items()],

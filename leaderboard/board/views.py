@@ -13,9 +13,10 @@ from ...benchmark.scoring.score import strength
 from ..cells import MISSING, number, p_value
 from ..entry import Entry, OfSeed, Text
 from ..entry_values import Number, Values
+from ..ranking import APART
 from ..report import compared
 from ..statistics import holm
-from .ranking import APART, leak_at, recovered, worst
+from .ranking import leak_at, words, worst
 from .rows import Shown, Track, choices, shown
 
 STEP = 8  # tokens: the shades of the heat map
@@ -185,25 +186,26 @@ def config_text(config: dict[str, Any]) -> str:
 def stability(track: Track) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """How ranks depend on the choice of budgets: the choices in words, and the ranks of each entry under them; empty is over budget."""
     asked = choices(track)
-    by_choice = [{p.entry.name: p.rank for p in track.ranking.places(track.access, b)} for b in asked]
+    by_choice = [{s.entry.name: s.rank for s in track.ranking.stands(track.access, b)} for b in asked]
     names = [r.entry.name for r in track.rows if r.kind != "reference"]
-    return [" / ".join(b.words) for b in asked], [(n, [ranks[n] for ranks in by_choice]) for n in names]
+    return [" / ".join(words(b)) for b in asked], [(n, [ranks[n] for ranks in by_choice]) for n in names]
 
 
 def pairs(track: Track) -> list[dict[str, Any]]:
     """Every two methods of a track memory by memory: on how many memories each loses more, and whether that tells them apart."""
-    ranking = track.ranking
-    both = list(combinations([r.entry for r in track.rows], 2))
-    adjusted = holm([ranking.p(a, b, track.access) for a, b in both])
-    of = {e.name: (recovered if ranking.calibrated else worst)(e, track.access) for e in ranking.entries}
+    ranking, entries = track.ranking, [r.entry for r in track.rows]
+    tests = ranking.tests(entries, track.access)
+    adjusted = dict(zip(tests, holm([p for p, _ in tests.values()]), strict=True))
+    of = {e.name: ranking.by_memory(e, track.access) for e in entries}
 
-    def pair(a: Entry, b: Entry, p: float) -> dict[str, Any]:
-        mine, theirs = of[a.name], of[b.name]
+    def pair(a: str, b: str) -> dict[str, Any]:
+        mine, theirs = of[a], of[b]
         shared = mine.keys() & theirs.keys()
         more, less = sum(mine[k] > theirs[k] for k in shared), sum(mine[k] < theirs[k] for k in shared)
+        p = adjusted.get((min(a, b), max(a, b)), 1.0)
         return {
-            "a": a.name,
-            "b": b.name,
+            "a": a,
+            "b": b,
             "more": more,
             "less": less,
             "same": len(shared) - more - less,
@@ -212,7 +214,12 @@ def pairs(track: Track) -> list[dict[str, Any]]:
             "apart": p < APART,
         }
 
-    return [pair(a, b, p) for (a, b), p in zip(both, adjusted, strict=True)]
+    return [pair(a.name, b.name) for a, b in combinations(entries, 2)]
+
+
+def drawn(track: Track) -> list[tuple[str, str, str]]:
+    """Of each ranked entry: in how many % of the draws nobody stands before it, and from which to which rank 95% of them put it."""
+    return [(name, number(100 * d.first), str(d.middle)) for name, d in track.ranking.draws(track.access, track.budget).items()]
 
 
 def side_by_side(track: Track) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from palimpsest.benchmark.cli import app
+from palimpsest.benchmark.common.budget import Budget
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.leaderboard.board import charts
-from palimpsest.leaderboard.board.ranking import Budgets, Ranking, budgets_of, recovered, spans
+from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
 from palimpsest.leaderboard.board.rows import severity, tracks
 from palimpsest.leaderboard.board.shelf import by_name, shelf
 from palimpsest.leaderboard.board.site import MARK, differences, readme, site, write
@@ -25,7 +26,7 @@ from palimpsest.leaderboard.entry_values import Number
 
 from ..board import ATTACKS, MEMORIES, SEEDS, around, made, only_draw, said, track_of
 
-LOOSE = Budgets(float("inf"), float("inf"))
+LOOSE = Budget(ANY, ANY)
 BAD = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'$&|`[x](javascript:1)"
 
 
@@ -53,8 +54,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     only_draw(monkeypatch)
 
 
-def ranks(entries: list[Entry], budgets: Budgets | None = None, access: str = "black-box") -> dict[str, str]:
-    return {p.entry.name: p.rank or p.why for p in Ranking(entries).places(access, budgets or Budgets())}
+def ranks(entries: list[Entry], budget: Budget | None = None, access: str = "black-box") -> dict[str, str]:
+    return {s.entry.name: s.rank or s.why for s in Ranking(entries).stands(access, budget or Budget())}
 
 
 # ---- ranking
@@ -74,25 +75,19 @@ def test_ranks_are_by_leak_within_both_budgets_and_ties_are_intervals(entries: l
 
 
 def test_other_budgets_let_others_in(entries: list[Entry]) -> None:
-    assert ranks(entries, Budgets(10, 10)) == ranks(entries) | {
+    assert ranks(entries, Budget(10, 10)) == ranks(entries) | {
         "scalpel": "1",
         **{m: f"over budget: collateral {x}" for m, x in (("npo", "20.0"), ("grad_diff", "22.0"), ("rmu", "12.0"))},
     }
     assert ranks(entries, LOOSE)["hammer"] == "1–2"
-    assert ranks(entries, Budgets(0.5, 50))["scalpel"] == "over budget: damage 1.0"
+    assert ranks(entries, Budget(0.5, 50))["scalpel"] == "over budget: damage 1.0"
 
 
 def test_what_was_not_measured_is_not_within_a_budget() -> None:
     unknown = made("unknown", 0.1, 4)
     unknown = replace(unknown, claimed=replace(unknown.claimed, damage=Number(None, why="the yardstick was not measured")))
     assert ranks([unknown]) == {"unknown": "over budget: damage not measured"}
-    assert ranks([unknown], LOOSE) == {"unknown": "1"}
-
-
-def test_rows_apart_in_two_pairs_and_tied_in_one_share_no_group() -> None:
-    assert spans(3, {(0, 2)}) == ["1–2", "1–3", "2–3"]
-    assert spans(3, {(0, 1), (0, 2), (1, 2)}) == ["1", "2", "3"]
-    assert spans(0, set()) == []
+    assert ranks([unknown], LOOSE) == ranks([unknown]), "nor within any budget"
 
 
 def test_rows_without_a_common_memory_cannot_be_told_apart() -> None:
@@ -138,13 +133,13 @@ def test_where_nothing_was_learnt_nobody_is_ranked(entries: list[Entry]) -> None
 
 
 def test_a_track_has_the_budget_of_its_entries_suites() -> None:
-    def said_by(*budgets: Any) -> Budgets:
-        return budgets_of(made(f"m{i}", 0.1, 4, config={"budget": b}) for i, b in enumerate(budgets))
+    def said_by(*budgets: Any) -> Budget:
+        return budget_of(made(f"m{i}", 0.1, 4, config={"budget": b}) for i, b in enumerate(budgets))
 
-    assert said_by({"damage": 2, "collateral": 50.0}) == Budgets(2, 50)
+    assert said_by({"damage": 2, "collateral": 50.0}) == Budget(2, 50)
     for odd in (None, [], "5", {"damage": "2", "collateral": 3}, {"damage": True, "collateral": 3}, {"damage": -1, "collateral": 3}):
-        assert said_by(odd) == Budgets()
-    assert said_by({"damage": 2, "collateral": 50}, {"damage": 5, "collateral": 50}) == Budgets(), "they do not agree"
+        assert said_by(odd) == Budget()
+    assert said_by({"damage": 2, "collateral": 50}, {"damage": 5, "collateral": 50}) == Budget(), "they do not agree"
 
 
 def test_severity_is_the_share_beyond_the_twins() -> None:
