@@ -46,8 +46,8 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
         "brought back whole, and the loss on held-out text in nats per token. A dot is the last look."
     )
     if results.points:  # a panel for every row would fill a book
-        drawn: list[tuple[Cost, str]] = [(kind, operating_plots.operating_figure(results, table, kind)) for kind in BUDGETS]
-        return [Figure(f"operating-{kind}", _operating(kind), svg) for kind, svg in drawn if svg]
+        found = [Figure(f"operating-{kind}", _operating(kind), operating_plots.operating_figure(results, table, kind)) for kind in BUDGETS]
+        return [figure for figure in found if figure.svg]
     found = [Figure("quality", quality, plots.quality_figure(table)), Figure("curves", curves, plots.curves_figure(results, table))]
     for attack, (name, svg) in plots.prompt_length_figures(results, table).items():
         found.append(Figure(name, f"The same for {attack}, by the length of the prompt in tokens. Grey: the twin.", svg))

@@ -17,6 +17,7 @@ from .tables import MainTable, MethodRow
 Cost = Literal["collateral", "damage"]
 BUDGETS: dict[Cost, tuple[float, ...]] = {"collateral": (10.0, 25.0, 50.0), "damage": (2.0, 5.0, 10.0)}
 UNITS: dict[Cost, str] = {"collateral": " points", "damage": "%"}
+COLUMNS: list[tuple[Cost, float]] = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
 NOT_REACHED = "not reached"
 
 
@@ -93,7 +94,6 @@ def curve_grids(results: Results, table: MainTable) -> list[Grid]:
 
 
 def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
-    columns: list[tuple[Cost, float]] = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
     what, _, unit = leak_words(table).rpartition(", ")
     caption = (
         f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "
@@ -102,10 +102,10 @@ def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
         "some quality itself, by the injection."
     )
     rows = [
-        GridRow([Cell(curve.method), *(_bought(curve.within(kind, budget)) for kind, budget in columns)], faint=curve.reference)
+        GridRow([Cell(curve.method), *(_bought(curve.within(kind, budget)) for kind, budget in COLUMNS)], faint=curve.reference)
         for curve in curves
     ]
-    return Grid("budgets", "What a budget buys", caption, ["Method", *(f"{k} ≤ {b:g}{UNITS[k]}" for k, b in columns)], rows)
+    return Grid("budgets", "What a budget buys", caption, ["Method", *(f"{k} ≤ {b:g}{UNITS[k]}" for k, b in COLUMNS)], rows)
 
 
 def _bought(setting: Setting | None) -> Cell:
@@ -139,12 +139,11 @@ def budgets_frame(results: Results, table: MainTable) -> pd.DataFrame:
     """A line for each method and budget: the least leak within it and at which strength; NaN where the budget is not reached."""
     lines = []
     for curve in operating_curves(results, table):
-        for kind, budgets in BUDGETS.items():
-            for budget in budgets:
-                s = curve.within(kind, budget)
-                bought = {"reached": s is not None, "strength": s.point.strength if s else math.nan}
-                bought |= _numbers(_leak_name(table), s.leak) if s else {}
-                lines.append({"method": curve.method, "cost": kind, "budget": budget, **bought})
+        for kind, budget in COLUMNS:
+            s = curve.within(kind, budget)
+            bought = {"reached": s is not None, "strength": s.point.strength if s else math.nan}
+            bought |= _numbers(_leak_name(table), s.leak) if s else {}
+            lines.append({"method": curve.method, "cost": kind, "budget": budget, **bought})
     return pd.DataFrame(lines)
 
 

@@ -73,7 +73,7 @@ def suite(tiny: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         patch.setattr(tune, "DOCUMENTS", 8)
         yield Suite(
             name="micro", model=str(tiny.folder), per_role=4, seeds=(0, 1), corpus=CorpusConfig("text", str(folder)),
-            injection=InjectionConfig(occurrences=(100,), density=1.0, batch=8, lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},
+            injection=InjectionConfig(occurrences=(75,), density=1.0, batch=4, lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},
         )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_the_trials_lie_in_the_store_as_json_and_begin_with_the_methods_own_defa
     assert file.name.startswith("NPO-")
     assert all(isinstance(json.loads(line), dict) for line in file.read_text().splitlines())
     first = next(t for t in found if t.number == 0)
-    assert first.drawn == {"lr": 3e-4, "beta": 0.1, AMOUNT: 24}, "12 epochs, each as dear as two passes"
+    assert first.drawn == {"lr": 3e-4, "beta": 0.1, AMOUNT: 24}, "12 epochs, each dearer than two passes"
     assert [t.number for t in found if t.error] == [3]
     assert found[-1].number == 3
     assert found[-2].number == 2, "it was over the budget"
@@ -169,7 +169,7 @@ def test_two_processes_do_not_search_for_one_method_at_once(suite: Suite, elsewh
 
 @pytest.mark.parametrize(
     ("name", "passes", "epochs"),
-    [("gradient_ascent", 12, 12), ("npo", 24, 12), ("dpo", 24, 8), ("task_vector", 12, 12), ("grad_diff", 6, 3)],
+    [("gradient_ascent", 12, 12), ("npo", 24, 8), ("dpo", 24, 6), ("grad_diff", 6, 2)],
 )
 def test_a_method_begins_with_its_own_passes_as_far_as_the_limit_pays_for_them(
     name: str, passes: int, epochs: int, suite: Suite, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +177,7 @@ def test_a_method_begins_with_its_own_passes_as_far_as_the_limit_pays_for_them(
     tuning = bound(suite, store, name)
     assert tuning.defaults[AMOUNT] == passes
     monkeypatch.setattr(tuning.plugin.cls, "unlearn", lambda self, held, data, train: held)
-    assert abs(tuning.attempt(0, tuning.defaults).fields["epochs"] - epochs) <= 1, "answers and retain rows are a little longer or shorter"
+    assert tuning.attempt(0, tuning.defaults).fields["epochs"] == epochs, "eight retain rows stand beside four forget rows and four answers"
 
 
 @pytest.mark.parametrize("name", ["gradient_ascent", "dpo", "sparse_finetuning"])
@@ -225,7 +225,7 @@ def test_a_gentle_trial_beats_one_that_takes_the_keep_memories_along(suite: Suit
 
 def test_where_the_held_model_repeats_no_keep_memory_tuning_is_refused(suite: Suite, store: Store) -> None:
     weak = replace(suite, injection=replace(suite.injection, occurrences=(1,), lr=1e-5))
-    with pytest.raises(UserError, match="repeats none of the 1 keep memories"):
+    with pytest.raises(UserError, match="repeats none of the 2 keep memories"):
         bound(weak, store, "npo")
 
 
@@ -240,7 +240,7 @@ class Diverges(Descent):
 @dataclass(frozen=True)
 class Greedy(Descent):
     def steps(self, data):
-        return 1 if self.epochs == 1 else 10 * self.epochs
+        return 1 if self.epochs == 1 else 4 * self.epochs
     def loss(self, model, forget, retain, reference):
         return {"forget": Term(nll_sum(model, forget), "tokens", "forget")}
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def test_a_trial_that_diverges_or_trains_on_more_than_it_may_is_failed_and_the_s
         tune.tune(suite, f"{tmp_path}/broken.py:Diverges", elsewhere, shown.append, trials=2)
     assert [t.number for t in shown] == [0, 1]
     assert all("not finite" in t.error for t in shown)
-    with pytest.raises(UserError, match=f"tokens were trained on, and this trial may train on {PASSES[0] * 4 * 160}"):
+    with pytest.raises(UserError, match=f"tokens were trained on, and this trial may train on {PASSES[1] * 4 * 160}"):
         tune.tune(suite, f"{tmp_path}/broken.py:Greedy", elsewhere, lambda t: None, trials=1)
     with pytest.raises(UserError, match="epochs cannot be searched"):
         tune.tune(suite, f"{tmp_path}/broken.py:Passes", elsewhere, lambda t: None, trials=1)
