@@ -42,8 +42,8 @@ def commands() -> list[tuple[str, list[str]]]:
 
 @pytest.fixture
 def unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the two tutorials write, as the working directory."""
-    for page in (METHOD, ATTACK):
+    """A folder with the files that the pages write, as the working directory."""
+    for page in (METHOD, ATTACK, "docs/operating-curves.md"):
         for _, name, text in blocks(page):
             if name:
                 (tmp_path / name).write_text(text, "utf-8")
