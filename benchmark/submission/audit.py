@@ -117,11 +117,8 @@ def _sides(fresh: Values, published: Values) -> list[Sides]:
     leak = Sides(f"leak, {mine.access}", "", mine.leak, theirs.leak)
     if not (mine.leak and theirs.leak):  # the null is too small for thresholds
         leak = Sides(f"excess, {mine.access}", "tokens", mine.excess, theirs.excess)
-    return [
-        leak,
-        Sides("collateral", "points", fresh.collateral, published.collateral),
-        Sides("damage", "%", fresh.damage, published.damage),
-    ]
+    collateral = Sides("collateral", "points", fresh.collateral, published.collateral)
+    return [leak, collateral, Sides("damage", "%", fresh.damage, published.damage, trainings=len(fresh.damage.by_seed) > 1)]
 
 
 def verdict(method: str, sides: list[Sides], ceiling: Sides) -> Finding:
