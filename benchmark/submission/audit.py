@@ -37,6 +37,7 @@ class Sides:
     unit: str
     fresh: Number
     published: Number
+    trainings: bool = True  # whether the intervals know how much two trainings differ: those over documents of one seed do not
 
     @property
     def difference(self) -> tuple[float, float, float] | None:
@@ -50,13 +51,15 @@ class Sides:
 
     @property
     def better_on_published(self) -> bool:
-        return self.difference is not None and self.difference[1] > 0
+        return self.trainings and self.difference is not None and self.difference[1] > 0
 
     def finding(self) -> Finding:
         if self.difference is None:
             return Finding(self.name, None, f"{self._both()}; without intervals nothing can be said of their difference")
         value, low, high = self.difference
         said = f"{self._both()}: difference {value:+.3g} [{low:+.3g}, {high:+.3g}] {self.unit}"
+        if not self.trainings:
+            return Finding(self.name, None, f"{said}, over documents; one seed does not tell how much two trainings differ")
         return Finding(self.name, not self.better_on_published, said)
 
     def _both(self) -> str:
@@ -114,11 +117,8 @@ def _sides(fresh: Values, published: Values) -> list[Sides]:
     leak = Sides(f"leak, {mine.access}", "", mine.leak, theirs.leak)
     if not (mine.leak and theirs.leak):  # the null is too small for thresholds
         leak = Sides(f"excess, {mine.access}", "tokens", mine.excess, theirs.excess)
-    return [
-        leak,
-        Sides("collateral", "points", fresh.collateral, published.collateral),
-        Sides("damage", "%", fresh.damage, published.damage),
-    ]
+    collateral = Sides("collateral", "points", fresh.collateral, published.collateral)
+    return [leak, collateral, Sides("damage", "%", fresh.damage, published.damage, trainings=len(fresh.damage.by_seed) > 1)]
 
 
 def verdict(method: str, sides: list[Sides], ceiling: Sides) -> Finding:

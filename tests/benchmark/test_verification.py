@@ -196,11 +196,15 @@ def test_another_models_answers_do_not_survive_running_again(mine: Path, micro: 
     assert found["answers of mine"].agreed is False
 
 
-def test_other_code_makes_another_model(mine: Path, micro: Suite, store: Store, tmp_path: Path) -> None:
-    file = forged(mine, lambda f: f.content.update({"method/mine.py": OTHER.encode()}), tmp_path)
-    found = findings(file, micro, "retrain", yes=True, store=store.root)
+def test_a_model_that_this_code_does_not_make_is_told(mine: Path, micro: Suite, store: Store, kept: Path, tmp_path: Path) -> None:
+    found = findings(forged(mine, swapped, tmp_path), micro, "retrain", yes=True, store=store.root, scratch=kept)
     assert "what this code makes of it is another model" in found["weights"].seen
     assert [found[f"answers of {who}"].agreed for who in ("held model and twin", "mine")] == [True, None]
+
+
+def test_other_code_needs_no_run_to_be_told(mine: Path, micro: Suite, tmp_path: Path) -> None:
+    file = forged(mine, lambda f: f.content.update({"method/mine.py": OTHER.encode()}), tmp_path)
+    assert "its code has" in findings(file, micro, "rescore")["source of the method"].seen
 
 
 @pytest.mark.parametrize(
