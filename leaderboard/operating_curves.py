@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..benchmark.common.types import OperatingPoint, Results
 from .cells import Cell, Grid, GridRow, cell
+from .flags import COLLAPSED
 from .statistics import Estimate
 from .tables import MainTable, MethodRow
 
@@ -38,6 +39,11 @@ class Setting:
         """Whether leak and this cost were both measured."""
         return bool(self.leak) and bool(self.cost(kind))
 
+    @property
+    def collapsed(self) -> bool:
+        """A model that says nothing leaks nothing: it is drawn, and is on no frontier and within no budget."""
+        return self.damage.value > COLLAPSED
+
     def beats(self, other: Setting, kind: Cost) -> bool:
         """No more leak at no more cost, and less of one of them."""
         mine, theirs = ((s.leak.value, s.cost(kind).value) for s in (self, other))
@@ -53,13 +59,13 @@ class Curve:
     reference: bool = False
 
     def frontier(self, kind: Cost) -> tuple[Setting, ...]:
-        """The settings that no other of this method beats."""
-        placed = [s for s in self.settings if s.placed(kind)]
-        return tuple(s for s in placed if not any(other.beats(s, kind) for other in placed))
+        """The settings that no other of this method beats, collapsed ones left out."""
+        alive = [s for s in self.settings if s.placed(kind) and not s.collapsed]
+        return tuple(s for s in alive if not any(other.beats(s, kind) for other in alive))
 
     def within(self, kind: Cost, budget: float) -> Setting | None:
         """The setting with the least leak among those that cost at most the budget; None: there is none."""
-        affordable = [s for s in self.settings if s.placed(kind) and s.cost(kind).value <= budget]
+        affordable = [s for s in self.settings if s.placed(kind) and not s.collapsed and s.cost(kind).value <= budget]
         return min(affordable, key=lambda s: (s.leak.value, s.cost(kind).value), default=None)
 
 
@@ -115,7 +121,8 @@ def _bought(setting: Setting | None) -> Cell:
 def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
     caption = (
         "Strength 1 is the method's ordinary run; others change the one field that it declares. Matched: mean over forget memories of the "
-        "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage."
+        "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage. "
+        f"Collapsed settings (damage above {COLLAPSED:.0f}%) are on no frontier and within no budget."
     )
     header = ["Method", "Strength", "Field", "Matched tokens", leak_words(table).capitalize(), "Collateral", "Damage %", "Frontier"]
     rows = []
