@@ -103,8 +103,9 @@ def _questions(row: Row) -> list[str]:
         found: dict[tuple[str, str], set[tuple[Any, ...]]] = defaultdict(set)
         for r in records_of(row, model):
             if r.tier <= SHARED and not r.extra:
-                exact = (r.start, r.offset, r.prompt) if r.asks == "exact" else ()
-                found[r.attack, r.memory].add((r.variant, r.horizon, *exact))
+                # A variant may have several windows, of which each model's best is on record: start and horizon may differ.
+                exact = (r.start, r.offset, r.horizon, r.prompt) if r.asks == "exact" else ()
+                found[r.attack, r.memory].add((r.variant, *exact))
         for (attack, memory), questions in found.items():
             asked[model.seed, attack, memory][model.name] = frozenset(questions)
     wrong = []

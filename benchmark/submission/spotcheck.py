@@ -19,6 +19,7 @@ import numpy as np
 from ..battery.answers import BestAnswer, read_answers
 from ..battery.shared_pass import ask_all
 from ..common.errors import UserError
+from ..common.progress import within
 from ..common.types import HELD, TWIN, TokenReading
 from ..models.subject import Subject
 from ..running.model import Model
@@ -135,7 +136,7 @@ def _compare(row: Row, model: Model, subject: Subject, told: dict[tuple[str, str
     armed = {a.name: a for a in row.who.attacks if a.attack.tier <= SHARED}
     asked = [(armed[a], [memories[m] for b, m in told if b == a]) for a in dict.fromkeys(a for a, _ in told)]
     few = [memories[m] for m in dict.fromkeys(m for _, m in told)]
-    out = ask_all(subject, probes, asked, "auto", row.progress, few)
+    out = ask_all(subject, probes, asked, "auto", within("asking again", row.progress), few)
     found = {(a.attack, a.memory, a.variant): a for a in out.answers}
     for (attack, memory), answers in told.items():
         new = {v for a, m, v in found if (a, m) == (attack, memory)}
