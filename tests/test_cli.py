@@ -80,7 +80,7 @@ def test_list_names_suites_and_models(palimpsest: Command) -> None:
         (("store", "ls"), "There is no store at palimpsest-store; name one with --store"),
         (("store", "gc", "--store", "nowhere"), "There is no store at nowhere"),
         (("tune", "suite=quick"), "palimpsest tune needs one method=NAME, for example method=npo"),
-        (("tune", "suite=quick", "method=npo", "--write"), "The suite quick belongs to no track, so there is nowhere to write to"),
+        (("tune", "suite=smoke", "method=npo", "--write"), "The suite smoke belongs to no track, so there is nowhere to write to"),
         (("pretrain", "pockt"), "There is no model recipe named 'pockt'. Did you mean 'pocket'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
