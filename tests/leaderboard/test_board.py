@@ -1,4 +1,4 @@
-"""The board from made-up entries: ranks, ties and budgets; what a stranger wrote stays text; the same entries give the same bytes."""
+"""The board from made-up entries: what a stranger wrote stays text; the same entries give the same bytes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,17 @@ from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.common.budget import Budget
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.leaderboard.board import charts
-from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
-from palimpsest.leaderboard.board.rows import severity, tracks
+from palimpsest.leaderboard.board.ranking import ANY, recovered
+from palimpsest.leaderboard.board.rows import tracks
 from palimpsest.leaderboard.board.shelf import by_name, shelf
 from palimpsest.leaderboard.board.site import MARK, differences, readme, site, write
-from palimpsest.leaderboard.entry import Entry, Verified, entry_from
+from palimpsest.leaderboard.entry import Entry, entry_from
 from palimpsest.leaderboard.entry_values import Number
 
-from ..board import ATTACKS, MEMORIES, SEEDS, around, made, only_draw, said, track_of
+from ..board import SEEDS, around, made, only_draw, said
 
 LOOSE = Budget(ANY, ANY)
 BAD = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'$&|`[x](javascript:1)"
-
-
-@pytest.fixture(scope="module")
-def entries() -> list[Entry]:
-    return track_of()
 
 
 @pytest.fixture(scope="module")
@@ -52,101 +47,6 @@ def pages(three: list[Entry]) -> dict[str, str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     only_draw(monkeypatch)
-
-
-def ranks(entries: list[Entry], budget: Budget | None = None, access: str = "black-box") -> dict[str, str]:
-    return {s.entry.name: s.rank or s.why for s in Ranking(entries).stands(access, budget or Budget())}
-
-
-# ---- ranking
-
-
-def test_ranks_are_by_leak_within_both_budgets_and_ties_are_intervals(entries: list[Entry]) -> None:
-    assert ranks(entries) == {
-        "scalpel": "1–3",
-        "npo": "1–3",
-        "grad_diff": "1–3",
-        "rmu": "4",
-        "hammer": "over budget: collateral 98.0",
-        "none": "reference",
-        "retrain": "reference",
-    }
-    assert list(ranks(entries))[:4] == ["scalpel", "npo", "grad_diff", "rmu"], "the least leak first"
-
-
-def test_other_budgets_let_others_in(entries: list[Entry]) -> None:
-    assert ranks(entries, Budget(10, 10)) == ranks(entries) | {
-        "scalpel": "1",
-        **{m: f"over budget: collateral {x}" for m, x in (("npo", "20.0"), ("grad_diff", "22.0"), ("rmu", "12.0"))},
-    }
-    assert ranks(entries, LOOSE)["hammer"] == "1–2"
-    assert ranks(entries, Budget(0.5, 50))["scalpel"] == "over budget: damage 1.0"
-
-
-def test_what_was_not_measured_is_not_within_a_budget() -> None:
-    unknown = made("unknown", 0.1, 4)
-    unknown = replace(unknown, claimed=replace(unknown.claimed, damage=Number(None, why="the yardstick was not measured")))
-    assert ranks([unknown]) == {"unknown": "over budget: damage not measured"}
-    assert ranks([unknown], LOOSE) == ranks([unknown]), "nor within any budget"
-
-
-def test_rows_without_a_common_memory_cannot_be_told_apart() -> None:
-    one, other = made("one", 0.0, 4), made("other", 0.9, 4)
-    seeds = tuple(replace(of, forget=tuple(f"x-{m}" for m in of.forget)) for of in other.memories.by_seed)
-    assert ranks([one, other]) == {"one": "1", "other": "2"}
-    assert ranks([one, replace(other, memories=replace(other.memories, by_seed=seeds))]) == {"one": "1–2", "other": "1–2"}
-
-
-def test_a_memory_that_the_held_model_does_not_repeat_counts_in_no_leak() -> None:
-    entry = made("none", 1.0, 0)
-    first = entry.memories.by_seed[0]
-    short = replace(entry.memories, by_seed=(replace(first, held=(63, *first.held[1:])), *entry.memories.by_seed[1:]))
-    assert len(recovered(entry, "black-box")) == MEMORIES * len(SEEDS)
-    assert (0, first.forget[0]) not in recovered(replace(entry, memories=short), "black-box")
-
-
-def test_without_thresholds_the_track_is_ranked_by_tokens() -> None:
-    def uncalibrated(entry: Entry) -> Entry:
-        leaks = tuple(replace(c, leak=Number(None, why="the null is too small for thresholds")) for c in entry.claimed.leaks)
-        return replace(entry, claimed=replace(entry.claimed, leaks=leaks))
-
-    found = [uncalibrated(made("little", 0.1, 4)), uncalibrated(made("much", 0.9, 4))]
-    assert not Ranking(found).calibrated
-    assert ranks(found) == {"little": "1", "much": "2"}
-    assert "Excess, black-box, tokens" in readme(found)
-    assert not Ranking([found[0], made("other", 0.2, 4)]).calibrated, "one row without thresholds is enough"
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_verified_values_count_and_claims_stand_beside_them() -> None:
-    bold = made("bold", 0.0, 4)
-    true = made("bold", 0.5, 4).claimed
-    checked = replace(bold, verified=Verified("retrain", "2026-11-27", "a reader", "b" * 64, true))
-    row = next(line for line in readme([checked]).splitlines() if "bold.json" in line)
-    assert "| 0.0 | 50.0 (retrain, 2026-11-27) |" in row
-    assert '<tr class="differs"><th scope="row">Leak, black-box, %' in site([checked])["tracks/made-up/rows/bold.html"]
-
-
-def test_where_nothing_was_learnt_nobody_is_ranked(entries: list[Entry]) -> None:
-    idle = replace(entries[0], claimed=replace(entries[0].claimed, learnt=False))
-    assert ranks([idle]) == {"scalpel": "nothing was learnt before it was to be forgotten"}
-
-
-def test_a_track_has_the_budget_of_its_entries_suites() -> None:
-    def said_by(*budgets: Any) -> Budget:
-        return budget_of(made(f"m{i}", 0.1, 4, config={"budget": b}) for i, b in enumerate(budgets))
-
-    assert said_by({"damage": 2, "collateral": 50.0}) == Budget(2, 50)
-    for odd in (None, [], "5", {"damage": "2", "collateral": 3}, {"damage": True, "collateral": 3}, {"damage": -1, "collateral": 3}):
-        assert said_by(odd) == Budget()
-    assert said_by({"damage": 2, "collateral": 50}, {"damage": 5, "collateral": 50}) == Budget(), "they do not agree"
-
-
-def test_severity_is_the_share_beyond_the_twins() -> None:
-    entry = made("none", 1.0, 0)
-    asked = [a for a, level in ATTACKS.items() if level == "black-box"]
-    lengths = [max(of.lengths[a][i] or 0 for a in asked) for of in entry.memories.by_seed for i in range(MEMORIES)]
-    assert severity(entry, "black-box", 64).value == pytest.approx(100 * sum(n >= 64 for n in lengths) / len(lengths))
 
 
 # ---- what is refused
