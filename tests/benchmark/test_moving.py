@@ -41,7 +41,7 @@ STAGES = [stage(a=1), stage("twin", a=1), stage("quality", b={"c": [1, 2.5, None
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = Store(tmp_path_factory.mktemp("here"))
     for it in STAGES:
-        made.run(it)
+        made.ensure(it)
     return made
 
 
@@ -77,7 +77,7 @@ def test_stages_arrive_as_they_were_and_are_done(store: Store, archive: Path, th
     assert (len(found.new), found.there, found.stale) == (3, [], 0)
     for it in STAGES:
         assert there.done(it)
-        assert there.run(it) == there.folder(it)
+        assert there.ensure(it) == there.folder(it)
         assert all(not f.stat().st_mode & 0o222 for f in there.folder(it).rglob("*") if f.is_file())
 
 
@@ -90,7 +90,7 @@ def test_an_archive_is_the_same_whoever_writes_it_and_names_what_it_holds(store:
 
 
 def test_what_is_there_already_is_skipped(store: Store, archive: Path, there: Store) -> None:
-    there.run(STAGES[0])
+    there.ensure(STAGES[0])
     before = (there.folder(STAGES[0]) / "manifest.json").read_bytes()
     found = bring_in(there, archive, "", silent)
     assert (len(found.new), found.there) == (2, [there.folder(STAGES[0])])
@@ -99,7 +99,7 @@ def test_what_is_there_already_is_skipped(store: Store, archive: Path, there: St
 
 
 def test_what_is_there_and_differs_is_refused_with_all_the_rest(archive: Path, there: Store) -> None:
-    there.run(stage("quality", "another machine's numbers", b={"c": [1, 2.5, None]}))
+    there.ensure(stage("quality", "another machine's numbers", b={"c": [1, 2.5, None]}))
     before = content(there)
     with pytest.raises(UserError, match="is here already with other content"):
         bring_in(there, archive, "", silent)
