@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..common.archive import RefusedError
+from ..common.errors import UserError
 from ..common.strict import visible
 from .progress import Display, hush
 from .shared import DEFAULT_STORE, StorePath, console, escaped, whole_numbers
@@ -30,11 +31,19 @@ def verify(
     limit: Annotated[float, typer.Option(min=0.001, help="Minutes that the method's code may take")] = 60.0,
     scratch: Annotated[Path | None, typer.Option(help="A folder that keeps what is trained again, to continue there")] = None,
     memories: Annotated[Path | None, typer.Option(help="Passages that were never published: also run the fresh-memory audit")] = None,
+    entry: Annotated[
+        Path | None, typer.Option(help="Where all agrees, write the row's entry here, marked as verified (needs --by)")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who verified, as the entry will say")] = "",
 ) -> None:
     """Say what of a bundle agrees and what does not. Exits with 0 if all does, 1 if something differs, 2 if the file is refused."""
+    if entry and (level == "schema" or not by):
+        raise UserError(
+            "--entry marks a row as verified: name yourself with --by, at --level rescore or above, where its numbers are recomputed."
+        )
     with Display(console) as display:
         display.begin(f"reading {bundle}")
-        from ..submission.bundle import opened
+        from ..submission.bundle import opened, verified
         from ..submission.levels import Case, Options
         from ..submission.levels import verify as findings
         from ..submission.row import reference_of
@@ -57,12 +66,16 @@ def verify(
                     wrong += found.agreed is False
                     seen = f": {escaped(visible(found.seen))}" if found.seen else ""
                     console.print(f"  {MARKS[found.agreed]} {escaped(found.what)}{seen}", highlight=False, soft_wrap=True)
+                marked = verified(b, level, by)
         except RefusedError as error:
             console.print(f"[bold red]Refused:[/] {escaped(visible(str(error)))}", highlight=False, soft_wrap=True)
             raise typer.Exit(REFUSED) from None
     if wrong:
         console.print(f"{wrong} {'thing differs' if wrong == 1 else 'things differ'} at the level {reached}.", highlight=False)
         raise typer.Exit(DIFFERS)
+    if entry:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.write_text(marked.as_json(), encoding="utf-8")
     console.print(f"Everything that the level {level} looks at agrees.", highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from palimpsest.benchmark.submission.levels import Case, Finding, verify
 from palimpsest.benchmark.submission.making import Said, make, missing, problems
 from palimpsest.benchmark.submission.row import Row, deviations, own_row, plain_config
 from palimpsest.benchmark.suites.config import QualityConfig, load_suite
+from palimpsest.leaderboard.entry import read_entry
 from tests.benchmark.conftest import ADDRESS
 from tests.command import Command
 
@@ -188,6 +190,21 @@ def test_an_author_asks_makes_a_bundle_and_looks_at_it(clean: Run, tmp_path: Pat
     assert palimpsest(*words)[0] == 0
     code, out, _ = palimpsest("verify", "mine.zip", "--level", "schema", "--suite", "own.yaml")
     assert (code, "Everything that the level schema looks at agrees." in out) == (0, True)
+
+
+def test_what_agrees_can_be_published_as_verified(clean: Run, honest: Path, tmp_path: Path, palimpsest: Command) -> None:
+    (tmp_path / "own.yaml").write_text(json.dumps(plain_config(clean.suite)))
+    entry = tmp_path / "entries/own/npo.json"
+    words = ("verify", str(honest), "--suite", "own.yaml", "--entry", str(entry))
+    assert "name yourself with --by" in palimpsest(*words)[2]
+    assert "where its numbers are recomputed" in palimpsest(*words, "--by", "us", "--level", "schema")[2]
+    assert not entry.exists()
+    code, out, err = palimpsest(*words, "--by", "us", "--store", str(clean.store.root))
+    assert code == 0, out + err
+    found = read_entry(entry)
+    assert found.verified
+    assert (found.verified.level, found.verified.by, found.verified.values) == ("rescore", "us", found.claimed)
+    assert found.verified.bundle == hashlib.sha256(honest.read_bytes()).hexdigest()
 
 
 def test_a_level_that_is_not_known_is_named(bundle: Bundle, clean: Run) -> None:
