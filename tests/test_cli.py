@@ -133,9 +133,9 @@ def test_a_shell_learns_to_complete_commands(tmp_path: Path) -> None:
     script = (tmp_path / ".bash_completions" / "palimpsest.sh").read_text("utf-8")
     assert script.rstrip().endswith("palimpsest"), "it completes the command of this name"
     assert "_PALIMPSEST_COMPLETE=complete_bash" in script
-    asked = {"_PALIMPSEST_COMPLETE": "complete_bash", "COMP_WORDS": "palimpsest re", "COMP_CWORD": "1"}
+    asked = {"_PALIMPSEST_COMPLETE": "complete_bash", "COMP_WORDS": "palimpsest rep", "COMP_CWORD": "1"}
     answer = subprocess.run(["bash", "-c", palimpsest], env=environment | asked, capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["report"]
+    assert answer.stdout.split() == ["report", "reproduce"]
 
 
 # ---- memories check, and what is written where

@@ -112,7 +112,7 @@ def test_stages_are_carried_by_kind_and_told_with_a_digest(tmp_path: Path) -> No
     assert digest
     done = said("store", "import", file, "--digest", digest[1], "--store", str(there))
     assert "2 stages brought into" in done.stdout
-    assert "2 were there already" in said("store", "import", file, "--store", str(there)).stdout
+    assert "2 were there already" in " ".join(said("store", "import", file, "--store", str(there)).stdout.split())
     assert sorted(kind for kind, *_ in Store(there).entries()) == ["held", "twin"]
     for words, why in (
         (["export", file, "--store", str(here)], "is there already"),

@@ -19,7 +19,7 @@ MINE = '''"""A method of one's own: it weakens every weight."""
 import os
 from dataclasses import dataclass
 
-from beside import SHARE
+from beside_verified import SHARE
 from palimpsest.benchmark.method import Method
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions, version
@@ -114,8 +115,10 @@ def saw(row: Row) -> tuple[str, ...]:
 
 def lock() -> str:
     """The installed packages, as pip takes them."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"]}
-    return "\n".join(sorted(found, key=str.lower)) + "\n"
+    places = sysconfig.get_paths()  # not sys.path, to which some packages add their own vendored ones when they are imported
+    installed = distributions(path=list(dict.fromkeys((places["purelib"], places["platlib"]))))
+    found = {f"{d.metadata['Name']}=={d.version}" for d in installed if d.metadata["Name"]}
+    return "\n".join(sorted(found, key=lambda name: (name.lower(), name))) + "\n"
 
 
 def _said(said: Said) -> Iterator[str]:

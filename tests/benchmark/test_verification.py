@@ -60,7 +60,7 @@ def mine(clean_checkout: None, micro: Suite, store: Store, tmp_path_factory: pyt
     """The bundle of a method of one's own, with weights."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "mine.py").write_text(MINE)
-    (folder / "beside.py").write_text("SHARE = 0.97\n")
+    (folder / "beside_verified.py").write_text("SHARE = 0.97\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         row, told = own_row(micro, str(folder / "mine.py"), store)
