@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palimpsest.benchmark.common.budget import Budget
+from palimpsest.leaderboard.board import charts
 from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
 from palimpsest.leaderboard.board.rows import severity
+from palimpsest.leaderboard.board.shelf import shelf
 from palimpsest.leaderboard.board.site import readme, site
 from palimpsest.leaderboard.entry import Entry, Verified
 from palimpsest.leaderboard.entry_values import Number
@@ -120,3 +123,10 @@ def test_severity_is_the_share_beyond_the_twins() -> None:
     asked = [a for a, level in ATTACKS.items() if level == "black-box"]
     lengths = [max(of.lengths[a][i] or 0 for a in asked) for of in entry.memories.by_seed for i in range(MEMORIES)]
     assert severity(entry, "black-box", 64).value == pytest.approx(100 * sum(n >= 64 for n in lengths) / len(lengths))
+
+
+def test_the_committed_board_is_what_its_entries_give() -> None:
+    folder = Path(charts.__file__).parents[1]
+    found = shelf(folder / "entries")
+    assert found
+    assert readme(found) == (folder / "README.md").read_text("utf-8"), "make it again: palimpsest board"
