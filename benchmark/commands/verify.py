@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from ..common.errors import UserError
 from ..common.strict import visible
 from .progress import Display, hush
 from .shared import DEFAULT_STORE, StorePath, console, escaped, whole_numbers
+
+if TYPE_CHECKING:
+    from ..submission.levels import Finding
 
 MARKS = {True: "[green]agreed[/]  ", False: "[red]differs[/] ", None: "not seen"}
 DIFFERS, REFUSED = 1, 2
@@ -50,7 +54,6 @@ def verify(
         from ..suites.config import load_suite
 
         hush()
-        wrong, reached = 0, ""
         try:
             with opened(bundle) as b:
                 reference = load_suite(suite) if suite else reference_of(b.info.track, b.info.suite)
@@ -58,14 +61,7 @@ def verify(
                 options = Options(
                     store, seed, slice_, yes, whole_numbers(seeds), limit * 60, scratch, memories, partial(_asked, display), display.update
                 )
-                for at, found in findings(Case(b, reference, options), level):
-                    if at != reached:
-                        console.print(f"[bold]{at}[/]")
-                        display.begin(f"level {at}")
-                    reached = at
-                    wrong += found.agreed is False
-                    seen = f": {escaped(visible(found.seen))}" if found.seen else ""
-                    console.print(f"  {MARKS[found.agreed]} {escaped(found.what)}{seen}", highlight=False, soft_wrap=True)
+                wrong, reached = _told(findings(Case(b, reference, options), level), display)
                 marked = verified(b, level, by)
         except RefusedError as error:
             console.print(f"[bold red]Refused:[/] {escaped(visible(str(error)))}", highlight=False, soft_wrap=True)
@@ -77,6 +73,20 @@ def verify(
         entry.parent.mkdir(parents=True, exist_ok=True)
         entry.write_text(marked.as_json(), encoding="utf-8")
     console.print(f"Everything that the level {level} looks at agrees.", highlight=False)
+
+
+def _told(found: Iterable[tuple[str, Finding]], display: Display) -> tuple[int, str]:
+    """Print findings as they come, level by level; how many differ, and the last level that was reached."""
+    wrong, reached = 0, ""
+    for level, finding in found:
+        if level != reached:
+            console.print(f"[bold]{level}[/]")
+            display.begin(f"level {level}")
+        reached = level
+        wrong += finding.agreed is False
+        seen = f": {escaped(visible(finding.seen))}" if finding.seen else ""
+        console.print(f"  {MARKS[finding.agreed]} {escaped(finding.what)}{seen}", highlight=False, soft_wrap=True)
+    return wrong, reached
 
 
 def _asked(display: Display, question: str) -> bool:
