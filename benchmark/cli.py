@@ -38,6 +38,7 @@ from .commands.shared import (
     precision_line,
     progress_line,
 )
+from .commands.study import study
 from .commands.submit import submit
 from .commands.verify import verify
 from .common.errors import UserError, unknown
@@ -70,21 +71,19 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
     from .suites.config import suite_names
 
     table = Table(box=None, pad_edge=False)
-    if what in ("methods", "attacks"):
-        kind = what[:-1]
+    if what in ("methods", "attacks", "studies"):
+        kind = {"methods": "method", "attacks": "attack", "studies": "study"}[what]
         for column in (kind, "what it is", "fields and defaults"):
             table.add_column(column, overflow="fold")
         for name in names(kind):
             plugin = find(kind, name)
             table.add_row(name, escaped(plugin.doc), escaped("\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items())))
-    elif what in ("suites", "models", "studies"):
+    elif what in ("suites", "models"):
         from .models.opening import shipped_models
 
-        rows = {"suites": suite_names, "models": lambda: dict.fromkeys(shipped_models(), ""), "studies": dict}[what]()
+        rows = suite_names() if what == "suites" else dict.fromkeys(shipped_models(), "")
         for name, doc in rows.items():
             table.add_row(name, doc)
-        if not rows:
-            console.print(f"No {what} yet.")
     else:
         raise unknown("list", what, ["methods", "attacks", "suites", "models", "studies"])
     console.print(table)
@@ -198,7 +197,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (attack, board, check, diff, new, reproduce, submit, verify):
+for command in (attack, board, check, diff, new, reproduce, study, submit, verify):
     app.command()(command)
 
 

@@ -119,7 +119,7 @@ def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Fi
     }
     if format == "html":
         context |= {"style": (TEMPLATES / "style.css").read_text(), "figures": drawn}
-    return _environment(format == "html").get_template(f"report.{format}").render(context)
+    return environment(format == "html").get_template(f"report.{format}").render(context)
 
 
 def _passage(excerpt: Excerpt, order: Iterable[str]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def compared(method: str, said: str, truth: str) -> Said:
 
 
 @cache
-def _environment(html: bool) -> Environment:
+def environment(html: bool) -> Environment:
     env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined, trim_blocks=True)
     env.filters["md"] = escape_markdown
     return env

@@ -21,7 +21,8 @@ READING = (*TRAINING, "reading")
 ATTACKS = (*READING, "attack_tools")
 RUNNING = (*ATTACKS, "battery", "quality", "scoring", "method", "running")
 SUBMISSION = (*RUNNING, "conformance", "submission", "leaderboard")
-COMMANDS = (*SUBMISSION, "commands")
+STUDY = (*RUNNING, "leaderboard", "study")
+COMMANDS = (*SUBMISSION, "study", "commands")
 MAY_IMPORT = {
     "common": GROUND,
     "scoring": (*GROUND, "scoring"),
@@ -38,6 +39,8 @@ MAY_IMPORT = {
     "running": RUNNING,
     "conformance": (*RUNNING, "conformance"),
     "submission": SUBMISSION,
+    "study": STUDY,
+    "studies": (*STUDY, "studies"),
     "commands": COMMANDS,
     "bench": (*COMMANDS, "bench"),
     "cli": COMMANDS,

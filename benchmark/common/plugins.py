@@ -21,17 +21,17 @@ from .sources import TREE, closure, code_hash, content_hash
 from .strangers import each, stranger
 from .versions import NOTHING, modules
 
-FOLDERS = {"method": "methods", "attack": "attacks"}
-STAGES = {"method": ("method",), "attack": ("battery", "attack")}  # the kinds of stages that run them
+FOLDERS = {"method": "methods", "attack": "attacks", "study": "benchmark/studies"}
+STAGES = {"method": ("method",), "attack": ("battery", "attack"), "study": ("method", "battery", "quality")}  # whose versions keys hold
 
 
 # Names that mean something else in a suite: of models, and under which the battery's own findings stand.
-RESERVED = {"method": ("base", "twin", "none", "retrain"), "attack": ("checks",)}
+RESERVED = {"method": ("base", "twin", "none", "retrain"), "attack": ("checks",), "study": ("list",)}
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method or attack class with its name and the hash of its source: its code, and the code of what it imports."""
+    """A method, attack or study class with its name and the hash of its source: its code, and the code of what it imports."""
 
     kind: str
     name: str
@@ -77,7 +77,7 @@ def find(kind: str, name: str) -> Plugin:
         return _plugin(kind, attribute or Path(place).stem, module, attribute)
     if name in shipped(kind):
         with stranger(f"importing the {kind} {name}"):
-            module = importlib.import_module(f"{ROOT}.{FOLDERS[kind]}.{name}")
+            module = importlib.import_module(f"{ROOT}.{FOLDERS[kind].replace('/', '.')}.{name}")
         return _plugin(kind, name, module, "")
     if name in (outside := _entry_points(kind)):
         _free(kind, name, outside[name].value)
@@ -150,7 +150,7 @@ def shipped(kind: str) -> tuple[str, ...]:
 
 
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
-    return {e.name: e for e in importlib.metadata.entry_points(group=f"palimpsest.{FOLDERS[kind]}")}
+    return {e.name: e for e in importlib.metadata.entry_points(group=f"palimpsest.{FOLDERS[kind].rpartition('/')[2]}")}
 
 
 def _from_file(file: Path) -> ModuleType:

@@ -79,10 +79,11 @@ def test_a_bundle_holds_the_row_and_nothing_of_other_methods(bundle: Bundle) -> 
     assert "| damage, % |" in card
 
 
-def test_the_same_row_gives_the_same_bytes(honest: Path, clean: Run, tmp_path: Path) -> None:
-    row, told = own_row(clean.suite, "npo", clean.store)
-    make(row, told, replace(SAID, weights=True), tmp_path / "again.zip")
-    assert (tmp_path / "again.zip").read_bytes() == honest.read_bytes()
+def test_the_same_row_gives_the_same_bytes(clean: Run, tmp_path: Path) -> None:
+    for name in ("once.zip", "again.zip"):  # of one store: the excerpts of another process took other seconds
+        row, told = own_row(clean.suite, "npo", clean.store)
+        make(row, told, replace(SAID, weights=True), tmp_path / name)
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "once.zip").read_bytes()
 
 
 @pytest.mark.parametrize("reference", ["none", "retrain"])

@@ -1,0 +1,91 @@
+"""`palimpsest study`: a published finding about memorisation, measured again."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .interruption import interruption
+from .progress import Display, duration, hush
+from .shared import DEFAULT_STORE, StorePath, console, escaped
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A study's name, or `list`: what each answers, what it costs and what is finished")],
+    fields: Annotated[
+        list[str] | None, typer.Argument(help="Fields that differ from the form's, e.g. seeds=[0]")
+    ] = None,
+    form: Annotated[str, typer.Option(help="pocket is what docs/studies shows; fast takes seconds and proves nothing.")] = "pocket",
+    store: StorePath = DEFAULT_STORE,
+    out: Annotated[Path, typer.Option(help="Where the page, its tables and its figures go.")] = Path("palimpsest-report/studies"),
+) -> None:
+    """Measure a published finding again: its table, its figure, the published direction and whether this run agrees."""
+    if name == "list":
+        return _list(store)
+    interruption.kept = lambda: "Finished stages are kept; the same command continues."
+    with Display(console) as display:
+        display.begin(f"{name}: loading libraries, corpus and model")
+        lab = _lab(name, fields or [], form, store, display)
+        stages = lab.stages
+        todo = [s for s in stages if not lab.store.done(s)]
+        display.say(f"{name}: {len(stages)} stages: {len(stages) - len(todo)} done, {len(todo)} to do.")
+
+        def finished(stage: Any) -> None:
+            display.say(f"{lab.store.manifest(stage)['seconds']:7.1f} s  {stage.label}")
+
+        found = lab.execute(lambda stage: display.begin(stage.label), finished)
+    command = " ".join(["palimpsest study", name, *(fields or []), *([f"--form {form}"] if form != "pocket" else [])])
+    _show(found, lab, form, command, out)
+
+
+def _lab(name: str, fields: list[str], form: str, store: Path, display: Display) -> Any:
+    hush()
+    from ..running.store import Store
+    from ..study import lab
+    from ..suites.config import given_fields
+
+    return lab(name, given_fields("study", name, fields), Store(store), form, display.update)
+
+
+def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
+    from ...leaderboard.study_report import StudyFacts, write_study
+    from ..common.processes import machine
+    from ..running.provenance import provenance
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("statement", "published", "measured here", "verdict"):
+        table.add_column(column, overflow="fold")
+    for v in found.verdicts:
+        table.add_row(escaped(v.claim), escaped(v.published), escaped(v.measured), v.says)
+    console.print(table)
+    s = lab.study
+    about = inspect.getdoc(type(s)) or ""
+    facts = StudyFacts(lab.name, s.question, s.paper, s.address, form, command, lab.seconds, machine(), about, provenance()["commit"] or "")
+    page, *others = write_study(found, facts, out)
+    console.print(f"Page: {escaped(str(page))}", highlight=False, soft_wrap=True)
+    console.print(f"Beside it: {escaped(', '.join(f.name for f in others))}", highlight=False, soft_wrap=True)
+
+
+def _list(store: Path) -> None:
+    """What each study answers, what it took where it was run last, and how much of it is finished in this store."""
+    hush()
+    from ..common.plugins import find, names
+    from ..running.store import Store
+    from ..study import lab
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("study", "question", "after", "finished here", "took"):
+        table.add_column(column, overflow="fold")
+    for name in names("study"):
+        cls: Any = find("study", name).cls
+        finished, took = "none", ""
+        if store.is_dir():
+            there = lab(name, {}, Store(store))
+            done = [s for s in there.stages if there.store.done(s)]
+            finished, took = f"{len(done)} of {len(there.stages)}", duration(there.seconds) if done else ""
+        table.add_row(name, escaped(cls.question), escaped(cls.paper), finished, took)
+    console.print(table)

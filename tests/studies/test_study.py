@@ -1,0 +1,108 @@
+"""What holds of every study: it is found by name, its stages are kept, its page says what was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.running.store import Stage, Store
+from palimpsest.benchmark.study import Lab, Study, made
+from palimpsest.leaderboard.statistics import Estimate
+from palimpsest.leaderboard.study_report import StudyFacts, overview, write_study
+from palimpsest.leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
+
+FACTS = StudyFacts(
+    "weights", "Are numbers large?", "Somebody 2024", "https://arxiv.org/abs/0", "fast", "palimpsest study weights", 90.0, "cpu"
+)
+
+
+@dataclass(frozen=True)
+class Squares(Study):
+    """Squares of a few numbers."""
+
+    upto: int = 3
+    bad: bool = False
+    question: ClassVar[str] = "Do squares grow?"
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pocket": {}, "fast": {"upto": 2}}
+
+    def stages(self, lab: Lab) -> Iterable[Stage]:
+        yield from (self.of(lab, n) for n in range(self.upto))
+
+    def of(self, lab: Lab, n: int) -> Stage:
+        def rows() -> Iterable[Mapping[str, Any]]:
+            yield {"n": n, "square": float("nan") if self.bad else n * n}
+
+        return lab.measurement(f"square of {n}", {"n": n}, rows)
+
+    def found(self, lab: Lab) -> Found:
+        rows = [r for s in self.stages(lab) for r in lab.rows(s)]
+        return Found([direction("They grow.", "n*n", Estimate(1.0, 0.5, 1.5), above=0)], [StudyTable("Squares", rows)])
+
+
+def lab_of(tmp_path: Path, **fields: Any) -> Lab:
+    return Lab(Squares(**fields), "squares", "source", Store(tmp_path / "store"))
+
+
+def test_what_is_finished_is_kept_and_counted(tmp_path: Path) -> None:
+    lab, made_now = lab_of(tmp_path), []
+    found = lab.execute(finished=lambda stage: made_now.append(stage.label))
+    assert [r["square"] for r in found.tables[0].rows] == [0, 1, 4]
+    lab_of(tmp_path, upto=4).execute(finished=lambda stage: made_now.append(stage.label))
+    assert made_now == [f"square of {n}" for n in range(4)]
+    assert lab.seconds >= 0
+
+
+def test_what_is_no_number_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path, bad=True)
+    with pytest.raises(UserError, match="square is nan"):
+        lab.execute()
+    assert not any(lab.store.done(s) for s in lab.stages)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "border", "says"),
+    [(1, 3, {"above": 0}, "agrees"), (-1, 3, {"above": 0}, "cannot tell"), (-3, -1, {"above": 0}, "disagrees"),
+     (-3, -1, {"below": 0}, "agrees"), (1, 3, {"below": 0}, "disagrees"), (float("nan"), 3, {"above": 0}, "cannot tell")],
+)  # fmt: skip
+def test_a_verdict_needs_the_whole_interval_on_one_side(low: float, high: float, border: dict[str, float], says: str) -> None:
+    assert direction("c", "p", Estimate((low + high) / 2, low, high), **border).says == says
+
+
+def test_a_verdict_has_one_border() -> None:
+    with pytest.raises(ValueError, match="above or below"):
+        direction("c", "p", Estimate(1, 0, 2))
+
+
+def test_the_page_its_tables_and_the_overview_of_all(tmp_path: Path) -> None:
+    found = Found(
+        [Verdict("It holds | truly.", "up", "2 [1, 3]", "agrees")],
+        [StudyTable("By count", [{"count": 1, "length": 2.5}, {"count": 2, "more": None}])],
+        [StudyFigure("curve", "<svg width='1'></svg>", "A curve", [{"x": 1}])],
+        ["It is small."],
+    )
+    files = write_study(found, FACTS, tmp_path)
+    page = files[0].read_text()
+    assert "| 1 | 2.5 | – |" in page
+    assert r"It holds \| truly." in page
+    assert "weights-curve.svg" in page
+    assert {f.name for f in files} >= {"weights-by-count.csv", "weights-curve.csv", "weights-curve.svg"}
+    assert json.loads((tmp_path / "weights.json").read_text())["verdicts"][0]["says"] == "agrees"
+    assert "**agrees**" in overview(tmp_path)
+
+
+@pytest.mark.parametrize("name", names("study"))
+def test_a_study_says_what_it_asks_and_has_two_forms(name: str) -> None:
+    plugin = find("study", name)
+    assert plugin.cls.question.endswith("?")
+    assert plugin.cls.paper
+    assert plugin.cls.address.startswith("https://")
+    assert {"fast", "pocket"} <= set(plugin.cls.forms)
+    for form in plugin.cls.forms:
+        made(plugin, {}, form)
