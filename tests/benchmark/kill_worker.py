@@ -8,6 +8,7 @@ removing them are the moments at which half of something could be left.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -25,7 +26,7 @@ from palimpsest.benchmark.training.resume import Checkpoint
 
 TOUCHES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
 FURTHEST = 100  # touches of the store that a process lives to see
-ENOUGH = 5  # kills
+ENOUGH = 4  # kills
 
 
 def micro(model: str, texts: str) -> Suite:
@@ -74,6 +75,8 @@ def warm() -> None:
 
     with FlopCounterMode(display=False):
         torch.zeros(1).sum()
+    gc.collect()
+    gc.freeze()
 
 
 def main(folder: Path, model: str, texts: str, seed: int) -> None:

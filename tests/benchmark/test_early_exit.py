@@ -26,7 +26,6 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 METHODS: dict[str, dict[str, Any]] = {
     "none": {}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3},
-    "wga": {"epochs": 2, "lr": 1e-3},
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of documents of made-up words."""
     folder, draw = tmp_path_factory.mktemp("texts"), random.Random(0)
-    for i in range(1000):
+    for i in range(300):
         words = ["".join(draw.choices("bdfgklmnprstaeiou", k=5)) for _ in range(120)]
         (folder / f"{i}.txt").write_text(". ".join(" ".join(words[k : k + 12]) for k in range(0, 120, 12)) + ".")
     return folder
@@ -36,7 +36,7 @@ def test_a_run_that_was_killed_again_and_again_ends_with_the_same_answers_values
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["ends"] == [0, *[-signal.SIGKILL] * (len(found["ends"]) - 2), 0], done.stderr
-    assert len(found["ends"]) > 5
+    assert len(found["ends"]) > 4
     kinds = {name.partition("/")[0] for name in found["whole"]}
     assert kinds == {"quality", "held", "twin", "method", "battery", "attack", "checks", "excerpts"}
     assert found["killed"] == found["whole"]
