@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Stage:
     work: Callable[[], Work] = Work  # how much it will be, for estimates
     parallel: bool = False  # under the launcher every rank takes part
 
-    @property
+    @cached_property
     def key(self) -> str:
         return key_of(self.kind, self.version, self.inputs)
 
