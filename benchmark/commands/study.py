@@ -50,7 +50,7 @@ def _lab(name: str, fields: list[str], form: str, store: Path, display: Display)
 
 
 def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
-    from ...leaderboard.study_report import StudyFacts, write_study
+    from ...leaderboard.study_report import StudyFacts, overview, write_study
     from ..common.processes import machine
     from ..running.provenance import provenance
 
@@ -64,8 +64,10 @@ def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
     about = inspect.getdoc(type(s)) or ""
     facts = StudyFacts(lab.name, s.question, s.paper, s.address, form, command, lab.seconds, machine(), about, provenance()["commit"] or "")
     page, *others = write_study(found, facts, out)
+    (out / "README.md").write_text(overview(out), "utf-8")
     console.print(f"Page: {escaped(str(page))}", highlight=False, soft_wrap=True)
     console.print(f"Beside it: {escaped(', '.join(f.name for f in others))}", highlight=False, soft_wrap=True)
+    console.print(f"All verdicts of that folder: {escaped(str(out / 'README.md'))}", highlight=False, soft_wrap=True)
 
 
 def _list(store: Path) -> None:
