@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of documents of made-up words."""
     folder, draw = tmp_path_factory.mktemp("texts"), random.Random(0)
-    for i in range(300):
+    for i in range(1000):
         words = ["".join(draw.choices("bdfgklmnprstaeiou", k=5)) for _ in range(120)]
         (folder / f"{i}.txt").write_text(". ".join(" ".join(words[k : k + 12]) for k in range(0, 120, 12)) + ".")
     return folder
