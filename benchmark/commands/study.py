@@ -16,9 +16,7 @@ from .shared import DEFAULT_STORE, StorePath, console, escaped
 
 def study(
     name: Annotated[str, typer.Argument(help="A study's name, or `list`: what each answers, what it costs and what is finished")],
-    fields: Annotated[
-        list[str] | None, typer.Argument(help="Fields that differ from the form's, e.g. seeds=[0]")
-    ] = None,
+    fields: Annotated[list[str] | None, typer.Argument(help="Fields that differ from the form's, e.g. seeds=[0]")] = None,
     form: Annotated[str, typer.Option(help="pocket is what docs/studies shows; fast takes seconds and proves nothing.")] = "pocket",
     store: StorePath = DEFAULT_STORE,
     out: Annotated[Path, typer.Option(help="Where the page, its tables and its figures go.")] = Path("palimpsest-report/studies"),

@@ -15,18 +15,18 @@ from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.study import Lab
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import Found
-from tests.micro import write_corpus
+from tests.micro import micro_suite, write_corpus
 
 
 @contextmanager
 def made_up_corpus(folder: Path, documents: int = 250) -> Iterator[None]:
-    """While this lasts, studies read ordinary text of made-up words, cached in `folder`."""
+    """While this lasts, studies read ordinary text of made-up words, cached in `folder`, and train on few and small batches."""
     texts = folder / "texts"
     texts.mkdir()
     corpus, load = write_corpus(texts, documents), study.load_suite
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PALIMPSEST_CACHE", str(folder / "cache"))
-        patch.setattr(study, "load_suite", lambda name: replace(load(name), corpus=corpus))
+        patch.setattr(study, "load_suite", lambda name: replace(load(name), corpus=corpus, injection=micro_suite(folder, corpus).injection))
         yield
 
 
