@@ -40,11 +40,12 @@ def fast(name: str, memorised: Memorised, folder: Path, patch: pytest.MonkeyPatc
     (folder / "texts").mkdir(parents=True)
     suite = replace(load_suite("pocket"), corpus=write_corpus(folder / "texts"))
 
-    def planted(folder: Path, forget: bool, **_: Any) -> dict[str, Any]:
+    def planted(folder: Path, forget: bool = False, **_: Any) -> dict[str, Any]:
         (memorised.subject if forget else memorised.base).save(folder)
         return {}
 
     patch.setattr(study, "load_suite", lambda _: suite)
     patch.setattr(builders, "injected", planted)
+    patch.setattr(builders, "unlearned", planted)  # a method that gives the model before back
     patch.setattr(inputs, "encode_all", lambda *_: [*memorised.memories, *memorised.unseen])
     return lab(name, {"model": str(memorised.base.folder), "precision": "fp32", **fields}, Store(folder / "store"), "fast")
