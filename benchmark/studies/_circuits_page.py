@@ -1,0 +1,262 @@
+"""What the study `circuits` shows of its rows: tables and verdicts; the figures are in `_circuits_figures`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ...leaderboard.statistics import Estimate, mean
+from ...leaderboard.study_results import Found, StudyTable, Verdict, direction
+from ..common.types import HELD, TWIN
+from ._circuits_figures import checked_figure, sizes_figure, unlearned_figure
+
+Rows = Sequence[Mapping[str, Any]]
+HALF = 0.5  # of the difference between clean and corrupt: what a circuit that does a task restores at least
+TASKS = ("maintenance", "initiation")
+PREVENTS = {"maintenance": "noised", "initiation": "denoised"}  # which way of patching keeps memorised text from coming
+INDUCES = {"maintenance": "denoised", "initiation": "noised"}
+NOTES = (
+    "The edge count is chosen on a split that was not used for scores, and tests are on a third one; the paper's were not apart.",
+    "Every edge count up to 16 and then in steps of a tenth is tried: faithfulness need not rise with it. “Dips” counts larger circuits "
+    "below the bar.",
+    "A circuit is said to do a task if it restores more than half of the difference between clean and corrupt "
+    "there; the paper gives no bar for "
+    "other tasks. Circuits have different sizes: the table across tasks has both at both sizes.",
+    "Denoising keeps the clean run on the circuit alone, noising puts the corrupt run on the circuit alone. In maintenance the clean side "
+    "is memorised, in initiation the corrupt one; so the same patch has the opposite effect on memorised text.",
+    "Retained: what a model has above the twin, of what the held model has above the twin. 1 is all, 0 is as "
+    "if never seen. No paper measured it.",
+    "Restored: the edges of the held model's circuit, with what they carry there, are put into the other model; the share of its loss on "
+    "memorised prompts that comes back. Beside it the same number of random edges.",
+)
+
+
+def page(rows: Rows, enough: float) -> Found:
+    """Tables, figures and verdicts; every row carries its seed, and those of other models their name."""
+    by = {kind: [r for r in rows if r["kind"] == kind] for kind in {r["kind"] for r in rows}}
+    get = lambda kind: by.get(kind, [])  # noqa: E731
+    retained = retained_rows(get("model"), get("behaviour"))
+    tables = [
+        _pairs(get("memory")),
+        _circuits(get("chosen"), get("test"), enough),
+        _across_tasks(get("test")),
+        _across_domains(get("domain")),
+        _checked(get("exact")),
+        StudyTable("What unlearning removed: the circuit or only its trigger", retained, RETAINED),
+        _models(get("model")),
+    ]
+    figures = [sizes_figure(get("size"), enough), checked_figure(get("exact")), unlearned_figure(retained)]
+    verdicts = _verdicts(get("test"), get("domain"), get("chosen"))
+    return Found(verdicts, [t for t in tables if t.rows], [f for f in figures if f], NOTES)
+
+
+# ---- verdicts
+
+
+def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
+    own = {name: sizes_by_seed(chosen, name) for name in TASKS}
+    cross = {
+        on: [r for r in tests if r["circuit"] == name and r["on"] == on and r["edges"] == own[name].get(r["seed"])]
+        for name, on in (("initiation", "maintenance"), ("maintenance", "initiation"))
+    }
+    away = [r for r in domains if r["from"] != r["on"]]
+    prevents, induces = _way(away, PREVENTS), _way(away, INDUCES)
+    smaller = [[own["maintenance"][s] - own["initiation"][s]] for s in sorted(own["maintenance"].keys() & own["initiation"].keys())]
+    return [
+        direction(
+            "Initiation circuits also maintain.", "They do both tasks.", _mean(cross["maintenance"], "denoised"),
+            unit="of the difference restored in maintenance", above=HALF,
+        ),
+        direction(
+            "Maintenance circuits cannot initiate.", "They do their own task only.", _mean(cross["initiation"], "denoised"),
+            unit="of the difference restored in initiation", below=HALF,
+        ),
+        direction(
+            "Preventing memorisation transfers across corpora.", "A circuit of one corpus prevents it in another.", mean(prevents),
+            unit="of the difference, on other domains", above=HALF,
+        ),
+        direction(
+            "Inducing memorisation depends on context.", "It transfers less than preventing does.",
+            mean([np.asarray(p) - np.asarray(i) for p, i in zip(prevents, induces, strict=True)]),
+            unit="preventing minus inducing, on other domains", above=0,
+        ),
+        direction(
+            "Maintenance needs fewer edges than initiation.", "14 edges against 141 (faithfulness .73 reported).", mean(smaller),
+            unit="edges, maintenance minus initiation", below=0,
+        ),
+    ]  # fmt: skip
+
+
+def sizes_by_seed(chosen: Rows, task: str) -> dict[int, int]:
+    return {r["seed"]: r["edges"] for r in chosen if r["task"] == task}
+
+
+def _way(domains: Rows, way: Mapping[str, str]) -> list[list[float]]:
+    """By seed what patching does to memorised text in other domains, where both ways were measured."""
+    known = [r for r in domains if r["denoised"] is not None and r["noised"] is not None]
+    return _by_seed(known, lambda r: r[way[r["task"]]])
+
+
+# ---- tables
+
+
+def _pairs(memories: Rows) -> StudyTable:
+    out = []
+    for seed in sorted({r["seed"] for r in memories}):
+        mine = [r for r in memories if r["seed"] == seed]
+        cuts = [r["cut"] for r in mine if r["cut"] is not None]
+        told = {"seed": seed, "taught": len(mine), "diverged": len(cuts), "median context": float(np.median(cuts)) if cuts else None}
+        out.append({**told, **{f"{task} pairs": sum(r[task] for r in mine) for task in TASKS}})
+    caption = (
+        "Memories that the held model was taught; those of which the whole prompt brought the continuation back "
+        "and a shorter one did not, and the "
+        "length of that context in tokens; and contrastive pairs. A pair needs the model's own answers to differ "
+        "and, in initiation, a sample."
+    )
+    return StudyTable("Divergence points and pairs", out, caption)
+
+
+def _circuits(chosen: Rows, tests: Rows, enough: float) -> StudyTable:
+    out = []
+    for task in TASKS:
+        mine = [r for r in chosen if r["task"] == task]
+        if not mine:
+            continue
+        size = sizes_by_seed(mine, task)
+        same = [r for r in tests if r["on"] == task and r["edges"] == size.get(r["seed"])]
+        own, random = ([r for r in same if r["circuit"] == name] for name in (task, "random"))
+        told: dict[str, Any] = {"task": task} | {k: float(np.mean([r[k] for r in mine])) for k in ("edges", "connected", "of", "dips")}
+        told["seeds that reach the bar"] = f"{sum(r['reached'] for r in mine)} of {len(mine)}"
+        for way in ("denoised", "noised"):
+            told |= _cells(way, _mean(own, way)) | _cells(f"random, {way}", _mean(random, way))
+        out.append(told)
+    caption = (
+        f"The smallest circuit with a faithfulness of {enough:g} on the split for choosing (the most faithful one "
+        "where none reaches it), and its faithfulness "
+        "on the test split. Connected: edges on a way from embeddings to logits. Random: as many edges drawn from all. Means over seeds."
+    )
+    return StudyTable("Circuits", out, caption)
+
+
+def _across_tasks(tests: Rows) -> StudyTable:
+    out = []
+    for circuit, on, seed_free in sorted({(r["circuit"], r["on"], r["edges"]) for r in tests}, key=lambda k: (k[1], k[2], k[0])):
+        mine = [r for r in tests if (r["circuit"], r["on"], r["edges"]) == (circuit, on, seed_free)]
+        told = {"task": on, "circuit": circuit, "edges": seed_free, "seeds": len({r["seed"] for r in mine})}
+        out.append(told | {way: _mean(mine, way).value if _mean(mine, way) else None for way in ("denoised", "noised")})
+    return StudyTable("Circuits across tasks", out, "Each task's circuit at the sizes chosen for either, on the test split of each task.")
+
+
+def _across_domains(domains: Rows) -> StudyTable:
+    out = []
+    for task in TASKS:
+        for where in ("same", "other"):
+            mine = [r for r in domains if r["task"] == task and (r["from"] == r["on"]) == (where == "same")]
+            if mine:
+                told: dict[str, Any] = {"task": task, "domain": where, "cases": len(mine)}
+                out.append(told | _cells("prevents", _mean(mine, PREVENTS[task])) | _cells("induces", _mean(mine, INDUCES[task])))
+    caption = (
+        "Circuits of the memories of one domain on test pairs of the same domain and of others: shares "
+        "of the difference between clean and corrupt."
+    )
+    return StudyTable("Circuits across domains of memories", out, caption)
+
+
+def _checked(exact: Rows) -> StudyTable:
+    out = []
+    for task in TASKS:
+        for seed in sorted({r["seed"] for r in exact if r["task"] == task}):
+            a, b = (np.array([r[k] for r in exact if (r["task"], r["seed"]) == (task, seed)]) for k in ("score", "exact"))
+            told = {"task": task, "seed": seed, "edges": len(a)}
+            varies = len(a) > 2 and a.std() > 0 and b.std() > 0
+            told |= {"Pearson": float(np.corrcoef(a, b)[0, 1]) if varies else None}
+            told |= {"Spearman": _spearman(a, b) if varies else None}
+            told |= {"Spearman of absolute values": _spearman(abs(a), abs(b)) if varies else None}
+            out.append(told)
+    return StudyTable(
+        "Attribution against exact edge patching",
+        out,
+        "Correlation over edges of scores with the exact change of the metric, on the same pairs.",
+    )
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+RETAINED = (
+    "Shares that are left of what the held model has above the twin, on forget memories. Trigger: tokens from "
+    "the exact opening. Inside: tokens said "
+    "right when all before are given. Maintenance and initiation: the difference between clean and corrupt. Only the trigger is removed if "
+    "the trigger's interval lies below a half and that of maintenance above it, the circuit if both lie below."
+)
+
+
+def retained_rows(models: Rows, behaviour: Rows) -> list[dict[str, Any]]:
+    """A row for each unlearned model: what is retained of trigger and circuit, and what was removed."""
+    out = []
+    for name in dict.fromkeys(r["model"] for r in behaviour if r["model"] not in (HELD, TWIN)):
+        told = {what: _retained(behaviour, name, lambda r, key=key: r[key]) for what, key in (("trigger", "opening"), ("inside", "inside"))}
+        told |= {task: _retained([r for r in models if r["task"] == task], name, lambda r: r["effect"]) for task in TASKS}
+        row: dict[str, Any] = {"model": name}
+        for what, e in told.items():
+            row |= {what: e.value if e else None, f"{what} low": _finite(e.low), f"{what} high": _finite(e.high)}
+        out.append(row | {"removed": removed(told["trigger"], told["maintenance"])})
+    return out
+
+
+def removed(trigger: Estimate, circuit: Estimate) -> str:
+    """In words, from shares retained with their intervals."""
+    if not all(np.isfinite(v) for e in (trigger, circuit) for v in (e.low, e.high)):
+        return "cannot tell"
+    if trigger.high < HALF:
+        return "only the trigger" if circuit.low > HALF else "the circuit" if circuit.high < HALF else "cannot tell"
+    return "neither" if trigger.low > HALF and circuit.low > HALF else "cannot tell"
+
+
+def _retained(rows: Rows, name: str, value: Callable[[Mapping[str, Any]], float]) -> Estimate:
+    """(model - twin) / (held - twin) of a mean over forget memories, by seed."""
+    shares = []
+    for seed in sorted({r["seed"] for r in rows}):
+        told = {m: [value(r) for r in rows if (r["seed"], r["model"], r["role"]) == (seed, m, "forget")] for m in (name, HELD, TWIN)}
+        if all(told.values()):
+            mine, held, twin = (float(np.mean(told[m])) for m in (name, HELD, TWIN))
+            shares += [[(mine - twin) / (held - twin)]] if abs(held - twin) > 1e-6 else []
+    return mean(shares)
+
+
+def _models(models: Rows) -> StudyTable:
+    out = []
+    for key in dict.fromkeys((r["task"], r["role"], r["model"]) for r in models):
+        mine = [r for r in models if (r["task"], r["role"], r["model"]) == key]
+        told = dict(zip(("task", "role", "model"), (key[0], key[1], "held" if key[2] == HELD else key[2]), strict=True))
+        names = ("effect", "denoised", "noised", "alike", "same_edges", "restored", "restored_random")
+        out.append(told | {n.replace("_", " "): e.value if (e := _mean(mine, n)) else None for n in names})
+    caption = (
+        "Test pairs of the held model on other models. Effect: m(clean) - m(corrupt) in logits. Denoised, noised: "
+        "faithfulness of the held model's circuit "
+        "there. Alike: Spearman correlation of edge scores with the held model's; same edges: share of its circuit among the largest there."
+    )
+    return StudyTable("The held model's circuits on other models", out, caption)
+
+
+# ---- estimates
+
+
+def _mean(rows: Rows, name: str) -> Estimate:
+    return mean(_by_seed([r for r in rows if r[name] is not None], lambda r: r[name]))
+
+
+def _by_seed(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> list[list[float]]:
+    return [[float(value(r)) for r in rows if r["seed"] == seed] for seed in sorted({r["seed"] for r in rows})]
+
+
+def _cells(name: str, e: Estimate) -> dict[str, float | None]:
+    return {name: e.value if e else None, f"{name}, low": _finite(e.low), f"{name}, high": _finite(e.high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
