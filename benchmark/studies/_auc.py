@@ -55,7 +55,8 @@ def clustered_auc(members: ArrayLike, others: ArrayLike, clusters: tuple[Sequenc
     if not len(a) or not len(b):
         return NOTHING
     found = auc(a, b)
-    error = math.sqrt(_variance(*(p - found for p in placements(a, b)), clusters))
+    of_members, of_others = placements(a, b)
+    error = math.sqrt(_variance(of_members - found, of_others - found, clusters))
     if not error > 0:
         least = auc_of(*(np.full(len(set(c)), float(k)) for k, c in zip((1, 0), clusters, strict=True)))
         width = 1 - least.low
