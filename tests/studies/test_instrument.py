@@ -1,0 +1,219 @@
+"""The study that judges the instrument: labelled models by hand, whose right answers are known; and its fast form as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import linear_weights
+from palimpsest.benchmark.studies._checkpoints import expanded, load_checkpoints
+from palimpsest.benchmark.studies._coverage import Case, covered, resampled, simulated, summary
+from palimpsest.benchmark.studies._instrument_pages import Rows, instrument_found
+from palimpsest.benchmark.studies._judging import LEAK, Judged, false_positives, innocent, told
+from palimpsest.benchmark.studies._labelled import HOLDS, NEVER, UNLEARNED, Doses, labelled, noised
+from palimpsest.leaderboard.attacks import leak_cell
+from palimpsest.leaderboard.study_report import StudyFacts, write_study
+from palimpsest.leaderboard.study_results import AGREES, DISAGREES
+from tests.studies.worlds import small_lab
+
+ACCESS = {"prefix": "black-box", "shifted_window": "black-box", "quantise": "weights"}
+SEEDS, MEMORIES = (0, 1, 2), 32
+
+
+def frame(**changed: Any) -> pd.DataFrame:
+    """Three seeds: models that repeat all, models that match by chance, and `npo`, which hides what it holds."""
+    rng = np.random.default_rng(0)
+    models = [("none", HOLDS), ("noised", HOLDS), ("rounded", HOLDS), ("twin", NEVER), ("other", NEVER), ("npo", UNLEARNED)]
+    lines = []
+    for seed in SEEDS:
+        for model, group in models:
+            for role in ("forget", "unseen"):
+                for i in range(MEMORIES):
+                    holds = group == HOLDS and role == "forget"
+                    hidden = model == "npo" and role == "forget" and i % 2 == 0
+                    by_chance = lambda: int(min(6, rng.geometric(0.5)))  # noqa: E731
+                    line = {
+                        "model": model,
+                        "group": group,
+                        "seed": seed,
+                        "parent": "none",
+                        "kind": "",
+                        "memory": f"{role} {i}",
+                        "role": role,
+                        "horizon": 64,
+                        "opening": 64 if holds else 1,
+                        "loss": rng.normal(2.0 * holds + 1.0 * hidden, 0.5),
+                        "held_out": 5.0,
+                        "min_k": rng.normal(),
+                        "sampling": -1.0 if holds else -200.0,
+                        "truth_margin": rng.normal(3.0 * holds, 1),
+                    }
+                    line |= {f"matched {a}": 64 if holds else by_chance() for a in ACCESS}
+                    if role == "unseen" and model not in ("none", "twin"):
+                        line = {k: v for k, v in line.items() if not k.startswith("matched ")}
+                    if role == "forget" and model in ("twin", "npo"):
+                        line["matched relearn"] = 40 if hidden else by_chance()
+                    lines.append(line)
+    out = pd.DataFrame(lines)
+    out.loc[out.model == "rounded", "kind"] = "rounded"
+    for name, value in changed.items():
+        out[name] = value
+    return out
+
+
+@pytest.fixture(scope="module")
+def judged() -> Judged:
+    return Judged.of(frame(), ACCESS)
+
+
+def test_what_holds_is_told_from_what_never_did(judged: Judged) -> None:
+    found = {t.measure: t for t in told(judged)}
+    for name in (LEAK, "leak, weights", "excess, black-box", "exact", "AUC of loss", "sampling"):
+        assert found[name].models.value == 1, name
+    assert found[LEAK].memories.value > 0.99
+    assert 0.2 < found["min_k"].models.value < 0.8  # it knows nothing
+    assert found["min_k"].behind_leak.value > 0.2
+    assert found[LEAK].by_seed == (1, 1, 1)
+
+
+def test_leak_of_each_model_is_what_tables_print(judged: Judged) -> None:
+    for model in ("none", "noised", "other", "npo"):
+        mine = judged.models[LEAK].xs(model, level="model")
+        assert float(mine.mean()) == pytest.approx(leak_cell(judged.score, model, "black-box").leak.value)
+    assert judged.models[LEAK]["none", 0] == 1
+    assert judged.models["PrivLeak (min_k)"]["twin", 0] == 0
+    assert judged.models["forget quality (KS D)"]["twin", 1] == 0
+
+
+def test_a_rounded_model_that_moves_is_seen() -> None:
+    rows = frame()
+    moved = rows.model.eq("rounded") & rows.role.eq("forget")
+    rows.loc[moved, "loss"] = rows.loc[rows.model.eq("none") & rows.role.eq("forget"), "loss"].to_numpy() - 1.0
+    found = {t.measure: t for t in told(Judged.of(rows, ACCESS))}
+    assert found["loss"].rounded == pytest.approx(1 / (2 - 1 / 3), rel=0.1)  # of three that hold at 2, one is moved by 1
+    assert found["exact"].rounded == 0
+    assert np.isnan(found["exact"].tuned)
+
+
+def test_a_leaky_model_that_never_held_is_a_false_positive() -> None:
+    rows = frame()
+    bad = rows.model.eq("other") & rows.memory.eq("forget 0")
+    rows.loc[bad, "matched prefix"] = 30
+    found = false_positives(Judged.of(rows, ACCESS))
+    assert sum(found["black-box", "other"]) == 3  # one in each seed
+    assert sum(found["black-box", "twin"]) == 0
+
+
+def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
+    simulations = {Case(0.2, 0.0): list(covered(Case(0.2, 0.0), simulated, 5))}
+    found = instrument_found(Rows(frame(), ACCESS, simulations, draws=2))
+    says = {v.claim: v.says for v in found.verdicts}
+    assert says["Leak at black-box tells models that hold from models that never did."] == AGREES
+    assert says["Leak tells memories that are held from memories that never were."] == AGREES
+    assert says["Some measure sees hidden knowledge beforehand."] == AGREES  # their loss is a nat higher
+    tables = {t.title: t.rows for t in found.tables}
+    assert tables["Hidden knowledge"] == [
+        {
+            "method": "npo",
+            "memories": 96,
+            "recovered by prompts, %": 0.0,
+            "hidden, %": 50.0,
+            "after relearning, tokens": pytest.approx(21, abs=1),
+        }
+    ]
+    seen = tables["Which measure sees hidden knowledge beforehand?"]
+    assert [line["measure"] for line in seen if line["AUC"] > 0.8] == ["loss"]
+    assert {"made up", "real"} == {line["lengths"] for line in tables["Coverage and false positives"]}
+    facts = StudyFacts("instrument", "?", "p", "https://a", "fast", "c", 1.0, "m")
+    assert any(f.suffix == ".svg" for f in write_study(found, facts, tmp_path))
+
+
+def test_a_score_that_misses_is_told() -> None:
+    rows = frame()
+    rows.loc[rows.group.eq(HOLDS) & rows.model.ne("none"), [f"matched {a}" for a in ACCESS]] = 1
+    found = instrument_found(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
+    says = {v.claim: v for v in found.verdicts}
+    assert says["Leak at black-box tells models that hold from models that never did."].says == DISAGREES
+    assert "exact" in says["No single measure is ahead of leak."].measured
+
+
+def test_intervals_cover_and_innocence_is_kept_where_worlds_are_as_promised() -> None:
+    rows = list(covered(Case(0.5, 0.05), simulated, 25))
+    assert 85 <= summary(Case(0.5, 0.05), rows, "made up")["interval holds the truth, %"] <= 100
+    assert summary(Case(0.5, 0.05), rows, "made up")["false positives, %"] < 2
+    assert summary(Case(0.5, 0.05), rows, "made up")["mean leak, %"] == pytest.approx(50, abs=2)
+
+
+def test_real_lengths_are_drawn_with_null_and_judged_apart(judged: Judged) -> None:
+    real, held = innocent(judged), judged._lengths(judged.frame[(judged.frame.model == "none") & (judged.frame.role == "forget")])
+    world = resampled(Case(0.5, 0.0), np.random.default_rng(0), real, held)
+    assert len(world.null) == 3 * len(world.mine) == 576
+    assert 0.4 < (world.mine["prefix"] == 64).mean() < 0.6
+    assert not (world.twin["prefix"] == 64).any()
+
+
+def test_there_are_at_least_thirty_models_of_a_kind() -> None:
+    plan = [(m, s) for s in SEEDS for m in labelled(Doses(), SEEDS, s, 64)]
+    groups = Counter(m.group for m, _ in plan)
+    assert groups[HOLDS] >= 30
+    assert groups[NEVER] >= 30
+    assert len({(m.name, s) for m, s in plan}) == len(plan)
+    other = [m.of for m, s in plan if m.name == "held of another seed"]
+    assert other == [2, 0, 1]  # what is forgotten in a seed is unseen two seeds later
+
+
+def test_noise_has_the_size_that_was_asked_for(tiny: Subject) -> None:
+    old, new = ({k: w.detach() for k, w in linear_weights(s.model).items()} for s in (tiny, noised(tiny, 0.1, 3)))
+    name = next(iter(old))
+    assert float((new[name] - old[name]).std() / old[name].std()) == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(linear_weights(noised(tiny, 0.1, 3).model)[name], new[name])
+
+
+def test_the_sixty_public_checkpoints() -> None:
+    named = load_checkpoints("tofu")
+    groups = Counter(named.labels.values())
+    assert (groups[HOLDS] - 1, groups[NEVER] - 1) == (30, 30)  # beside full and retain90, which the others are compared with
+    assert named.place("twin") == "open-unlearning/tofu_Llama-3.2-1B-Instruct_retain90"
+    assert "pos_tofu_Llama-3.2-1B-Instruct_retain90_forget10_para_lr3e-05_wd0.01_epoch10" in named.labels
+    assert expanded("a{1..3}{x,y}") == ["a1x", "a1y", "a2x", "a2y", "a3x", "a3y"]
+    with pytest.raises(UserError, match="no file of checkpoints"):
+        load_checkpoints("nothing")
+
+
+def test_stand_ins_for_public_checkpoints_are_judged(
+    memorised: Any, tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, subject in (("full", memorised.subject), ("pos1", noised(memorised.subject, 0.02, 1)), ("retain", tiny), ("neg1", tiny)):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+        subject.save(tmp_path / "hub" / name)
+    (tmp_path / "c.yaml").write_text('at: nowhere\nheld: full\ntwin: retain\nholds: "pos{1..1}"\nnever: "neg1"\n')
+    for name, memories in (("forget", memorised.memories[:3]), ("unseen", memorised.unseen[:3])):
+        said = [(m.memory.opening, m.memory.text[m.memory.opening_end :].strip()[:150]) for m in memories]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in said))
+    given = {"checkpoints": str(tmp_path / "c.yaml"), "at": str(tmp_path / "hub"), "unseen": str(tmp_path / "unseen.jsonl"), "asked": 3}
+    lab = small_lab("instrument", tiny, tmp_path, monkeypatch, memories=str(tmp_path / "forget.jsonl"), worlds=1, **given)
+    found = lab.execute()
+    measures = {line["measure"]: line for line in found.tables[0].rows}
+    assert measures["exact_memorisation"]["AUC, models"] == 1
+    assert measures["excess, black-box"]["AUC, memories"] == 1
+    assert {line["model"] for line in found.tables[1].rows} == {"none", "twin", "pos1", "neg1"}
+
+
+def test_its_fast_form_from_beginning_to_end(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = small_lab("instrument", tiny, tmp_path, monkeypatch, worlds=1)
+    found = lab.execute()
+    lines = {line["model"]: line for line in found.tables[1].rows}
+    assert {"none", "twin", "taught by LoRA", "near collapse", "npo"} <= set(lines)
+    assert all(line["held-out loss"] > 0 for line in lines.values())
+    assert any("288" in note for note in found.notes)
+    facts = StudyFacts("instrument", "?", "p", "https://a", "fast", "c", 1.0, "m")
+    assert write_study(found, facts, tmp_path / "out")[0].read_text().count("|") > 100
