@@ -12,6 +12,7 @@ from ..common.errors import UserError
 from ..common.versions import VERSIONS
 from ..running.provenance import has_commit
 from ..running.store import Store, canonical
+from ..suites.frozen import refusals
 from .bundle import CARD, CONFIG, ENTRY, INFO, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Bundle, sha256_of
 from .card import card, config
 from .files import check_json, check_lines, check_safetensors, check_table
@@ -37,6 +38,9 @@ def check(case: Case) -> Iterator[Finding]:
     yield agreed(
         "versions", _versions(b), f"code of palimpsest {b.entry.versions.palimpsest}, commit {(b.entry.versions.commit or '')[:10]}"
     )
+    if case.frozen:
+        named = list(refusals(case.frozen, b.entry.frozen, b.entry.made_from))
+        yield agreed("frozen track", named, f"{case.frozen.track}, {case.frozen.sha256[:16]}")
     yield agreed("seeds", _seeds(case), f"{', '.join(map(str, case.suite.seeds))}, all that this track asks for")
     yield agreed("entry and bundle tell the same", _header(b))
     yield agreed("card.md and config.yaml say what the entry says", _for_people(b))

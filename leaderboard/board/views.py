@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from ...benchmark.common.frozen import Frozen
 from ...benchmark.common.types import HELD, HORIZON
 from ...benchmark.scoring.score import strength
 from ..cells import MISSING, number, p_value
@@ -176,6 +177,25 @@ def frozen(entries: Sequence[Entry]) -> list[tuple[str, list[tuple[str, str]]]]:
         return [(value, ", ".join(names) if len(found) > 1 else "") for value, names in found.items()]
 
     return [(name, values(of)) for name, of in asked.items()]
+
+
+def recorded(record: Frozen) -> dict[str, str]:
+    """What a frozen track says of itself."""
+    made = record.inputs
+
+    def each(of: Mapping[str, Any]) -> str:
+        return ", ".join(f"{k} {v}" for k, v in sorted(of.items())) or MISSING
+
+    return {
+        "SHA-256 of the record": record.sha256,
+        "frozen": f"{record.date}, by the code of commit {record.commit}",
+        **{name: getattr(made, name) for name in ("base", "corpus", "memories", "tokenizer", "deepspeed", "precision")},
+        "code of stages": each(made.kinds),
+        "code of attacks": each(made.attacks),
+        "libraries": each(made.libraries),
+        "suite": config_text(made.suite),
+        "tuned fields": config_text(record.tuned),
+    }
 
 
 def config_text(config: dict[str, Any]) -> str:
