@@ -18,9 +18,10 @@ from ...benchmark.common.types import HORIZON
 from ..entry import Entry
 from ..ranking import DRAWS
 from ..report import TEMPLATES, escape_markdown
+from ..severity import AT_LEAST
 from . import charts, views
 from .ranking import believed, words
-from .rows import COLLATERALS, DAMAGES, SEVERE, Row, Shown, Track, rank_choices, tracks
+from .rows import COLLATERALS, DAMAGES, Row, Shown, Track, rank_choices, tracks
 
 HERE = TEMPLATES / "board"
 NONE: Mapping[str, Frozen] = {}
@@ -172,7 +173,7 @@ def _environment(html: bool) -> Environment:
         finalize=_straight,
     )
     env.filters["md"] = escape_markdown
-    env.globals |= {"severe": SEVERE, "horizon": HORIZON}
+    env.globals |= {"severe": AT_LEAST, "horizon": HORIZON}
     return env
 
 

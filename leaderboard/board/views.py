@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,7 @@ from ..entry import Entry, OfSeed, Text
 from ..entry_values import Number, Values
 from ..ranking import APART
 from ..report import compared
+from ..severity import AT_LEAST
 from ..statistics import holm
 from .ranking import leak_at, words, worst
 from .rows import Shown, Track, choices, shown
@@ -60,11 +61,16 @@ def numbers(entry: Entry) -> list[Line]:
         *lines,
         line(f"Worst case brings back all, {first}", "%", lambda v: v.worst, 100),
         line(f"Worst case, {first}", "tokens", lambda v: v.worst_length),
+        *(line(f"{n}{'+' if n < HORIZON else ''} tokens beyond the twin, {first}", "%", _severity(n), 100) for n in AT_LEAST),
         line("Verbatim from any start", "tokens", lambda v: v.verbatim),
         line(f"Damage{f' ({entry.claimed.damage_of})' if entry.claimed.damage_of else ''}", "%", lambda v: v.damage),
         line("Collateral", "points", lambda v: v.collateral),
         line("Keep memories brought back whole", "%", lambda v: v.kept, 100),
     ]
+
+
+def _severity(tokens: int) -> Callable[[Values], Number | None]:
+    return lambda values: next((s.over for s in values.severity if s.tokens == tokens), None)
 
 
 def flags(values: Values) -> list[str]:
