@@ -16,10 +16,12 @@ from ...benchmark.common.errors import UserError
 from ...benchmark.common.frozen import Frozen
 from ...benchmark.common.types import HORIZON
 from ..entry import Entry
+from ..headline import dead_weight_rule, remarks
 from ..ranking import DRAWS
 from ..report import TEMPLATES, escape_markdown
 from ..severity import AT_LEAST
 from . import charts, views
+from .dead_weight import dead_weight
 from .ranking import believed, words
 from .rows import COLLATERALS, DAMAGES, Row, Shown, Track, rank_choices, tracks
 
@@ -114,6 +116,8 @@ def _track(track: Track, record: Frozen | None) -> str:
         stable=stable,
         drawn=views.drawn(track),
         draws=DRAWS,
+        dead=remarks(dead_weight(track.ranking, track.access)),
+        rule=dead_weight_rule(track.ranking.calibrated, track.access),
         record=record,
         recorded=views.recorded(record) if record else {},
         inputs=inputs,
