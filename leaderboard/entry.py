@@ -46,7 +46,7 @@ class Hashes:
     tokenizer: str
     source: str  # of the method's code
     models: dict[str, str] = field(default_factory=dict)  # seed -> key of the stage that made the model
-    weights: dict[str, str] = field(default_factory=dict)  # seed -> sha256 of model.safetensors
+    weights: dict[str, str] = field(default_factory=dict)  # seed (SEED/PART of a composed model) -> sha256 of model.safetensors
     deepspeed: str = ""  # of the DeepSpeed setting's file
 
 

@@ -79,7 +79,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
     for stage in row.plan:
         if not row.store.done(stage):
             row.store.ensure(stage)
-    hashes = {seed: sha256_of(file) for seed, file in weights_of(row).items()}
+    hashes = {key: sha256_of(file) for key, file in weights_of(row).items()}
     only: dict[str, Any] = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
     only |= {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve, "frozen": said.frozen}
     entry, _ = entry_in(row, told, only, hashes)
@@ -93,7 +93,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
     if told.file:
         content |= {f"{METHOD}/{name}": file for name, file in own_files(row.methods[told.name][0])[1].items()}
     if said.weights:
-        content |= {f"{WEIGHTS}/{seed}/{MODEL}": file for seed, file in weights_of(row).items()}
+        content |= {f"{WEIGHTS}/{key}/{MODEL}": file for key, file in weights_of(row).items()}
     info = {
         "made": said.date, "palimpsest": version(DISTRIBUTION), "suite": row.suite.name, "track": row.suite.track, "method": told,
         "seeds": tuple(row.suite.seeds), "device": entry.machine.device.partition(" ")[0], "precision": entry.machine.precision,
@@ -176,9 +176,6 @@ def _code(row: Row) -> Iterator[str]:
 def _sizes(row: Row, said: Said) -> Iterator[str]:
     """What a bundle would hold, so far as it is there."""
     sizes = [f.stat().st_size for f in _stages(row, done=True).values() if isinstance(f, Path)]
-    made = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
-    if said.weights and len(weights_of(row)) < len(made):
-        yield "--weights: the method's model is composed of several, and a bundle holds one file of weights for each seed"
     if said.weights:
         sizes += [f.stat().st_size for f in weights_of(row).values()]
     if len(sizes) > LIMITS.files - 100:

@@ -19,6 +19,7 @@ from ..running.store import Store
 from ..suites.config import Suite
 from ..suites.frozen import differences as apart_from
 from ..suites.frozen import plain_config
+from .bundle import hashes, weights_in
 from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, thresholds_of_null, who_was_asked
 from .levels import Case, Finding, agreed
 from .row import Row, entry_in, inputs_of, row_in
@@ -80,10 +81,9 @@ def _keys(case: Case, row: Row) -> list[str]:
     there = {(f.parent.parent.name, f.parent.name) for f in row.store.root.glob("*/*/manifest.json")}
     wrong += [f"{kind}/{key} is no stage of this row" for kind, key in sorted(there - wanted)]
     for seed in row.suite.seeds if not wrong else ():
-        sha = case.bundle.info.weights.get(str(seed), "")
-        made = row.manifest(seed)["files"].get("model.safetensors", "")
-        if sha and sha[:16] != made:
-            wrong.append(f"weights of seed {seed} ({sha[:16]}) are not those of its stage ({made})")
+        told = {part: sha[:16] for part, sha in case.bundle.told_weights(seed).items()}
+        if told and told != (made := weights_in(row.manifest(seed))):
+            wrong.append(f"weights of seed {seed} ({hashes(told)}) are not those of its stage ({hashes(made)})")
     return wrong
 
 

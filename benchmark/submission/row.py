@@ -31,7 +31,7 @@ from ..running.store import Stage, Store
 from ..suites.config import Suite, load_suite, suite_names
 from ..suites.frozen import plain_config, record_of, suite_of
 from ..texts.memories import memories_hash
-from .bundle import MODEL, Bundle, MethodOf
+from .bundle import MODEL, Bundle, MethodOf, weights_in, weights_key
 from .freezing import attack_hashes, libraries_of, made_from
 
 DISTRIBUTION = "palimpsest-bench"
@@ -253,5 +253,7 @@ def _machine(row: Row) -> Machine:
 
 
 def weights_of(row: Row) -> dict[str, Path]:
-    """Seed -> the file of the method's weights in the store; nothing for a model that is composed of several."""
-    return {str(s): file for s in row.suite.seeds if (file := row.folder(s) / MODEL).is_file()}
+    """SEED -> the file of the method's weights in the store; SEED/PART of a model that is composed of parts."""
+    done = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
+    files = {weights_key(s, part): row.folder(s) / part / MODEL for s in done for part in weights_in(row.manifest(s))}
+    return {key: file for key, file in files.items() if file.is_file()}
