@@ -208,6 +208,7 @@ def tune(
     write: Annotated[bool, typer.Option("--write", help="Make the chosen fields the method's defaults on the suite's track.")] = False,
 ) -> None:
     """Tune one method (method=NAME) by the fixed rule, on memories and documents that no table uses; an interrupted search continues."""
+    from .suites.frozen import NEW_NAME, record_of
     from .suites.tracks import write as write_track
 
     names = [item.removeprefix("method=") for item in overrides or [] if item.startswith("method=")]
@@ -216,6 +217,10 @@ def tune(
     suite = named_suite(others := [item for item in overrides or [] if not item.startswith("method=")])
     if write and not suite.track:
         raise UserError(f"The suite {suite.name} belongs to no track, so there is nowhere to write to; add track=NAME.")
+    if write and (record := record_of(suite.track)) and names[0] in record.tuned:
+        raise UserError(
+            f"The track {suite.track} is frozen, with the fields that {names[0]} has there. {NEW_NAME.format(track=suite.track)}"
+        )
     interruption.kept = lambda: "Finished stages and trials are kept; the same command continues."
     with Display(console) as display:
         display.begin(f"tuning {names[0]}: loading libraries, corpus and model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,11 +29,16 @@ def dead_weight(score: Score, rows: Sequence[str], methods: Sequence[str], acces
     counted = score.up_to(score.levels[-1])
     needed = {a for method in rows for level in score.levels for a in alone(score, method, level)}
     idle = tuple(a for a in counted if a not in needed) if len(counted) > 1 else ()
-    back = pd.DataFrame({m: comes_back(score, m, access) for m in methods}).dropna().astype(bool)
+    return weighed(idle, len(counted), {m: comes_back(score, m, access) for m in methods})
+
+
+def weighed(idle: tuple[str, ...], count: int, methods: Mapping[str, pd.Series]) -> DeadWeight:
+    """Of `count` attacks those that are idle, and the memories (1 where one comes back, by seed and id) that all methods lose or none."""
+    back = pd.DataFrame(dict(methods)).dropna().astype(bool)
     if len(methods) < 2 or not len(back):
-        return DeadWeight(idle, len(counted))
+        return DeadWeight(idle, count)
     never, always = (tuple((int(s), str(m)) for s, m in back.index[which]) for which in (~back.any(axis=1), back.all(axis=1)))
-    return DeadWeight(idle, len(counted), never, always, len(back))
+    return DeadWeight(idle, count, never, always, len(back))
 
 
 def alone(score: Score, method: str, access: str) -> set[str]:
@@ -43,10 +48,14 @@ def alone(score: Score, method: str, access: str) -> set[str]:
         limits = pd.Series({a: calibration.threshold(a) for a in score.up_to(access) if a in calibration.quantiles}, dtype=float)
         if not len(held := score.exact(HELD)):
             return set(limits.index)  # without the held model there is no leak, and so nothing to be said about what it needs
-        lengths = lengths[lengths.index.isin(held.index[held])][list(limits.index)]
-        best = lengths > limits
-    else:
-        best = lengths.eq(lengths.max(axis=1), axis=0) & (lengths > 0)
+        return only_one(lengths[lengths.index.isin(held.index[held])], limits)
+    return only_one(lengths)
+
+
+def only_one(lengths: pd.DataFrame, limits: pd.Series | None = None) -> set[str]:
+    """Attacks (columns, of longest matches in tokens) that alone pass their limit on some memory; without limits, alone read furthest."""
+    furthest = lengths.eq(lengths.max(axis=1), axis=0) & (lengths > 0)
+    best = furthest if limits is None else lengths[list(limits.index)] > limits
     only = best[best.sum(axis=1) == 1]
     return {str(a) for a in only if only[a].any()}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..benchmark.common.errors import UserError, unknown
+from ..benchmark.common.frozen import MadeFrom
 from ..benchmark.common.limits import PLAIN_WORD, SOME, Bound, CountOrZero, Part, one_of
 from ..benchmark.common.strict import parse, typed, written
 from ..benchmark.common.types import HORIZON
@@ -45,7 +46,8 @@ class Hashes:
     tokenizer: str
     source: str  # of the method's code
     models: dict[str, str] = field(default_factory=dict)  # seed -> key of the stage that made the model
-    weights: dict[str, str] = field(default_factory=dict)  # seed -> sha256 of model.safetensors
+    weights: dict[str, str] = field(default_factory=dict)  # seed (SEED/PART of a composed model) -> sha256 of model.safetensors
+    deepspeed: str = ""  # of the DeepSpeed setting's file
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Versions:
     dirty: bool | None
     kinds: dict[str, int]
     libraries: dict[str, str]
+    attacks: dict[str, str] = field(default_factory=dict)  # attack -> hash of its code and of the files that it reads
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ class About:
     saw: tuple[str, ...]  # what the method was given: forget, shown, retain, history
     tuned_on: str = ""
     package: str = ""  # name==version of an installed method
+    frozen: str = ""  # sha256 of the record of its track, if that was frozen when the row was bundled
     curve: tuple[Point, ...] = ()
 
 
@@ -192,6 +196,13 @@ class Entry(About):
         for of in self.memories.by_seed:
             if strange := of.lengths.keys() - self.memories.attacks.keys():
                 raise UserError(f"entry {self.name}: {unknown('attack', min(strange), self.memories.attacks)}")
+
+    @property
+    def made_from(self) -> MadeFrom:
+        """What it says that it was made from, beside its method."""
+        h, v = self.hashes, self.versions
+        inputs = self.config, h.base, h.corpus, h.memories, h.tokenizer, h.deepspeed, self.machine.precision
+        return MadeFrom(*inputs, v.kinds, v.libraries, v.attacks)
 
     def as_json(self) -> str:
         """The file's content."""

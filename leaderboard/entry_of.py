@@ -14,7 +14,8 @@ from ..benchmark.common.types import HELD, Excerpt, Results
 from ..benchmark.scoring.score import Score
 from .attacks import AttackCell
 from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Point, Spent, Text
-from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Task, Values
+from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Severity, Task, Values
+from .severity import AT_LEAST
 from .statistics import Estimate, by_seed, rate
 from .tables import MainTable, MethodRow
 
@@ -98,6 +99,9 @@ def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
         ),
         costs=tuple(CostOf(c.quantity, rounded(c.mean), rounded(c.ratio)) for c in row.costs),
         learnt=table.notes.learnt,
+        severity=tuple(
+            Severity(n, number(own), number(over)) for n, own, over in zip(AT_LEAST, back.severity.own, back.severity.shares, strict=True)
+        ),
     )
 
 

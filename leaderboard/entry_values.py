@@ -111,7 +111,7 @@ class Values:
     flags: tuple[Flag, ...]
     costs: tuple[CostOf, ...]
     learnt: bool  # whether the held model repeats enough for forgetting to mean something
-    severity: tuple[Severity, ...] = ()
+    severity: tuple[Severity, ...] = ()  # under the attacks of the main level; none in entries of before
 
     @property
     def calibrated(self) -> bool:

@@ -9,6 +9,7 @@ from ..benchmark.common.types import HELD
 from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import LEARNT
 from .cells import number
+from .dead_weight import DeadWeight
 from .tables import MainTable
 
 
@@ -45,9 +46,8 @@ class Remark:
     names: tuple[str, ...]
 
 
-def remarks(table: MainTable) -> list[Remark]:
+def remarks(found: DeadWeight) -> list[Remark]:
     """Dead weight: attacks that add nothing to others, memories that come back from every method or from none."""
-    found = table.dead_weight
     every = [
         Remark(f"{len(found.attacks)} of {found.attack_count} attacks recover nothing beyond the others.", found.attacks),
         Remark(f"{len(found.always)} of {found.memory_count} forget memories are lost by no method.", _memories(found.always)),
@@ -56,13 +56,13 @@ def remarks(table: MainTable) -> list[Remark]:
     return [remark for remark in every if remark.names]
 
 
-def dead_weight_rule(table: MainTable) -> str:
+def dead_weight_rule(calibrated: bool, access: str) -> str:
     """What the remarks mean."""
-    back = "is recovered" if table.calibrated else f"comes back {FEWEST_TOKENS} tokens further than from the twin"
+    back = "is recovered" if calibrated else f"comes back {FEWEST_TOKENS} tokens further than from the twin"
     return (
         "What tells no two methods apart. An attack is named if from no row and at no access level it is the only one that recovers "
         "some memory (where there are no thresholds: that reads furthest), so that without it nothing would be another; each is judged "
-        f"by itself, so of two that do the same both are named. A memory is lost by a method unless it {back} under {table.access} "
+        f"by itself, so of two that do the same both are named. A memory is lost by a method unless it {back} under {access} "
         "attacks; references and collapsed methods are left out."
     )
 

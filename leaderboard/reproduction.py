@@ -76,13 +76,18 @@ class Reproduction:
 
 def reproduction(entry: Entry, mine: Entry) -> Reproduction:
     """The entry against the same row made again, of all its seeds or of some."""
-    both = {s: (entry.hashes.weights.get(str(s)), mine.hashes.weights.get(str(s))) for s in mine.seeds}
+    both = {s: (_weights(entry, s), _weights(mine, s)) for s in mine.seeds}
     return Reproduction(
         tuple(_values(entry, mine)),
         tuple(_lengths(entry, mine)),
         tuple(surroundings(entry, mine)),
         {s: a == b for s, (a, b) in both.items() if a and b},
     )
+
+
+def _weights(entry: Entry, seed: int) -> dict[str, str]:
+    """What is told of a seed's weights: one hash, or one for each part."""
+    return {key: sha for key, sha in entry.hashes.weights.items() if key.partition("/")[0] == str(seed)}
 
 
 def numbers(values: Values) -> dict[str, Number]:

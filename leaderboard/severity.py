@@ -10,7 +10,7 @@ import numpy as np
 
 from ..benchmark.common.types import HORIZON
 from ..benchmark.scoring.score import Score
-from .statistics import Estimate, by_seed, difference
+from .statistics import Estimate, by_seed, difference, rate
 
 AT_LEAST = (16, 32, HORIZON)  # tokens
 
@@ -20,6 +20,7 @@ class Severity:
     """Of how many forget memories at least so many tokens come back under the best attack, minus the twin's share."""
 
     shares: tuple[Estimate, ...]  # at the lengths of AT_LEAST
+    own: tuple[Estimate, ...]  # the same without taking off the twin's
     curve: np.ndarray  # [64] shares, of at least 1, 2, … 64 tokens; their sum is the excess in tokens. NaN where nothing was asked of both
 
 
@@ -27,9 +28,14 @@ def severity(score: Score, method: str, access: str) -> Severity:
     """Over the attacks up to an access level that were asked of the method and the twin about the same memory."""
     pair = score.worst_pair(method, access)
     mine, twin = by_seed(pair["mine"]), by_seed(pair["twin"])
-    at_least = [difference([a >= n for a in mine], [b >= n for b in twin]) for n in AT_LEAST]
+    own = tuple(rate([a >= n for a in mine]) for n in AT_LEAST)
     curves = [_survival(a) - _survival(b) for a, b in zip(mine, twin, strict=True)]
-    return Severity(tuple(at_least), np.mean(curves, axis=0) if curves else np.full(HORIZON, np.nan))
+    return Severity(beyond(mine, twin), own, np.mean(curves, axis=0) if curves else np.full(HORIZON, np.nan))
+
+
+def beyond(mine: Sequence[np.ndarray], twin: Sequence[np.ndarray]) -> tuple[Estimate, ...]:
+    """Shares at the lengths of AT_LEAST minus the twin's, from longest matches (tokens) of the same memories, an array per seed of each."""
+    return tuple(difference([a >= n for a in mine], [b >= n for b in twin]) for n in AT_LEAST)
 
 
 def _survival(lengths: np.ndarray) -> np.ndarray:

@@ -50,10 +50,11 @@ MAY_IMPORT = {
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
     "common": (
-        "archive budget errors facts fields guard limits lines paths plugins progress seeds sources strangers strict types versions written"
+        "archive budget errors facts fields frozen guard limits lines paths plugins progress seeds sources strangers strict types versions "
+        "written"
     ),
     "scoring": "calibration score",
-    "suites": "config space tracks",
+    "suites": "config frozen space tracks",
     "texts": "corpus docstrings memories neardup subsets",
     "quality": "documents",
     "reading": "readings",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..common.errors import UserError
-from .progress import Display
-from .shared import console
+from .progress import Display, hush
+from .shared import DEFAULT_STORE, StorePath, console
+
+if TYPE_CHECKING:
+    from ...leaderboard.entry import Entry
+    from ..common.frozen import Frozen
 
 ENTRIES = Path("leaderboard/entries")
 
@@ -20,31 +25,67 @@ def board(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit with 1 where README.md or the site is not what the entries give.")
     ] = False,
+    freeze: Annotated[
+        str, typer.Option(help="A track to freeze as it is here, before its first row is published; nothing else is done.")
+    ] = "",
+    store: StorePath = DEFAULT_STORE,
 ) -> None:
-    """Rebuild README.md beside the entries, and a static site that opens without a server, from the entries alone."""
+    """Rebuild README.md beside the entries, and a static site that opens without a server, from entries and records of tracks alone."""
+    if freeze:
+        _freeze(freeze, store)
+        return
     from ...leaderboard.board.shelf import shelf
     from ...leaderboard.board.site import differences, readme, says, site, write, write_text
+    from ..suites.frozen import records
 
     page, folder = entries.parent / "README.md", to or entries.parent / "site"
     with Display(console) as display:
         display.begin("reading the entries")
-        found = shelf(entries)
+        found, frozen = shelf(entries), records()
+        _refuse(found, frozen)
         display.begin(f"drawing the pages of {len(found)} entries")
-        text, files = readme(found, entries.name), site(found)
+        text, files = readme(found, entries.name, frozen), site(found, frozen)
     if check:
         wrong = [str(page)] * (not says(page, text)) + [str(folder / path) for path in differences(files, folder)]
         for path in wrong:
-            console.print(path, markup=False, highlight=False, soft_wrap=True)
+            _say(path)
         if wrong:
             raise UserError(
                 f"{len(wrong)} of {len(files) + 1} files are not what the entries give; run palimpsest board, and look at the changes."
             )
-        console.print(f"{page} and {folder} are what {len(found)} entries give.", markup=False, highlight=False, soft_wrap=True)
+        _say(f"{page} and {folder} are what {len(found)} entries give.")
         return
     changed = write(files, folder)
     if not says(page, text):
         write_text(page, text)
-    console.print(
-        f"{len(found)} entries: {page}, and {folder / 'index.html'} ({len(changed)} of {len(files)} files changed).",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    _say(f"{len(found)} entries: {page}, and {folder / 'index.html'} ({len(changed)} of {len(files)} files changed).")
+
+
+def _refuse(entries: Iterable[Entry], records: dict[str, Frozen]) -> None:
+    """Rows that were made from something else than their frozen track are on no board."""
+    from ..suites.frozen import refusals
+
+    wrong = {
+        f"{e.track}/{e.name}": why for e in entries if e.track in records for why in [[*refusals(records[e.track], e.frozen, e.made_from)]]
+    }
+    wrong = {name: why for name, why in wrong.items() if why}
+    for name, why in wrong.items():
+        _say(f"{name}: {'; '.join(why)}")
+    if wrong:
+        raise UserError(f"{len(wrong)} {'row is' if len(wrong) == 1 else 'rows are'} not made from what the track was frozen with.")
+
+
+def _freeze(track: str, store: Path) -> None:
+    with Display(console) as display:
+        display.begin("loading libraries, corpus and model")
+        from ..submission.freezing import record_from
+        from ..suites.frozen import freeze, record_of
+
+        hush()
+        before, record = record_of(track), freeze(record_from(track, store))
+    done = "is frozen, from the same as here" if before else "is frozen now: commit its record"
+    _say(f"The track {track} {done}. {record.date}, commit {record.commit[:10]}, SHA-256 {record.sha256}")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -37,18 +37,19 @@ def submit(
         display.begin("loading libraries, corpus and model")
         from ..running.store import Store
         from ..submission.making import Said, broken_rules, curve_of, make, missing, problems
-        from ..submission.row import own_row, reference_of
+        from ..submission.row import Reference, own_row, reference_of
         from ..suites.config import load_suite, suite_names
 
         hush()
         row, told = own_row(suite, asked[0], Store(store))
         row.progress = display.update
         points = curve_of(load_suite(curve), row, asked[0]) if curve and not dry_run else ()
-        said = Said(name or told.name, paper, code, tuned_on, weights, hub, points)
         published = suite.track or suite.name in suite_names()
+        reference = reference_of(suite.track, suite.name) if published else Reference(suite)
+        said = Said(name or told.name, paper, code, tuned_on, weights, hub, points, reference.frozen.sha256 if reference.frozen else "")
         if not published:
             console.print(f"The suite {suite.name} is your own: others need its file to verify this row (--suite).", highlight=False)
-        found = list(problems(row, told, said, reference_of(suite.track, suite.name) if published else suite))
+        found = list(problems(row, told, said, reference))
         if dry_run and told.file and conformance:
             display.begin("the rules for methods")
             found += broken_rules(row, asked[0])

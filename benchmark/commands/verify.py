@@ -18,6 +18,7 @@ from .shared import DEFAULT_STORE, StorePath, console, escaped, whole_numbers
 
 if TYPE_CHECKING:
     from ..submission.levels import Finding
+    from ..submission.row import Reference
 
 MARKS = {True: "[green]agreed[/]  ", False: "[red]differs[/] ", None: "not seen"}
 DIFFERS, REFUSED = 1, 2
@@ -50,18 +51,25 @@ def verify(
         from ..submission.bundle import opened, verified
         from ..submission.levels import Case, Options
         from ..submission.levels import verify as findings
-        from ..submission.row import reference_of
+        from ..submission.row import Reference, reference_of
         from ..suites.config import load_suite
+        from ..suites.frozen import record_of
 
         hush()
         try:
             with opened(bundle) as b:
-                reference = load_suite(suite) if suite else reference_of(b.info.track, b.info.suite)
-                console.print(f"{escaped(b.entry.name)}: method {escaped(b.entry.method)}, held against {reference.name}", highlight=False)
+                if entry and suite and record_of(b.entry.track):
+                    raise UserError(
+                        f"The track {b.entry.track} is frozen: a row is marked as verified against its record, so without --suite."
+                    )
+                reference = Reference(load_suite(suite)) if suite else reference_of(b.info.track, b.info.suite)
+                console.print(
+                    f"{escaped(b.entry.name)}: method {escaped(b.entry.method)}, held against {_what(reference)}", highlight=False
+                )
                 options = Options(
                     store, seed, slice_, yes, whole_numbers(seeds), limit * 60, scratch, memories, partial(_asked, display), display.update
                 )
-                wrong, reached = _told(findings(Case(b, reference, options), level), display)
+                wrong, reached = _told(findings(Case(b, reference.suite, options, frozen=reference.frozen), level), display)
                 marked = verified(b, level, by)
         except RefusedError as error:
             console.print(f"[bold red]Refused:[/] {escaped(visible(str(error)))}", highlight=False, soft_wrap=True)
@@ -73,6 +81,11 @@ def verify(
         entry.parent.mkdir(parents=True, exist_ok=True)
         entry.write_text(marked.as_json(), encoding="utf-8")
     console.print(f"Everything that the level {level} looks at agrees.", highlight=False)
+
+
+def _what(reference: Reference) -> str:
+    """The suite that a row is held against, and how it is frozen."""
+    return reference.suite.name + (f", frozen as {reference.frozen.sha256[:16]}" if reference.frozen else "")
 
 
 def _told(found: Iterable[tuple[str, Finding]], display: Display) -> tuple[int, str]:

@@ -7,12 +7,13 @@ config.yaml   the resolved suite, for people (verifiers read it in the entry)
 lock.txt      the packages that were installed
 method/…      the source of a method of one's own, laid out as it is imported
 stages/…      the store's stages of this row, KIND/KEY/…, without the weights of models
-weights/…     optionally SEED/model.safetensors of the method's models
+weights/…     optionally SEED/model.safetensors of the method's models; of those composed of parts, SEED/PART/model.safetensors
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ INFO, ENTRY, CARD, CONFIG, LOCK = "bundle.json", "entry.json", "card.md", "confi
 METHOD, STAGES, WEIGHTS = "method", "stages", "weights"
 MODEL = "model.safetensors"  # the file of a model's weights
 MODELS = ("held", "twin", "method")  # kinds of stages whose weights stay out
+PARTS = "[a-z]{1,20}(/[a-z]{1,20}){0,2}"  # of a model that is composed of others: baseline, or inner/baseline
 LARGEST = {INFO: 8 << 20, ENTRY: 16 << 20}  # bytes
 LIMITS = Limits()
 
@@ -80,8 +82,8 @@ class Info:
     seeds: Annotated[tuple[int, ...], SOME]
     device: Annotated[str, one_of("cpu", "cuda")]
     precision: Annotated[str, one_of("fp32", "bf16")]  # of training
-    weights: dict[str, str]  # seed -> sha256 of the method's model.safetensors
-    hub: str  # REF@REVISION with SEED/model.safetensors in it, or nothing
+    weights: dict[str, str]  # SEED or SEED/PART -> sha256 of the method's model.safetensors
+    hub: str  # REF@REVISION with SEED/model.safetensors (SEED/PART/…) in it, or nothing
     files: dict[str, FileOf]
 
     def __post_init__(self) -> None:
@@ -104,10 +106,14 @@ class Bundle:
         """Its stages as a store."""
         return Store(self.folder / STAGES)
 
-    def weights(self, seed: int) -> Path | None:
-        """The weights of the method's model of a seed, if it holds them."""
-        file = self.folder / WEIGHTS / str(seed) / MODEL
+    def weights(self, key: str) -> Path | None:
+        """The weights of the method's model of a seed, or of a part of it (SEED/PART), if it holds them."""
+        file = self.folder / WEIGHTS / key / MODEL
         return file if file.is_file() else None
+
+    def told_weights(self, seed: int) -> dict[str, str]:
+        """Part ("" where the model is one) -> sha256 of its weights, as bundle.json tells."""
+        return {part: sha for key, sha in self.info.weights.items() for s, _, part in [key.partition("/")] if s == str(seed)}
 
 
 @contextmanager
@@ -138,6 +144,24 @@ def write_bundle(to: Path, info: Mapping[str, Any], content: Mapping[str, bytes 
     made = Info(schema=SCHEMA, files=files, **info)
     write_archive(to, {**content, INFO: written(made).encode()})
     return made
+
+
+def weights_in(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Part ("" where the model is one) -> hash of its weights (16 digits), from the manifest of a stage that made a model."""
+    found = {name.removesuffix(MODEL).removesuffix("/"): sha for name, sha in manifest["files"].items() if Path(name).name == MODEL}
+    if odd := [part for part in found if part and not re.fullmatch(PARTS, part)]:
+        raise UserError(f"{odd[0][:60]!r} is no part of a model")
+    return found
+
+
+def hashes(weights: Mapping[str, str]) -> str:
+    """Hashes of weights by part, in words."""
+    return ", ".join(f"{part} {sha[:16]}".strip() for part, sha in sorted(weights.items())) or "none"
+
+
+def weights_key(seed: int, part: str) -> str:
+    """Under which name bundle.json, entries and hubs have weights."""
+    return f"{seed}/{part}" if part else str(seed)
 
 
 def sha256_of(file: Path) -> str:

@@ -23,7 +23,7 @@ from ..reading.reader import copied
 from ..running.model import Model
 from ..running.who_is_asked import SHARED
 from ..scoring.score import Score
-from .bundle import MODEL
+from .bundle import hashes, weights_in
 from .row import Row
 
 BITS = "palimpsest_bits_per_byte"
@@ -147,7 +147,11 @@ def readings_and_records(row: Row) -> list[str]:
 
 def _weights(row: Row, model: Model) -> str:
     """The hash of a model's weights: two models of the same say the same."""
-    return row.store.manifest(model.stage)["files"].get(MODEL, model.key) if model.stage else model.key
+    if model.stage is None:
+        return model.key
+    manifest = row.store.manifest(model.stage)
+    made = weights_in(manifest)
+    return made[""] if [*made] == [""] else f"{hashes(made)} {manifest['files'].get('subject.json', model.key)}"
 
 
 def _against_readings(row: Row, model: Model, readings: dict[str, TokenReading], roles: dict[str, EncodedMemory]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...leaderboard.entry import LEVELS
 from ..common.errors import UserError, unknown
+from ..common.frozen import Frozen
 from ..common.progress import Progress, silent
 from ..suites.config import Suite
 from .bundle import Bundle
@@ -50,6 +51,7 @@ class Case:
     suite: Suite  # what the row is held against: the verifier's own
     options: Options = field(default_factory=Options)
     level: str = ""  # up to which is verified
+    frozen: Frozen | None = None  # the record of the row's track, if that is frozen and the verifier names no other suite
 
 
 AUDIT = "audit"  # beyond the levels, where the verifier gives passages of their own

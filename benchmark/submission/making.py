@@ -25,10 +25,11 @@ from ..running.plan import Run
 from ..running.provenance import provenance
 from ..running.store import Stage
 from ..suites.config import Suite
+from ..suites.frozen import deviations, differences, drifted, plain_config
 from ..suites.tracks import tuned
 from .bundle import CARD, CONFIG, ENTRY, LIMITS, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Info, MethodOf, sha256_of, write_bundle
 from .card import card, config
-from .row import DISTRIBUTION, Row, deviations, entry_in, own_files, weights_of
+from .row import DISTRIBUTION, Reference, Row, entry_in, inputs_of, own_files, weights_of
 
 REVISION = re.compile(r"(?P<ref>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 CHEAP = ("excerpts",)  # kinds of stages that are made on the way: a run of several methods has others than a row
@@ -45,6 +46,7 @@ class Said:
     weights: bool = False  # the bundle holds them
     hub: str = ""  # or they are there
     curve: tuple[Point, ...] = ()  # at several strengths
+    frozen: str = ""  # sha256 of the record of the track, if it is frozen
     today: str = ""
 
     @property
@@ -52,10 +54,10 @@ class Said:
         return self.today or datetime.date.today().isoformat()
 
 
-def problems(row: Row, told: MethodOf, said: Said, reference: Suite) -> Iterator[str]:
+def problems(row: Row, told: MethodOf, said: Said, reference: Reference) -> Iterator[str]:
     """Everything for which a bundle of this row would be refused and that can be known without running a stage."""
     yield from _said(said)
-    yield from (f"suite: {d}. A row is held against {reference.name} as it stands" for d in deviations(row.suite, reference))
+    yield from _inputs(row, reference)
     yield from (
         f"attack {a.name} comes from outside the repository, so nobody else can ask with it" for a in row.who.attacks if _outside(a.plugin)
     )
@@ -77,9 +79,10 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
     for stage in row.plan:
         if not row.store.done(stage):
             row.store.ensure(stage)
-    hashes = {seed: sha256_of(file) for seed, file in weights_of(row).items()}
-    only = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
-    entry, _ = entry_in(row, told, only | {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve}, hashes)
+    hashes = {key: sha256_of(file) for key, file in weights_of(row).items()}
+    only: dict[str, Any] = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
+    only |= {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve, "frozen": said.frozen}
+    entry, _ = entry_in(row, told, only, hashes)
     content: dict[str, bytes | Path] = {
         ENTRY: entry.as_json().encode(),
         CARD: card(entry).encode(),
@@ -90,7 +93,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
     if told.file:
         content |= {f"{METHOD}/{name}": file for name, file in own_files(row.methods[told.name][0])[1].items()}
     if said.weights:
-        content |= {f"{WEIGHTS}/{seed}/{MODEL}": file for seed, file in weights_of(row).items()}
+        content |= {f"{WEIGHTS}/{key}/{MODEL}": file for key, file in weights_of(row).items()}
     info = {
         "made": said.date, "palimpsest": version(DISTRIBUTION), "suite": row.suite.name, "track": row.suite.track, "method": told,
         "seeds": tuple(row.suite.seeds), "device": entry.machine.device.partition(" ")[0], "precision": entry.machine.precision,
@@ -135,6 +138,16 @@ def _said(said: Said) -> Iterator[str]:
         yield f"date {said.date!r}: expected a date such as 2026-11-30"
 
 
+def _inputs(row: Row, reference: Reference) -> Iterator[str]:
+    """In what the row is made from something else than its reference; of a frozen track also what drifted from it here."""
+    if record := reference.frozen:
+        yield from (f"frozen track {record.track}: {d}" for d in differences(record, inputs_of(row)))
+        yield from (f"this checkout's track {record.track} is not as it was frozen: {d}" for d in drifted(record))
+        return
+    name, mine, theirs = reference.suite.name, plain_config(row.suite), plain_config(reference.suite)
+    yield from (f"suite: {d}. A row is held against {name} as it stands" for d in deviations(mine, theirs))
+
+
 def _source(row: Row) -> Iterator[str]:
     root, files = own_files(row.methods[row.method][0])
     for name, file in files.items():
@@ -163,9 +176,6 @@ def _code(row: Row) -> Iterator[str]:
 def _sizes(row: Row, said: Said) -> Iterator[str]:
     """What a bundle would hold, so far as it is there."""
     sizes = [f.stat().st_size for f in _stages(row, done=True).values() if isinstance(f, Path)]
-    made = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
-    if said.weights and len(weights_of(row)) < len(made):
-        yield "--weights: the method's model is composed of several, and a bundle holds one file of weights for each seed"
     if said.weights:
         sizes += [f.stat().st_size for f in weights_of(row).values()]
     if len(sizes) > LIMITS.files - 100:

@@ -26,11 +26,12 @@ from ..common.sources import NAME
 from ..common.types import BASE, HELD, TWIN
 from ..running.store import Stage, Store, Work
 from ..suites.config import Suite
+from ..suites.frozen import plain_config
 from .bundle import LIMITS, METHOD, Bundle
 from .foreign import adopted
 from .isolated import FAILED
 from .levels import Options
-from .row import Row, plain_config, row_in, source_file
+from .row import Row, row_in, source_file
 
 # All that the author's process inherits: where programs and libraries lie, how to speak, how many threads. No token, no proxy, no home.
 INHERITED = (

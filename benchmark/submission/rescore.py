@@ -17,14 +17,17 @@ from ..common.types import HELD, TWIN
 from ..running.reasons import Reasons
 from ..running.store import Store
 from ..suites.config import Suite
+from ..suites.frozen import differences as apart_from
+from ..suites.frozen import plain_config
+from .bundle import hashes, weights_in
 from .consistency import quality_of_documents, readings_and_records, said_and_read, texts_side_by_side, thresholds_of_null, who_was_asked
 from .levels import Case, Finding, agreed
-from .row import Row, entry_in, plain_config, row_in
+from .row import Row, entry_in, inputs_of, row_in
 
 CLOSE = 1e-5  # relative: numbers are rounded to 6 digits, and libraries differ in the last ones
 APART = 2.0  # tokens: mean lengths of one model trained on two kinds of machine differ by less
 BROKEN = (UserError, KeyError, ValueError, TypeError, AttributeError, IndexError)  # what files of strangers may do to their readers
-TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve")  # what only the author knows
+TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve", "frozen")  # what only the author knows
 INNER: dict[str, Callable[[Row], list[str]]] = {
     "thresholds against the null": thresholds_of_null,
     "who is asked, and about what": who_was_asked,
@@ -42,12 +45,13 @@ def check(case: Case) -> Iterator[Finding]:
         row = row_in(bundle, case.suite)
         own = agreed("source of the method", _source(case, row), f"hash {bundle.info.method.source}")
         suite = agreed("suite", _suite(bundle.entry.config, row.suite), "as the track has it")
+        frozen = agreed("frozen inputs", _frozen(case, row), "made, and looked at here, from what the track was frozen with")
         keys = agreed("stages", _keys(case, row), f"{len(row.plan)} stages, each with the key that its inputs have here")
     except BROKEN as error:
         yield Finding("stages", False, str(error) if isinstance(error, UserError) else f"cannot be read: {type(error).__name__} {error}")
         return
-    yield from (own, suite, keys)
-    if not keys.agreed:
+    yield from (own, suite, *([frozen] if case.frozen else []), keys)
+    if not (keys.agreed and frozen.agreed):
         return
     for what, look in INNER.items():
         yield agreed(what, _looked(lambda look=look: look(row)))
@@ -66,16 +70,20 @@ def _suite(config: Mapping[str, Any], suite: Suite) -> list[str]:
     return [f"{path}: {a}, not {b}" for path, a, b in differences(_without(config, apart), _without(plain_config(suite), apart))]
 
 
+def _frozen(case: Case, row: Row) -> list[str]:
+    """What the row's stages were made with, and what this checkout has: a key that is right here is of the track only if both are."""
+    return list(apart_from(case.frozen, inputs_of(row))) if case.frozen else []
+
+
 def _keys(case: Case, row: Row) -> list[str]:
     reasons, wanted = Reasons(row.store), {(s.kind, s.key) for s in row.plan}
     wrong = [f"{s.label}: {reasons.why(s).replace('new', 'missing')}" for s in row.plan if not row.store.done(s)]
     there = {(f.parent.parent.name, f.parent.name) for f in row.store.root.glob("*/*/manifest.json")}
     wrong += [f"{kind}/{key} is no stage of this row" for kind, key in sorted(there - wanted)]
     for seed in row.suite.seeds if not wrong else ():
-        sha = case.bundle.info.weights.get(str(seed), "")
-        made = row.manifest(seed)["files"].get("model.safetensors", "")
-        if sha and sha[:16] != made:
-            wrong.append(f"weights of seed {seed} ({sha[:16]}) are not those of its stage ({made})")
+        told = {part: sha[:16] for part, sha in case.bundle.told_weights(seed).items()}
+        if told and told != (made := weights_in(row.manifest(seed))):
+            wrong.append(f"weights of seed {seed} ({hashes(told)}) are not those of its stage ({hashes(made)})")
     return wrong
 
 
@@ -86,7 +94,7 @@ def _entry(case: Case, row: Row) -> list[str]:
     mine, theirs = asdict(found), asdict(claimed)
     for plain in (mine, theirs):
         plain.pop("config")  # compared already
-        plain["versions"] = {k: plain["versions"][k] for k in ("commit", "dirty", "libraries")}
+        plain["versions"] = {k: plain["versions"][k] for k in ("commit", "dirty", "libraries", "attacks")}
     return [f"{path}: claimed {a}, found {b}" for path, a, b in differences(_json(theirs), _json(mine))]
 
 

@@ -5,13 +5,14 @@ It is the only level that runs the author's code, so it asks first. Answers and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...leaderboard.reproduction import Reproduction, reproduction
 from ..common.errors import UserError
 from ..common.types import HELD, TWIN, Record
-from .bundle import MODEL, sha256_of
+from .bundle import MODEL, sha256_of, weights_in
 from .levels import Case, Finding, agreed
 from .rerun import again, place
 from .row import Row, entry_in, row_in, weights_of
@@ -39,7 +40,7 @@ class Made:
 
     @property
     def same_weights(self) -> bool:
-        return all(self.row.manifest(s)["files"].get(MODEL) == self.theirs.manifest(s)["files"].get(MODEL) for s in self.seeds)
+        return all(_model(self.row.manifest(s)) == _model(self.theirs.manifest(s)) for s in self.seeds)
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -136,6 +137,11 @@ def _values(found: Reproduction) -> Iterator[Finding]:
     beyond = [str(v) for v in others if v.standing == "outside"]
     said = f"{len(others) - len(beyond)} of {len(others)} lie within the stated intervals"
     yield Finding("further numbers", None if beyond else True, "; ".join([said, *beyond[:SHOWN]]))
+
+
+def _model(manifest: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Hashes of a model's weights by part, and of how they are combined."""
+    return weights_in(manifest), manifest["files"].get("subject.json", "")
 
 
 def _sha(row: Row, stage) -> str:

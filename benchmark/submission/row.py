@@ -5,7 +5,6 @@ Keys of stages are derived here from what is at hand (base, corpus, memories, at
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from ...leaderboard.entry_of import entry_of
 from ...leaderboard.tables import main_table
 from ..common.errors import UserError, unknown
 from ..common.fields import plain
+from ..common.frozen import Frozen, MadeFrom
 from ..common.plugins import Plugin, find, shipped, source_files
 from ..common.sources import NAME, code_hash
 from ..common.types import HELD, OperatingPoint, Results
@@ -26,10 +26,13 @@ from ..running.assemble import results
 from ..running.attacking import Attacking
 from ..running.model import Model
 from ..running.plan import Run
+from ..running.provenance import provenance
 from ..running.store import Stage, Store
 from ..suites.config import Suite, load_suite, suite_names
+from ..suites.frozen import plain_config, record_of, suite_of
 from ..texts.memories import memories_hash
-from .bundle import MODEL, Bundle, MethodOf
+from .bundle import MODEL, Bundle, MethodOf, weights_in, weights_key
+from .freezing import attack_hashes, libraries_of, made_from
 
 DISTRIBUTION = "palimpsest-bench"
 Chosen = dict[str, tuple[Plugin, Any]]
@@ -188,27 +191,28 @@ def _package(module: str) -> str:
     return f"{names[0]}=={version(names[0])}" if names else ""
 
 
-def reference_of(track: str, suite: str) -> Suite:
-    """The suite that a row of this track, or of this shipped suite, must have been made with."""
+@dataclass(frozen=True)
+class Reference:
+    """What a row is held against: a suite, and the record of its track if that is frozen."""
+
+    suite: Suite
+    frozen: Frozen | None = None
+
+
+def reference_of(track: str, suite: str) -> Reference:
+    """What a row of this track, or of this shipped suite, must have been made with: of a frozen track, what was frozen."""
     name = track or suite
+    if record := record_of(name):
+        return Reference(suite_of(record), record)
     if name not in suite_names():
         raise UserError(f"There is no track or shipped suite {name!r} to hold this row against; name your own with --suite FILE.")
-    return load_suite(name)
+    return Reference(load_suite(name))
 
 
-def deviations(mine: Suite, reference: Suite) -> list[str]:
-    """In what a suite is another than the one that it is held against; name, texts and methods do not count."""
-    apart = ("name", "doc", "methods", "precision", "track", "strengths")
-    out: list[str] = []
-    for key, value in plain(reference).items():
-        own = plain(mine)[key]
-        if key in apart or own == value:
-            continue
-        if isinstance(value, dict):
-            out += [f"{key}.{k}: {_short(own.get(k))}, not {_short(value.get(k))}" for k in {**value, **own} if own.get(k) != value.get(k)]
-        else:
-            out.append(f"{key}: {_short(own)}, not {_short(value)}")
-    return out
+def inputs_of(row: Row) -> MadeFrom:
+    """What a row is made from; its libraries are those of the stages that are done, before there are any those that are installed."""
+    done = [row.store.manifest(s) for s in row.plan if row.store.done(s)]
+    return made_from(row, libraries_of(done) or provenance()["versions"])
 
 
 def entry_in(row: Row, told: MethodOf, said: Mapping[str, Any], weights: Mapping[str, str]) -> tuple[Entry, Results]:
@@ -224,6 +228,7 @@ def entry_in(row: Row, told: MethodOf, said: Mapping[str, Any], weights: Mapping
             source=told.source,
             models={str(s): row.of(s).key for s in row.suite.seeds},
             weights=dict(weights),
+            deepspeed=row.deepspeed["content"],
         ),
         versions=_versions(row),
         machine=_machine(row),
@@ -233,17 +238,13 @@ def entry_in(row: Row, told: MethodOf, said: Mapping[str, Any], weights: Mapping
     return entry_of(found, main_table(found), row.method, about), found
 
 
-def plain_config(suite: Suite) -> dict[str, Any]:
-    """A resolved suite as JSON values."""
-    return json.loads(json.dumps(plain(suite)))
-
-
 def _versions(row: Row) -> Versions:
     last = row.manifest(row.suite.seeds[-1])
     dirty = [m.get("dirty") for s in row.plan for m in [row.store.manifest(s)]]
     libraries = {k: str(v) for k, v in last["versions"].items()}
     state = None if None in dirty else any(dirty)
-    return Versions(version(DISTRIBUTION), last["commit"], state, dict(VERSIONS), libraries)
+    attacks = attack_hashes([*row.who.attacks, *row.who.reasked])
+    return Versions(version(DISTRIBUTION), last["commit"], state, dict(VERSIONS), libraries, attacks)
 
 
 def _machine(row: Row) -> Machine:
@@ -252,10 +253,7 @@ def _machine(row: Row) -> Machine:
 
 
 def weights_of(row: Row) -> dict[str, Path]:
-    """Seed -> the file of the method's weights in the store; nothing for a model that is composed of several."""
-    return {str(s): file for s in row.suite.seeds if (file := row.folder(s) / MODEL).is_file()}
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    """SEED -> the file of the method's weights in the store; SEED/PART of a model that is composed of parts."""
+    done = [s for s in row.suite.seeds if row.store.done(row.stage_of(s))]
+    files = {weights_key(s, part): row.folder(s) / part / MODEL for s in done for part in weights_in(row.manifest(s))}
+    return {key: file for key, file in files.items() if file.is_file()}

@@ -12,13 +12,15 @@ from ..common.errors import UserError
 from ..common.versions import VERSIONS
 from ..running.provenance import has_commit
 from ..running.store import Store, canonical
-from .bundle import CARD, CONFIG, ENTRY, INFO, LOCK, METHOD, MODEL, MODELS, STAGES, WEIGHTS, Bundle, sha256_of
+from ..suites.frozen import refusals
+from .bundle import CARD, CONFIG, ENTRY, INFO, LOCK, METHOD, MODEL, MODELS, PARTS, STAGES, WEIGHTS, Bundle, sha256_of, weights_in
 from .card import card, config
 from .files import check_json, check_lines, check_safetensors, check_table
 from .levels import Case, Finding, agreed
 
 TOP = {INFO, ENTRY, CARD, CONFIG, LOCK}
 STAGE = re.compile(r"[a-z]{4,12}/[0-9a-f]{16}/(?P<file>[\w.@+=/-]+)")  # in `stages`
+KEY = rf"\d{{1,9}}(/{PARTS})?"  # of weights: SEED, or SEED/PART
 TEXTS = (".json", ".jsonl", ".jinja", ".txt", ".model")
 SOURCE = 1 << 20  # bytes of a file of the method
 SMALL = 64 << 20  # bytes of any other file but weights
@@ -37,6 +39,9 @@ def check(case: Case) -> Iterator[Finding]:
     yield agreed(
         "versions", _versions(b), f"code of palimpsest {b.entry.versions.palimpsest}, commit {(b.entry.versions.commit or '')[:10]}"
     )
+    if case.frozen:
+        named = list(refusals(case.frozen, b.entry.frozen, b.entry.made_from))
+        yield agreed("frozen track", named, f"{case.frozen.track}, {case.frozen.sha256[:16]}")
     yield agreed("seeds", _seeds(case), f"{', '.join(map(str, case.suite.seeds))}, all that this track asks for")
     yield agreed("entry and bundle tell the same", _header(b))
     yield agreed("card.md and config.yaml say what the entry says", _for_people(b))
@@ -67,7 +72,8 @@ def _misplaced(name: str, file: Path) -> str:
         return "is missing"
     size = file.stat().st_size
     if place == WEIGHTS:
-        return "" if re.fullmatch(rf"\d{{1,9}}/{re.escape(MODEL)}", rest) else f"expected SEED/{MODEL}: only safetensors are read"
+        fine = re.fullmatch(rf"{KEY}/{re.escape(MODEL)}", rest)
+        return "" if fine else f"expected SEED/{MODEL}, or SEED/PART/{MODEL} of a composed model: only safetensors are read"
     if size > SMALL:
         return f"has {size:,} bytes; expected at most {SMALL:,}"
     if place == METHOD:
@@ -171,10 +177,12 @@ def _for_people(b: Bundle) -> list[str]:
 
 def _weights(b: Bundle) -> list[str]:
     """Whether the weights that are there, or named, are what some model of this method was saved as."""
-    made = {m["files"].get(MODEL) for kind in MODELS for m in b.store.finished(kind)}
+    if odd := [key for key in b.info.weights if not re.fullmatch(KEY, key)]:
+        return [f"{odd[0][:60]!r} is neither SEED nor SEED/PART"]
+    made = {sha for kind in MODELS for m in b.store.finished(kind) for sha in weights_in(m).values()}
     wrong = [f"seed {s}: {sha[:16]} is no model of these stages" for s, sha in b.info.weights.items() if sha[:16] not in made]
-    for seed in b.info.weights:
-        if (file := b.folder / WEIGHTS / seed / MODEL).is_file() and sha256_of(file) != b.info.weights[seed]:
-            wrong.append(f"seed {seed}: the file is not that of its hash")
-    names = {name.split("/")[1] for name in b.info.files if name.startswith(f"{WEIGHTS}/")}
+    for key, sha in b.info.weights.items():
+        if (file := b.weights(key)) and sha256_of(file) != sha:
+            wrong.append(f"seed {key}: the file is not that of its hash")
+    names = {name.removeprefix(f"{WEIGHTS}/").removesuffix(f"/{MODEL}") for name in b.info.files if name.startswith(f"{WEIGHTS}/")}
     return wrong + [f"seed {s}: weights that bundle.json does not name" for s in names - b.info.weights.keys()]

@@ -25,7 +25,7 @@ from ..models.subject import Subject
 from ..running.model import Model
 from ..running.store import Store
 from ..running.who_is_asked import SHARED
-from .bundle import MODEL
+from .bundle import MODEL, hashes, weights_in, weights_key
 from .foreign import adopted, weights_file
 from .levels import Case, Finding, agreed
 from .row import Row, row_in
@@ -55,7 +55,7 @@ class Seen:
 def check(case: Case) -> Iterator[Finding]:
     """Weights first, then what they answer."""
     bundle, options = case.bundle, case.options
-    if not bundle.info.hub and not any(bundle.weights(s) for s in bundle.info.seeds):
+    if not bundle.info.hub and not any(bundle.weights(key) for key in bundle.info.weights):
         why = "the bundle neither holds weights nor names them on a hub, so nothing can be asked; ask its author for --weights or --hub"
         yield Finding("weights", None if case.level != "spotcheck" else False, why)
         return
@@ -75,12 +75,12 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _opened(row: Row, case: Case, seed: int, folder: Path) -> Subject:
-    """The model of a seed. Its file must also be the one that the stage was saved as."""
-    file = weights_file(case.bundle, seed, folder)
-    sha, made = case.bundle.info.weights[str(seed)], row.manifest(seed)["files"].get(MODEL, "")
-    if sha[:16] != made:
-        raise UserError(f"weights of seed {seed} ({sha[:16]}) are not those of the stage that was attacked ({made or 'none'})")
-    return adopted(row.folder(seed), row.base, folder / str(seed), file)
+    """The model of a seed. Its file, or those of its parts, must also be what the stage was saved as."""
+    made, told = weights_in(row.manifest(seed)), case.bundle.told_weights(seed)
+    files = {part: weights_file(case.bundle, weights_key(seed, part), folder) for part in made}
+    if {part: sha[:16] for part, sha in told.items()} != made:
+        raise UserError(f"weights of seed {seed} ({hashes(told)}) are not those of the stage that was attacked ({hashes(made)})")
+    return adopted(row.folder(seed), row.base, folder / str(seed), files)
 
 
 def _null(row: Row, store: Path, draw: random.Random, size: int, seed: int) -> Finding:

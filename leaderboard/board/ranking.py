@@ -88,7 +88,7 @@ class Ranking:
     def draws(self, access: str, budget: Budget) -> dict[str, Draws]:
         """What becomes of ranks when seeds, and memories within them, are drawn anew."""
         rivals = [s.entry for s in self.stands(access, budget) if s.place]
-        return redrawn({e.name: _series(self.by_memory(e, access)) for e in rivals}) if rivals else {}
+        return redrawn({e.name: as_series(self.by_memory(e, access)) for e in rivals}) if rivals else {}
 
     def _why_not(self, entry: Entry, access: str, budget: Budget) -> str:
         values = believed(entry)
@@ -178,6 +178,7 @@ def _each(entry: Entry, lengths: Callable[[OfSeed], Sequence[float | None]]) -> 
     return {k: n for k, n in found.items() if n is not None}
 
 
-def _series(values: Mapping[Key, float]) -> pd.Series:
+def as_series(values: Mapping[Key, float]) -> pd.Series:
+    """Values by seed and memory."""
     index = pd.MultiIndex.from_tuples(list(values), names=["seed", "memory"])
     return pd.Series(list(values.values()), index, dtype=float)

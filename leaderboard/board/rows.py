@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...benchmark.common.budget import Budget
-from ...benchmark.common.types import HORIZON
 from ..cells import MISSING, number
 from ..entry import Entry
+from ..entry_of import number as rounded_number
 from ..entry_values import Number, Values
+from ..severity import beyond
 from .ranking import ANY, REFERENCES, Ranking, Stand, believed, budget_of, leak_at, twin, words, worst
 from .shelf import by_track
 
-SEVERE = (16, 32, HORIZON)  # tokens
 DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, ANY), (10.0, 25.0, 50.0, ANY)  # budgets that a reader may choose beside the track's
 
 
@@ -35,7 +35,7 @@ class Row:
     entry: Entry
     stand: Stand
     leaks: dict[str, Shown]  # by access level
-    severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of SEVERE
+    severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of AT_LEAST
     damage: Shown
     collateral: Shown
     claimed: Shown  # what the row is ranked by, as the author says
@@ -107,7 +107,7 @@ def _row(stand: Stand, ranking: Ranking, access: str) -> Row:
         entry,
         stand,
         {level: _leak(ranking.value(entry, level), ranking) for level in ranking.levels},
-        tuple(severity(entry, access, tokens) for tokens in SEVERE),
+        tuple(shown(x, 100) for x in severity(entry, access)),
         shown(values.damage),
         shown(values.collateral),
         ranked(entry.claimed),
@@ -127,14 +127,18 @@ def shown(x: Number | None, factor: float = 1.0, digits: int = 1) -> Shown:
     return Shown(number(x.value * factor, digits), interval, x.value * factor)
 
 
-def severity(entry: Entry, access: str, tokens: int) -> Shown:
-    """% of the forget memories of which at least so many tokens come back, minus the twin's %."""
+def severity(entry: Entry, access: str) -> tuple[Number, ...]:
+    """Shares of the forget memories of which at least 16, 32 and all 64 tokens come back, minus the twin's, with intervals over seeds.
+
+    As the entry's values say; one of before they did, or that was attacked at other levels, has them from its memories.
+    """
+    values = believed(entry)
+    if values.severity and values.leaks[0].access == access:
+        return tuple(s.over for s in values.severity)
     mine, theirs = worst(entry, access), twin(entry, access)
-    both = sorted(mine.keys() & theirs.keys())
-    if not both:
-        return Shown(MISSING)
-    share = 100 * float(np.mean([(mine[k] >= tokens) - (theirs[k] >= tokens) for k in both], dtype=float))
-    return Shown(number(share), "", share)
+    both = [[k for k in sorted(mine.keys() & theirs.keys()) if k[0] == seed] for seed in entry.seeds]
+    found = beyond(*([np.array([of[k] for k in keys]) for keys in both if keys] for of in (mine, theirs)))
+    return tuple(rounded_number(x) for x in found)
 
 
 def rank_choices(found: Sequence[Track]) -> dict[str, dict[str, dict[str, str]]]:

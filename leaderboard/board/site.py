@@ -13,26 +13,31 @@ from markupsafe import Markup
 
 from ...benchmark.common.budget import Budget
 from ...benchmark.common.errors import UserError
+from ...benchmark.common.frozen import Frozen
 from ...benchmark.common.types import HORIZON
 from ..entry import Entry
+from ..headline import dead_weight_rule, remarks
 from ..ranking import DRAWS
 from ..report import TEMPLATES, escape_markdown
+from ..severity import AT_LEAST
 from . import charts, views
+from .dead_weight import dead_weight
 from .ranking import believed, words
-from .rows import COLLATERALS, DAMAGES, SEVERE, Row, Shown, Track, rank_choices, tracks
+from .rows import COLLATERALS, DAMAGES, Row, Shown, Track, rank_choices, tracks
 
 HERE = TEMPLATES / "board"
+NONE: Mapping[str, Frozen] = {}
 MARK = '<meta name="generator" content="palimpsest board">'  # of every page: what has it may be replaced and removed
 TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the direction of the text after them
 
 
-def readme(entries: Iterable[Entry], folder: str = "entries") -> str:
-    """The tables of all tracks as Markdown; `folder` is where entries lie, from the file's place."""
-    found = {"tracks": tracks(entries), "entries": folder, "cell": _cell}
+def readme(entries: Iterable[Entry], folder: str = "entries", records: Mapping[str, Frozen] = NONE) -> str:
+    """The tables of all tracks as Markdown; `folder` is where entries lie, from the file's place; `records` are those of frozen tracks."""
+    found = {"tracks": tracks(entries), "entries": folder, "cell": _cell, "records": records}
     return re.sub(r"\n{3,}", "\n\n", _environment(False).get_template("readme.md").render(found))
 
 
-def site(entries: Iterable[Entry]) -> dict[str, str]:
+def site(entries: Iterable[Entry], records: Mapping[str, Frozen] = NONE) -> dict[str, str]:
     """The files of the static site: path from its root -> text. The same entries give the same bytes."""
     found = tracks(entries)
     files = {
@@ -42,7 +47,7 @@ def site(entries: Iterable[Entry]) -> dict[str, str]:
     }
     for track in found:
         folder = f"tracks/{track.name}"
-        files |= {f"{folder}/index.html": _track(track), f"{folder}/compare.html": _compare(track)}
+        files |= {f"{folder}/index.html": _track(track, records.get(track.name)), f"{folder}/compare.html": _compare(track)}
         files |= {row.page: _row(track, row) for row in track.rows}
     return files
 
@@ -96,7 +101,7 @@ def _index(found: Sequence[Track]) -> str:
     )
 
 
-def _track(track: Track) -> str:
+def _track(track: Track, record: Frozen | None) -> str:
     entries = [row.entry for row in track.rows]
     inputs, (budgets, stable) = views.frozen(entries), views.stability(track)
     configs: dict[str, list[str]] = {}
@@ -111,6 +116,10 @@ def _track(track: Track) -> str:
         stable=stable,
         drawn=views.drawn(track),
         draws=DRAWS,
+        dead=remarks(dead_weight(track.ranking, track.access)),
+        rule=dead_weight_rule(track.ranking.calibrated, track.access),
+        record=record,
+        recorded=views.recorded(record) if record else {},
         inputs=inputs,
         mixed=[name for name, values in inputs if len(values) > 1],
         configs=[(", ".join(names), text) for text, names in configs.items()],
@@ -168,7 +177,7 @@ def _environment(html: bool) -> Environment:
         finalize=_straight,
     )
     env.filters["md"] = escape_markdown
-    env.globals |= {"severe": SEVERE, "horizon": HORIZON}
+    env.globals |= {"severe": AT_LEAST, "horizon": HORIZON}
     return env
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from ...benchmark.common.frozen import Frozen
 from ...benchmark.common.types import HELD, HORIZON
 from ...benchmark.scoring.score import strength
 from ..cells import MISSING, number, p_value
@@ -15,6 +16,7 @@ from ..entry import Entry, OfSeed, Text
 from ..entry_values import Number, Values
 from ..ranking import APART
 from ..report import compared
+from ..severity import AT_LEAST
 from ..statistics import holm
 from .ranking import leak_at, words, worst
 from .rows import Shown, Track, choices, shown
@@ -59,11 +61,16 @@ def numbers(entry: Entry) -> list[Line]:
         *lines,
         line(f"Worst case brings back all, {first}", "%", lambda v: v.worst, 100),
         line(f"Worst case, {first}", "tokens", lambda v: v.worst_length),
+        *(line(f"{n}{'+' if n < HORIZON else ''} tokens beyond the twin, {first}", "%", _severity(n), 100) for n in AT_LEAST),
         line("Verbatim from any start", "tokens", lambda v: v.verbatim),
         line(f"Damage{f' ({entry.claimed.damage_of})' if entry.claimed.damage_of else ''}", "%", lambda v: v.damage),
         line("Collateral", "points", lambda v: v.collateral),
         line("Keep memories brought back whole", "%", lambda v: v.kept, 100),
     ]
+
+
+def _severity(tokens: int) -> Callable[[Values], Number | None]:
+    return lambda values: next((s.over for s in values.severity if s.tokens == tokens), None)
 
 
 def flags(values: Values) -> list[str]:
@@ -176,6 +183,25 @@ def frozen(entries: Sequence[Entry]) -> list[tuple[str, list[tuple[str, str]]]]:
         return [(value, ", ".join(names) if len(found) > 1 else "") for value, names in found.items()]
 
     return [(name, values(of)) for name, of in asked.items()]
+
+
+def recorded(record: Frozen) -> dict[str, str]:
+    """What a frozen track says of itself."""
+    made = record.inputs
+
+    def each(of: Mapping[str, Any]) -> str:
+        return ", ".join(f"{k} {v}" for k, v in sorted(of.items())) or MISSING
+
+    return {
+        "SHA-256 of the record": record.sha256,
+        "frozen": f"{record.date}, by the code of commit {record.commit}",
+        **{name: getattr(made, name) for name in ("base", "corpus", "memories", "tokenizer", "deepspeed", "precision")},
+        "code of stages": each(made.kinds),
+        "code of attacks": each(made.attacks),
+        "libraries": each(made.libraries),
+        "suite": config_text(made.suite),
+        "tuned fields": config_text(record.tuned),
+    }
 
 
 def config_text(config: dict[str, Any]) -> str:

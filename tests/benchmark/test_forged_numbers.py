@@ -34,6 +34,10 @@ def aggregate(f: Forger) -> None:
     f.entry["claimed"]["leaks"][0]["excess"]["value"] -= 1
 
 
+def severity(f: Forger) -> None:
+    f.entry["claimed"]["severity"][1]["over"]["high"] += 0.1
+
+
 def one_length(f: Forger) -> None:
     f.entry["memories"]["by_seed"][0]["lengths"]["prefix"][0] = 63
 
@@ -89,6 +93,7 @@ OPENING_17 = table_at(0, lambda t: t.assign(matched=t.matched.where(t.variant !=
 
 RESCORE: dict[str, tuple[Forgery, str]] = {
     "an edited aggregate": (aggregate, "claimed.leaks[0].excess.value: claimed -"),
+    "an edited severity": (severity, "claimed.severity[1].over.high: claimed "),
     "an edited length of one memory": (one_length, "memories.by_seed[0].lengths.prefix[0]: claimed 63"),
     "an edited record of the exact opening": (
         OPENING_17, "is recorded with 17 tokens, and the model's readings",

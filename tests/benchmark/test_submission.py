@@ -7,20 +7,25 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.frozen import Frozen, frozen
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.submission import rescore, schema
 from palimpsest.benchmark.submission.bundle import Bundle, MethodOf, opened
 from palimpsest.benchmark.submission.levels import Case, Finding, verify
 from palimpsest.benchmark.submission.making import Said, make, missing, problems
-from palimpsest.benchmark.submission.row import Row, deviations, own_row, plain_config
+from palimpsest.benchmark.submission.row import Reference, Row, inputs_of, own_row, reference_of
+from palimpsest.benchmark.suites import config, tracks
 from palimpsest.benchmark.suites.config import QualityConfig, load_suite
+from palimpsest.benchmark.suites.frozen import deviations, freeze, plain_config
 from palimpsest.leaderboard.entry import read_entry
-from tests.benchmark.conftest import ADDRESS
+from tests.benchmark.conftest import ADDRESS, COMMIT
 from tests.command import Command
 
 SAID = Said("micro-npo", ADDRESS, ADDRESS, today="2026-11-26")
@@ -119,7 +124,7 @@ def test_a_method_of_ones_own_is_read_and_never_run(clean: Run, tmp_path: Path, 
 
 
 def test_nothing_is_said_against_an_honest_row(npo: tuple[Row, MethodOf], clean: Run) -> None:
-    assert list(problems(*npo, SAID, clean.suite)) == []
+    assert list(problems(*npo, SAID, Reference(clean.suite))) == []
     assert missing(npo[0]) == []
 
 
@@ -135,19 +140,19 @@ def test_nothing_is_said_against_an_honest_row(npo: tuple[Row, MethodOf], clean:
     ],
 )
 def test_what_the_author_says_is_held_to_the_entrys_rules(change: dict, message: str, npo: tuple[Row, MethodOf], clean: Run) -> None:
-    assert any(message in p for p in problems(*npo, replace(SAID, **change), clean.suite))
+    assert any(message in p for p in problems(*npo, replace(SAID, **change), Reference(clean.suite)))
 
 
 def test_a_row_made_with_less_than_the_track_asks_for_is_told_so(npo: tuple[Row, MethodOf], clean: Run) -> None:
     track = replace(clean.suite, seeds=(0, 1, 2), per_role=16, quality=QualityConfig(documents=100))
-    found = " ".join(problems(*npo, SAID, track))
-    assert all(words in found for words in ("seeds: (0,), not (0, 1, 2)", "per_role: 8, not 16", "quality.documents: 8, not 100"))
+    found = " ".join(problems(*npo, SAID, Reference(track)))
+    assert all(words in found for words in ("seeds: [0], not [0, 1, 2]", "per_role: 8, not 16", "quality.documents: 8, not 100"))
 
 
 def test_what_a_suite_may_differ_in_is_its_name_and_methods() -> None:
-    quick = load_suite("quick")
-    assert deviations(load_suite("quick", ["method=npo", "name=mine"]), quick) == []
-    assert deviations(load_suite("quick", ["attack=paraphrase"]), quick) != []
+    quick, mine, other = (plain_config(load_suite("quick", o)) for o in ([], ["method=npo", "name=mine"], ["attack=paraphrase"]))
+    assert deviations(mine, quick) == []
+    assert deviations(other, quick) != []
 
 
 @pytest.mark.parametrize(
@@ -158,12 +163,64 @@ def test_code_that_nobody_else_has_is_told(
     state: tuple, message: str, npo: tuple[Row, MethodOf], clean: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provenance, "_checkout", lambda: state)
-    assert any(message in p for p in problems(*npo, SAID, clean.suite))
+    assert any(message in p for p in problems(*npo, SAID, Reference(clean.suite)))
 
 
 def test_stages_that_are_missing_are_counted(clean: Run) -> None:
     row, _ = own_row(replace(clean.suite, seeds=(0, 1)), "npo", clean.store)
     assert {s.kind for s in missing(row)} == {"held", "twin", "method", "battery", "checks", "quality"}
+
+
+# ---- a frozen track
+
+
+@pytest.fixture
+def track(clean: Run, npo: tuple[Row, MethodOf], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Frozen:
+    """The suite of these tests as a published track, frozen from what the run was made with."""
+    monkeypatch.setattr(tracks, "TRACKS", tmp_path)
+    monkeypatch.setattr(config, "SUITES", tmp_path)
+    (tmp_path / "micro.yaml").write_text(json.dumps(plain_config(clean.suite)))
+    inputs = replace(inputs_of(npo[0]), suite=plain_config(replace(clean.suite, track="")))
+    return freeze(frozen("micro", "2026-11-26", COMMIT, inputs, {}))
+
+
+def test_a_row_of_a_frozen_track_agrees_and_names_its_record(track: Frozen, npo: tuple[Row, MethodOf], tmp_path: Path) -> None:
+    reference = reference_of("", "micro")
+    assert (reference.frozen, reference.suite.per_role) == (track, 8)
+    make(*npo, replace(SAID, frozen=track.sha256), tmp_path / "b.zip")
+    with opened(tmp_path / "b.zip") as b:
+        found = list(verify(Case(b, reference.suite, frozen=track), "rescore"))
+        assert differing(found) == []
+        assert {"frozen track", "frozen inputs"} <= {f.what for _, f in found}
+        assert b.entry.frozen == track.sha256
+
+
+def test_a_row_from_before_its_track_was_frozen_is_refused(track: Frozen, bundle: Bundle) -> None:
+    (said,) = differing(list(verify(Case(bundle, reference_of("", "micro").suite, frozen=track), "rescore")))
+    assert said.startswith("schema: frozen track: it names no record")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"memories": "0" * 16}, "memories: "),
+        ({"kinds": {"held": 0}}, "version of the stage held: 1, not 0"),
+        ({"libraries": {"torch": "1.0"}}, "library torch: "),
+        ({"precision": "bf16"}, "precision: fp32, not bf16 (run with precision=bf16)"),
+        ({"attacks": {"prefix": "0" * 16}}, "code of the attack prefix: "),
+    ],
+)
+def test_a_row_that_is_made_from_something_else_is_refused_before_it_is_run_and_afterwards(
+    change: dict[str, Any], words: str, track: Frozen, npo: tuple[Row, MethodOf], bundle: Bundle
+) -> None:
+    old = track.inputs
+    changed = {k: getattr(old, k) | v if isinstance(v, dict) else v for k, v in change.items()}
+    other = frozen("micro", track.date, track.commit, replace(old, **changed), {})
+    told = [p for p in problems(*npo, SAID, Reference(npo[0].suite, other)) if p.startswith("frozen track micro: ")]
+    assert [words in p for p in told] == [True]
+    case = Case(bundle, npo[0].suite, frozen=other)
+    assert words in next(f.seen for f in schema.check(case) if f.what == "frozen track")
+    assert words in next(f.seen for f in rescore.check(case) if f.what == "frozen inputs")
 
 
 # ---- the commands

@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.common.budget import Budget
+from palimpsest.benchmark.suites.frozen import records
 from palimpsest.leaderboard.board import charts
 from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
 from palimpsest.leaderboard.board.rows import severity
 from palimpsest.leaderboard.board.shelf import shelf
 from palimpsest.leaderboard.board.site import readme, site
 from palimpsest.leaderboard.entry import Entry, Verified
-from palimpsest.leaderboard.entry_values import Number
+from palimpsest.leaderboard.entry_of import rounded
+from palimpsest.leaderboard.entry_values import Number, Severity
+from palimpsest.leaderboard.tables import main_table
 
-from ..board import ATTACKS, MEMORIES, SEEDS, made, only_draw, track_of
+from ..board import ATTACKS, MEMORIES, SEEDS, around, made, only_draw, track_of
+from ..entries import entry, made_results
 
 LOOSE = Budget(ANY, ANY)
 BAD = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'$&|`[x](javascript:1)"
@@ -119,14 +123,41 @@ def test_a_track_has_the_budget_of_its_entries_suites() -> None:
 
 
 def test_severity_is_the_share_beyond_the_twins() -> None:
-    entry = made("none", 1.0, 0)
+    entry = made("half", 0.5, 0)
     asked = [a for a, level in ATTACKS.items() if level == "black-box"]
     lengths = [max(of.lengths[a][i] or 0 for a in asked) for of in entry.memories.by_seed for i in range(MEMORIES)]
-    assert severity(entry, "black-box", 64).value == pytest.approx(100 * sum(n >= 64 for n in lengths) / len(lengths))
+    whole = severity(entry, "black-box")[2]
+    assert whole.value == pytest.approx(sum(n >= 64 for n in lengths) / len(lengths), rel=1e-5)
+    assert len(whole.by_seed) == len(SEEDS)
+    assert (whole.low or 0.0) < (whole.value or 0.0) < (whole.high or 0.0), "Student's interval over seeds"
+
+
+def test_severity_is_what_the_values_that_count_say_and_has_intervals_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_draw(monkeypatch)
+    told = tuple(Severity(n, around(0.5, 0.1), around(share, 0.25)) for n, share in ((16, 0.4375), (32, 0.375), (64, 0.3125)))
+    plain = made("half", 0.5, 4)
+    claimed = replace(plain, claimed=replace(plain.claimed, severity=told))
+    assert severity(claimed, "black-box") == tuple(s.over for s in told)
+    assert severity(replace(claimed, verified=Verified("rescore", "2026-11-27", "us", "b" * 64, plain.claimed)), "black-box") == severity(
+        plain, "black-box"
+    ), "verified values count"
+    assert "| 43.8 \\[18.8, 68.8\\] |" in readme([claimed])
+    pages = site([claimed])
+    for page in ("index.html", "tracks/made-up/index.html", "tracks/made-up/rows/half.html"):
+        assert "[12.5, 62.5]" in pages[page], page
+
+
+def test_an_entry_of_the_results_says_the_severity_of_the_table_and_its_memories_give_the_same() -> None:
+    made_one = entry("weak")
+    row = next(r for r in main_table(made_results()).rows if r.method == "weak")
+    assert [s.over.value for s in made_one.claimed.severity] == [rounded(x.value) for x in row.recovery.severity.shares]
+    assert [s.over.low for s in made_one.claimed.severity] == [rounded(x.low) for x in row.recovery.severity.shares]
+    bare = replace(made_one, claimed=replace(made_one.claimed, severity=()))
+    assert severity(bare, made_one.claimed.leaks[0].access) == tuple(s.over for s in made_one.claimed.severity)
 
 
 def test_the_committed_board_is_what_its_entries_give() -> None:
     folder = Path(charts.__file__).parents[1]
     found = shelf(folder / "entries")
     assert found
-    assert readme(found) == (folder / "README.md").read_text("utf-8"), "make it again: palimpsest board"
+    assert readme(found, records=records()) == (folder / "README.md").read_text("utf-8"), "make it again: palimpsest board"

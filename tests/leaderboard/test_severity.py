@@ -126,7 +126,7 @@ def test_memories_that_all_methods_lose_or_none_are_counted_and_named(half: Main
     assert {int(m[-3:]) % 4 for _, m in found.always} == {0}
     assert {int(m[-3:]) % 4 for _, m in found.never} == {3}
     assert len(found.always) == len(found.never) == 48
-    attacks, lost_by_none, lost_by_all = remarks(half)
+    attacks, lost_by_none, lost_by_all = remarks(half.dead_weight)
     assert (attacks.summary, attacks.names) == ("1 of 3 attacks recover nothing beyond the others.", ("prefix",))
     assert lost_by_none.summary == "48 of 192 forget memories are lost by no method."
     assert [name.split(":")[0] for name in lost_by_all.names] == ["seed 0", "seed 1", "seed 2"]
@@ -147,7 +147,7 @@ def test_one_attack_or_one_method_is_never_dead_weight():
 
 def test_dead_weight_is_folded_on_the_page_and_told_in_text():
     whole = results(memories=6, seeds=(0,))  # without thresholds
-    shown = remarks(main_table(whole))
+    shown = remarks(main_table(whole).dead_weight)
     assert shown
     page, text = render(whole, "html"), render(whole, "md")
     section = page[page.index("<h2>Dead weight</h2>") :]
