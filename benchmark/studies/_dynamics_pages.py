@@ -99,7 +99,14 @@ def _by_length(scores: Scores, models: Sequence[str]) -> StudyTable:
             for n in sorted(set(scores.rows.continuation)):
                 whole, chance = (scores.whole(model, role, context, n).scaled(100) for role in ("forget", "unseen"))
                 base = float(scores.of(model, "unseen", context, n).score.mean())
-                line = {"model": model, "context": context, "continuation": n, "score 1, %": whole.value, "from": whole.low, "to": whole.high}
+                line = {
+                    "model": model,
+                    "context": context,
+                    "continuation": n,
+                    "score 1, %": whole.value,
+                    "from": whole.low,
+                    "to": whole.high,
+                }
                 line |= {"never injected, %": chance.value, "mean score": float(scores.of(model, "forget", context, n).score.mean())}
                 lines.append({k: _number(v) for k, v in (line | {"mean, never injected": base}).items()})
     return StudyTable("Scores by context and continuation", lines, "Intervals are over seeds; of one seed over its memories.")
@@ -201,7 +208,9 @@ def _of_boundary(edges: pd.DataFrame, sizes: Sequence[str]) -> Iterator[Verdict]
     yield direction(claim, published, apart, unit="nats of count", above=0)
     if len(sizes) > 1:
         small = edges[edges.model == sizes[0]]
-        falls = figure([float(np.mean([*mine[mine.seed == s].entropy]) - np.mean([*small[small.seed == s].entropy])) for s in set(mine.seed)])
+        falls = figure(
+            [float(np.mean([*mine[mine.seed == s].entropy]) - np.mean([*small[small.seed == s].entropy])) for s in set(mine.seed)]
+        )
         yield direction("Entropy falls with size.", "It falls.", falls, unit="nats", below=0)
 
 
@@ -222,11 +231,15 @@ def _score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
                     found = [scores.whole(model, role, *((v, 0) if name == "context" else (0, v))).scaled(100) for v in values]
                     label = model if role == "forget" and name == "context" else None
                     colour = COLOURS[i % len(COLOURS)]
-                    axes.plot(values, [e.value for e in found], style, marker=MARKS[i % len(MARKS)], ms=3.5, lw=1.1, color=colour, label=label)
+                    axes.plot(
+                        values, [e.value for e in found], style, marker=MARKS[i % len(MARKS)], ms=3.5, lw=1.1, color=colour, label=label
+                    )
                     if role == "forget":
                         for v, e in zip(values, found, strict=True):
                             axes.plot([v, v], [e.low, e.high], color=colour, lw=0.8, alpha=0.6)
-                    lines += [{"model": model, "texts": role, name: v, "score 1, %": _number(e.value)} for v, e in zip(values, found, strict=True)]
+                    lines += [
+                        {"model": model, "texts": role, name: v, "score 1, %": _number(e.value)} for v, e in zip(values, found, strict=True)
+                    ]
             axes.set(xlabel=f"{name}, tokens", xticks=values)
         panels[0].set(ylabel="texts with score 1, %", ylim=(-3, 103))
         fig.legend(loc="outside upper left", ncols=2, fontsize=8)
@@ -239,14 +252,18 @@ def _boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure
     lines = []
     with rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        for axes, name, label in zip(fig.subplots(2, 1, sharex=True), ("entropy", "1-gram"), ("entropy, nats", "log(1 + count)"), strict=True):
+        for axes, name, label in zip(
+            fig.subplots(2, 1, sharex=True), ("entropy", "1-gram"), ("entropy, nats", "log(1 + count)"), strict=True
+        ):
             for i, kind in enumerate(CLASSES):
                 values = [*edges[(edges.model == model) & (edges["class"] == kind)][name]]
                 if values:
                     middle = np.mean(values, 0)
                     error = 1.96 * np.std(values, 0) / math.sqrt(len(values))
                     x = np.arange(1, len(middle) + 1)
-                    axes.plot(x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None)
+                    axes.plot(
+                        x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None
+                    )
                     axes.fill_between(x, middle - error, middle + error, color=COLOURS[i], alpha=0.15, lw=0)
                     lines += [{"texts": kind, "quantity": name, "index": int(k), "value": float(v)} for k, v in zip(x, middle, strict=True)]
             axes.axvline(usual - 0.5, color=FAINT, lw=0.8, ls=":")

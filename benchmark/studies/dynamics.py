@@ -80,15 +80,19 @@ class Dynamics(Study):
 
         return lab.measurement(f"dynamics of {name}, seed {seed}", inputs, rows)
 
-    def _read(
-        self, subject: Subject, memories: list[EncodedMemory], counts: Mapping[str, int], ngrams: Ngrams
-    ) -> Iterator[dict[str, Any]]:
+    def _read(self, subject: Subject, memories: list[EncodedMemory], counts: Mapping[str, int], ngrams: Ngrams) -> Iterator[dict[str, Any]]:
         """Rows of three kinds: a score for each memory, context and continuation; the boundary of each memory; the geometry of classes."""
         boundary, longest = max(self.contexts), max(self.continuations)
         for context in self.contexts:
             made = continuations(subject, memories, boundary, context, longest)
             for c in made:
-                cell = {"row": "score", "memory": c.memory.id, "role": c.memory.role, "count": counts.get(c.memory.id, 0), "context": context}
+                cell = {
+                    "row": "score",
+                    "memory": c.memory.id,
+                    "role": c.memory.role,
+                    "count": counts.get(c.memory.id, 0),
+                    "context": context,
+                }
                 yield from ({**cell, "continuation": n, "score": c.score(n)} for n in self.continuations)
             if context != USUAL:
                 continue
@@ -100,5 +104,3 @@ class Dynamics(Study):
                 yield of | {f"{n}-gram": np.log1p(ngrams.counts(ids, n)[1:]).tolist() for n in (1, 2)}
             states, _ = inside(subject, [c.prompt + c.said for c in made], longest)
             yield from ({"row": "geometry", **line} for line in geometry(states, classes))
-
-

@@ -23,7 +23,7 @@ from ..running.store import Stage
 from ..study import Lab, Study
 from ._asking import Asking, Battery, asking, workshop
 from ._checkpoints import Public, load_checkpoints
-from ._coverage import CASES, Case, covered, simulated
+from ._coverage import CASES, covered, simulated
 from ._instrument_pages import Rows, instrument_found
 from ._labelled import UNLEARNED, Doses, Labelled, labelled, make, parent_key, unlearned
 
