@@ -67,7 +67,7 @@ def continuations(subject: Subject, memories: Sequence[EncodedMemory], boundary:
 
 @torch.no_grad()
 def inside(subject: Subject, rows: Sequence[tuple[int, ...]], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Last-layer states [B, count, H] from which the last `count` tokens of rows of one length were said, and entropies [B, count] in nats."""
+    """States [B, count, H] from which the last `count` tokens of rows of one length are said, and entropies [B, count] in nats."""
     device, states, entropies = next(subject.model.parameters()).device, [], []
     size = max(1, TOKENS // len(rows[0]))
     for start in range(0, len(rows), size):

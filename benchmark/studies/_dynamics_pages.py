@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
-from ...leaderboard.statistics import Estimate, figure, mean, rate, wilson
-from ...leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction
+from ...leaderboard.statistics import Estimate, figure, mean, wilson
+from ...leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
+from ._dynamics_figures import boundary_figure, geometry_figure, score_figure
 from ._geometry import CLASSES
+from ._scores import Scores
 
 BINS = 5  # of 0.2
 EDGE = 4  # tokens on each side of the boundary that are averaged
-MARKS = "osD^v<>p"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of injected and never-injected texts, cut by model, context and continuation."""
-
-    rows: pd.DataFrame
-    usual: int
-
-    def of(self, model: str, role: str = "forget", context: int = 0, continuation: int = 0) -> pd.DataFrame:
-        r, c, n = self.rows, context or self.usual, continuation or self.usual
-        return r[(r.model == model) & (r.role == role) & (r.context == c) & (r.continuation == n)]
-
-    def whole(self, *cell: Any) -> Estimate:
-        """The share of texts with score 1."""
-        return rate([part.score.ge(1).to_numpy(float) for _, part in self.of(*cell).groupby("seed")])
-
-    def by_seed(self, of: Callable[[int], float]) -> Estimate:
-        """An estimate from one number per seed."""
-        return figure([of(seed) for seed in sorted(set(self.rows.seed))])
-
-    def count(self, seed: int, *cell: Any) -> float:
-        """How many texts of a seed have score 1."""
-        part = self.of(*cell)
-        return float(part[part.seed == seed].score.ge(1).sum())
 
 
 def bin_of(scores: pd.Series) -> pd.Series:
@@ -65,17 +38,17 @@ def dynamics_found(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequen
     """`sizes` from small to large, `checkpoints` of the last size from early to late."""
     scores = Scores(rows[rows.row == "score"], usual)
     edges = rows[rows.row == "boundary"]
-    steps = [*zip(sizes[:-1], sizes[1:], strict=True), *zip(checkpoints[:-1], checkpoints[1:], strict=True)]
+    steps = [*pairwise(sizes), *pairwise(checkpoints)]
     models = list(dict.fromkeys([*sizes, *checkpoints]))
     tables = [_distribution(scores, models), _by_length(scores, models), *_transition_tables(scores, steps), _boundary(edges, models)]
     geometry = rows[rows.row == "geometry"]
     verdicts = [*_of_scores(scores, sizes), *_of_steps(scores, sizes), *_of_boundary(edges, sizes)]
-    figures = [_score_figure(scores, models), _boundary_figure(edges, sizes[-1], usual), *_geometry_figure(geometry, sizes[-1])]
+    figures = [score_figure(scores, models), boundary_figure(edges, sizes[-1], usual), *geometry_figure(geometry, sizes[-1])]
     notes = [
-        "The paper's texts are the training corpus itself, met once or a few times; here they are passages injected 1 to 24 times, so how many "
-        "are fully memorised follows from the doses. Contexts end at one boundary, so all continuations are the same tokens.",
+        "The paper's texts are the training corpus itself, met once or a few times; here they are passages injected 1 to 24 times, so how "
+        "many are fully memorised follows from the doses. Contexts end at one boundary, so all continuations are the same tokens.",
         f"Classes by the score of {usual} tokens after {usual} of context: memorised 1, half above .4 to .6, unmemorised at most .2.",
-        f"Frequencies are logarithms of 1 + counts in the training text of the small corpus; at the boundary {EDGE} tokens a side are averaged.",
+        f"Frequencies are logs of 1 + counts in the training text; {EDGE} tokens on each side of the boundary are averaged.",
     ]
     return Found(verdicts, tables, figures, notes)
 
@@ -191,7 +164,7 @@ def _of_steps(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
     stay = Estimate(100 * found[-1] / found.sum(), 100 * low, 100 * high) if found.sum() else Estimate(math.nan, math.nan, math.nan)
     yield direction(claim, published, stay, unit=f"% of {found.sum()}", above=90)
     if len(sizes) > 2:
-        weights = [np.trace(m) / max(1, m.sum()) for m in (transitions(scores, a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))]
+        weights = [np.trace(m) / max(1, m.sum()) for m in (transitions(scores, a, b) for a, b in pairwise(sizes))]
         words = ", ".join(f"{w:.0%}" for w in weights)
         yield Verdict("Larger models have heavier diagonals.", "Heavier diagonals.", f"on the diagonal: {words} (no interval)", CANNOT_TELL)
 
@@ -217,80 +190,6 @@ def _of_boundary(edges: pd.DataFrame, sizes: Sequence[str]) -> Iterator[Verdict]
 def _one(part: pd.DataFrame, seed: int) -> float:
     """The jump of a seed in 1-gram frequency from the last token of the context to the first generated one."""
     return float(np.mean([_edge(x, 1) for x in part[part.seed == seed]["1-gram"]]))
-
-
-def _score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
-    lines = []
-    with rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-        panels = fig.subplots(1, 2, sharey=True)
-        for axes, name in zip(panels, ("context", "continuation"), strict=True):
-            values = sorted(set(scores.rows[name]))
-            for i, model in enumerate(models):
-                for role, style in (("forget", "-"), ("unseen", ":")):
-                    found = [scores.whole(model, role, *((v, 0) if name == "context" else (0, v))).scaled(100) for v in values]
-                    label = model if role == "forget" and name == "context" else None
-                    colour = COLOURS[i % len(COLOURS)]
-                    axes.plot(
-                        values, [e.value for e in found], style, marker=MARKS[i % len(MARKS)], ms=3.5, lw=1.1, color=colour, label=label
-                    )
-                    if role == "forget":
-                        for v, e in zip(values, found, strict=True):
-                            axes.plot([v, v], [e.low, e.high], color=colour, lw=0.8, alpha=0.6)
-                    lines += [
-                        {"model": model, "texts": role, name: v, "score 1, %": _number(e.value)} for v, e in zip(values, found, strict=True)
-                    ]
-            axes.set(xlabel=f"{name}, tokens", xticks=values)
-        panels[0].set(ylabel="texts with score 1, %", ylim=(-3, 103))
-        fig.legend(loc="outside upper left", ncols=2, fontsize=8)
-        drawn = svg(fig, "scores", "Share of fully memorised texts by context and by continuation, a line per model")
-    caption = "Fully memorised texts by context and continuation, with 95% intervals over seeds; dotted: texts that were never injected."
-    return StudyFigure("scores", drawn, caption, lines)
-
-
-def _boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
-    lines = []
-    with rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        for axes, name, label in zip(
-            fig.subplots(2, 1, sharex=True), ("entropy", "1-gram"), ("entropy, nats", "log(1 + count)"), strict=True
-        ):
-            for i, kind in enumerate(CLASSES):
-                values = [*edges[(edges.model == model) & (edges["class"] == kind)][name]]
-                if values:
-                    middle = np.mean(values, 0)
-                    error = 1.96 * np.std(values, 0) / math.sqrt(len(values))
-                    x = np.arange(1, len(middle) + 1)
-                    axes.plot(
-                        x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None
-                    )
-                    axes.fill_between(x, middle - error, middle + error, color=COLOURS[i], alpha=0.15, lw=0)
-                    lines += [{"texts": kind, "quantity": name, "index": int(k), "value": float(v)} for k, v in zip(x, middle, strict=True)]
-            axes.axvline(usual - 0.5, color=FAINT, lw=0.8, ls=":")
-            axes.set(ylabel=label)
-        axes.set(xlabel="token (dotted: the boundary)")
-        fig.legend(loc="outside upper left", ncols=3, fontsize=8)
-        drawn = svg(fig, "boundary", "Entropy and token frequency around the boundary by class of text")
-    return StudyFigure("boundary", drawn, f"Around the boundary, on {model}: means over texts with 95% bands.", lines)
-
-
-def _geometry_figure(rows: pd.DataFrame, model: str) -> Iterator[StudyFigure]:
-    """Cosines of pairs of texts by decoding step; nothing if there are not two classes."""
-    mine = rows[(rows.model == model) & rows.get("cosine", pd.Series(np.nan, rows.index)).notna()]
-    if mine.empty:
-        return
-    found = mine.groupby(["pair", "step"], sort=False)[["cosine", "distance"]].mean().reset_index()
-    with rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-        for axes, name in zip(fig.subplots(1, 2), ("cosine", "distance"), strict=True):
-            for i, (pair, part) in enumerate(found.groupby("pair", sort=False)):
-                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "ms": 3, "markevery": 8, "lw": 1.0}
-                axes.plot(part.step, part[name], label=str(pair) if name == "cosine" else None, **style)
-            axes.set(xlabel="decoding step", ylabel=name if name == "cosine" else "Euclidean distance")
-        fig.legend(loc="outside upper left", ncols=2, fontsize=7)
-        drawn = svg(fig, "geometry", "Cosine and distance of last-layer states of pairs of texts by decoding step")
-    caption = f"Last-layer states of pairs of texts on {model}: mean cosine and distance by decoding step."
-    yield StudyFigure("geometry", drawn, caption, found.to_dict("records"))  # type: ignore[arg-type]
 
 
 def _number(value: Any) -> Any:

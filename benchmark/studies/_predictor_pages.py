@@ -97,10 +97,10 @@ def _calibration(bins: pd.DataFrame, length: int) -> StudyFigure:
         for i, name in enumerate(PREDICTORS):
             part = bins[(bins.predictor == name) & (bins["where"] == OWN) & (bins.length == length)]
             pooled = [
-                {"predictor": name, "said": float(np.average(p.said, weights=p.tokens)), "true": float(np.average(p.true, weights=p.tokens)),
-                 "tokens": int(p.tokens.sum())}
+                {"predictor": name, "tokens": int(p.tokens.sum())}
+                | {k: float(np.average(p[k], weights=p.tokens)) for k in ("said", "true")}
                 for _, p in part.groupby("bin")
-            ]  # fmt: skip
+            ]
             style = "-" if len(pooled) > 1 else ""
             axes.plot(
                 [b["said"] for b in pooled], [b["true"] for b in pooled], "osD"[i] + style, color=COLOURS[i], ms=4, lw=1.0, label=name

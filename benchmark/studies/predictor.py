@@ -47,8 +47,8 @@ class PredictMemorisation(Study):
     forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "pocket": {},
         "fast": {
-            "model": "pocket-small", "per_role": 2, "seeds": [0], "occurrences": [2], "epochs": 2, "boundaries": [32, 64], "methods": ["npo"],
-            "precision": "fp32",
+            "model": "pocket-small", "per_role": 2, "seeds": [0], "occurrences": [2], "epochs": 2, "boundaries": [32, 64],
+            "methods": ["npo"], "precision": "fp32",
         },
     }  # fmt: skip
 

@@ -13,9 +13,10 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.studies._continuations import class_of, continuations, inside
-from palimpsest.benchmark.studies._dynamics_pages import Scores, _edge, bin_of, dynamics_found, transitions
+from palimpsest.benchmark.studies._dynamics_pages import _edge, bin_of, dynamics_found, transitions
 from palimpsest.benchmark.studies._geometry import geometry
 from palimpsest.benchmark.studies._ngrams import Ngrams
+from palimpsest.benchmark.studies._scores import Scores
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, DISAGREES
 from tests.studies.worlds import small_lab
