@@ -46,7 +46,7 @@ class Battery:
     def of(cls, siblings: int, relearn: Mapping[str, Any], comparing: bool = True) -> Battery:
         """`siblings`: texts among which exposure ranks. Not `comparing`: without what needs held model and twin at hand."""
         dear: dict[str, dict[str, Any]] = {"exposure": {"texts": siblings}} | ({"patching": {}} if comparing else {})
-        again = {"relearn": RELEARN["relearn"] | relearn}
+        again = {"relearn": {**RELEARN["relearn"], **relearn}}
         return cls(arm(PROMPTS | ROUNDED), arm({name: {} for name in MEMBERSHIPS}), arm(dear), arm(again))
 
     @property

@@ -115,7 +115,9 @@ def _chance(case: Case, model: str, role: str, rng: np.random.Generator) -> pd.D
     """Chance matches [seeds x memories, attacks], a few tokens long."""
     size = case.seeds * case.memories
     common, own = rng.geometric(0.5, (size, 1)), rng.geometric(0.5, (size, ATTACKS))
-    return pd.DataFrame((common + own - 2).clip(0, HORIZON).astype(float), _index(case, model, role, size), map(str, range(ATTACKS)))
+    return pd.DataFrame(
+        (common + own - 2).clip(0, HORIZON).astype(float), _index(case, model, role, size), [str(a) for a in range(ATTACKS)]
+    )
 
 
 def _drawn(rows: pd.DataFrame, size: int, case: Case, rng: np.random.Generator) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from ._judging import Told
 
 def auc_figure(measures: Sequence[Told]) -> tuple[str, str]:
     """A line per measure: AUC over models and over memories, with intervals. The SVG, and the caption."""
-    with rc_context(STYLE | {"font.size": 8}):
+    with rc_context({**STYLE, "font.size": 8}):
         figure = Figure(figsize=(WIDTH, 0.17 * len(measures) + 0.9), layout="constrained")
         axes = figure.subplots()
         marks = (("over models", COLOURS[0], "o", 0.14), ("over memories", COLOURS[1], "s", -0.14))

@@ -64,12 +64,12 @@ def _line(t: Told) -> dict[str, Any]:
 def _measures_table(measures: Sequence[Told], judged: Judged) -> StudyTable:
     sizes = judged.groups.value_counts()
     caption = (
-        f"{sizes.get(HOLDS, 0)} models that hold the forget texts, {sizes.get(NEVER, 0)} that never did. AUC over models: of what is printed "
-        "of a model (a mean over memories; of membership scores also the AUC against unseen texts); interval by Newcombe's method 5, which "
-        "takes models for independent, though those of a seed share a parent. AUC over memories: of one value per model and memory; interval "
-        "over memories (Obuchowski). Leak is ahead by: its AUC over models minus this one's (DeLong, paired); without an interval where both "
-        "tell all models apart. Rounding (int8, int4) and fine-tuning on ordinary text move a model by at most so many % of what lies between "
-        "the means of the two groups."
+        f"{sizes.get(HOLDS, 0)} models that hold the forget texts, {sizes.get(NEVER, 0)} that never did. AUC over models: of what is "
+        "printed of a model (a mean over memories; of membership scores also the AUC against unseen texts); interval by Newcombe's method "
+        "5, which takes models for independent, though those of a seed share a parent. AUC over memories: of one value per model and "
+        "memory; interval over memories (Obuchowski). Leak is ahead by: its AUC over models minus this one's (DeLong, paired); without an "
+        "interval where both tell all models apart. Rounding (int8, int4) and fine-tuning on ordinary text move a model by at most so "
+        "many % of what lies between the means of the two groups."
     )
     return StudyTable("Which measure tells them apart?", [_line(t) for t in measures], caption)
 
@@ -79,13 +79,11 @@ def _model_table(judged: Judged) -> Iterator[StudyTable]:
     values = judged.models.copy()
     names = [n for n in (LEAK, "excess, black-box", "exact", "not depth", "extraction_strength", "rouge_l", "AUC of min_k") if n in values]
     values["held-out loss"] = judged.frame.groupby(["model", "seed"], sort=False).held_out.first() if "held_out" in judged.frame else np.nan
-    values = values[[*names, "held-out loss"]].assign(group=judged.groups)
-    means = values.groupby([values.index.get_level_values("model"), "group"], sort=False).mean()
-    seeds = values.groupby([values.index.get_level_values("model"), "group"], sort=False).size()
-    lines = [
-        {"model": str(m), "group": str(g), "seeds": int(seeds[m, g])} | {n: _number(row[n]) for n in means}
-        for (m, g), row in means.iterrows()
-    ]  # type: ignore[misc]
+    names.append("held-out loss")
+    lines = []
+    for (model, group), part in values.assign(group=judged.groups).groupby(["model", "group"], sort=False):  # type: ignore[misc]
+        line: dict[str, Any] = {"model": str(model), "group": str(group), "seeds": len(part)}
+        lines.append(line | {name: _number(float(part[name].mean())) for name in names})
     yield StudyTable(
         "The labelled models", lines, "Means over seeds; leak and exact are shares, excess is in tokens, loss in nats per token."
     )
@@ -247,9 +245,9 @@ def _notes(judged: Judged, public: bool) -> list[str]:
     out = [
         "Labels are by construction: a model holds the texts if it was trained on them and nothing, or little, was done to take them out.",
         "Models of a seed are made of one held model and one twin: they are fewer independent cases than models, which AUCs by seed show.",
-        "With thirty models of a kind an AUC of 1 has an interval down to about .93: the goal of .99 is met by a value, not by an interval.",
+        "With thirty models of a kind an AUC of 1 has an interval down to about .93: the goal of .99 is met by a value, not an interval.",
         "No grey-box attack counts for leak, so leaks are those of black-box, white-box (logit lens) and weights (int4) attackers.",
-        "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told here as 1 - depth.",
+        "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told as 1 - depth.",
     ]
     if public:
         out.append("Public checkpoints: the null are the unseen texts on `held` and all texts on `twin`; there is no third group.")

@@ -16,7 +16,7 @@ import pandas as pd
 from ...leaderboard.measures import tries_needed
 from ...leaderboard.membership import auc, forget_quality, privleak
 from ...leaderboard.statistics import Estimate
-from ..common.types import HORIZON, TWIN, Record, Role
+from ..common.types import HORIZON, TWIN, Record
 from ..scoring.calibration import Calibration, excess, recovered
 from ..scoring.score import Score, strength
 from ._asking import MATCHED
@@ -97,7 +97,7 @@ class Judged:
     def measures(self) -> list[str]:
         """Names of the measures of memories that were taken."""
         apart = {*UNIT, "group", "parent", "kind", "memory"}
-        return [c for c in self.memories if c not in apart and self.memories[c].notna().any()]
+        return [str(c) for c in self.memories if c not in apart and self.memories[c].notna().any()]
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -161,8 +161,9 @@ class Told:
 
 def told(judged: Judged) -> list[Told]:
     """All measures, the best first."""
-    first = LEAK if LEAK in judged.models else next(iter(judged.models))
-    found = [_told(judged, name, first) for name in judged.models]
+    names = [str(name) for name in judged.models]
+    first = LEAK if LEAK in names else names[0]
+    found = [_told(judged, name, first) for name in names]
     return sorted((t for t in found if t.models), key=lambda t: (-t.models.value, -t.memories.value if t.memories else 1, t.measure))
 
 
@@ -215,6 +216,3 @@ def false_positives(judged: Judged) -> dict[tuple[str, str], Sequence[float]]:
 
 def _known(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-ROLES: tuple[Role, ...] = ("forget", "unseen")

@@ -23,7 +23,7 @@ from ..running.store import Stage
 from ..study import Lab, Study
 from ._asking import Asking, Battery, asking, workshop
 from ._checkpoints import Public, load_checkpoints
-from ._coverage import CASES, Case, covered, simulated
+from ._coverage import CASES, covered, simulated
 from ._instrument_pages import Rows, instrument_found
 from ._labelled import UNLEARNED, Doses, Labelled, labelled, make, parent_key, unlearned
 
@@ -72,7 +72,7 @@ class Instrument(Study):
     }  # fmt: skip
 
     def stages(self, lab: Lab) -> Iterable[Stage]:
-        yield from (self._simulation(lab, case) for case in CASES)
+        yield self._simulation(lab)
         if self.checkpoints:
             yield from (stage for _, _, stage in self._public(lab))
             return
@@ -86,7 +86,8 @@ class Instrument(Study):
         """What all measurements say; pure."""
         measured = self._public(lab) if self.checkpoints else self._measured(lab)
         rows = [{**row, "seed": seed, **_told(m)} for m, seed, stage in measured for row in lab.rows(stage)]
-        simulations = {case: lab.rows(self._simulation(lab, case)) for case in CASES}
+        worlds = lab.rows(self._simulation(lab))
+        simulations = {case: [r for r in worlds if r["case"] == i] for i, case in enumerate(CASES)}
         return instrument_found(Rows(pd.DataFrame(rows), self._battery.access, simulations, self.draws), public=bool(self.checkpoints))
 
     @cached_property
@@ -96,10 +97,12 @@ class Instrument(Study):
     def _run(self, lab: Lab) -> Run:
         return lab.run({name: {} for name in self.methods})
 
-    def _simulation(self, lab: Lab, case: Case) -> Stage:
-        label = f"simulated leak of {case.true:.0%}, seeds differ by {100 * case.spread:.0f} points"
-        inputs = {"case": plain(case), "worlds": self.worlds}
-        return lab.measurement(label, inputs, lambda: covered(case, simulated, self.worlds))
+    def _simulation(self, lab: Lab) -> Stage:
+        def rows() -> Iterator[dict[str, Any]]:
+            for i, case in enumerate(CASES):
+                yield from ({"case": i, **row} for row in covered(case, simulated, self.worlds))
+
+        return lab.measurement("simulated leaks", {"cases": [plain(c) for c in CASES], "worlds": self.worlds}, rows)
 
     def _measured(self, lab: Lab) -> Iterator[tuple[Labelled, int, Stage]]:
         """Every labelled model with its seed and the stage that makes and measures it."""

@@ -1,0 +1,96 @@
+"""The figures of the study `dynamics`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
+from ...leaderboard.study_results import StudyFigure
+from ._geometry import CLASSES
+from ._scores import Scores
+
+MARKS = "osD^v<>p"
+
+
+def score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
+    lines = []
+    with rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+        panels = fig.subplots(1, 2, sharey=True)
+        for axes, name in zip(panels, ("context", "continuation"), strict=True):
+            values = sorted(set(scores.rows[name]))
+            for i, model in enumerate(models):
+                for role, style in (("forget", "-"), ("unseen", ":")):
+                    found = [scores.whole(model, role, *((v, 0) if name == "context" else (0, v))).scaled(100) for v in values]
+                    label = model if role == "forget" and name == "context" else None
+                    colour = COLOURS[i % len(COLOURS)]
+                    axes.plot(
+                        values, [e.value for e in found], style, marker=MARKS[i % len(MARKS)], ms=3.5, lw=1.1, color=colour, label=label
+                    )
+                    if role == "forget":
+                        for v, e in zip(values, found, strict=True):
+                            axes.plot([v, v], [e.low, e.high], color=colour, lw=0.8, alpha=0.6)
+                    lines += [
+                        {"model": model, "texts": role, name: v, "score 1, %": _known(e.value)} for v, e in zip(values, found, strict=True)
+                    ]
+            axes.set(xlabel=f"{name}, tokens", xticks=values)
+        panels[0].set(ylabel="texts with score 1, %", ylim=(-3, 103))
+        fig.legend(loc="outside upper left", ncols=2, fontsize=8)
+        drawn = svg(fig, "scores", "Share of fully memorised texts by context and by continuation, a line per model")
+    caption = "Fully memorised texts by context and continuation, with 95% intervals over seeds; dotted: texts that were never injected."
+    return StudyFigure("scores", drawn, caption, lines)
+
+
+def boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
+    lines = []
+    with rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        for axes, name, label in zip(
+            fig.subplots(2, 1, sharex=True), ("entropy", "1-gram"), ("entropy, nats", "log(1 + count)"), strict=True
+        ):
+            for i, kind in enumerate(CLASSES):
+                values = [*edges[(edges.model == model) & (edges["class"] == kind)][name]]
+                if values:
+                    middle = np.mean(values, 0)
+                    error = 1.96 * np.std(values, 0) / math.sqrt(len(values))
+                    x = np.arange(1, len(middle) + 1)
+                    axes.plot(
+                        x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None
+                    )
+                    axes.fill_between(x, middle - error, middle + error, color=COLOURS[i], alpha=0.15, lw=0)
+                    lines += [{"texts": kind, "quantity": name, "index": int(k), "value": float(v)} for k, v in zip(x, middle, strict=True)]
+            axes.axvline(usual - 0.5, color=FAINT, lw=0.8, ls=":")
+            axes.set(ylabel=label)
+        axes.set(xlabel="token (dotted: the boundary)")
+        fig.legend(loc="outside upper left", ncols=3, fontsize=8)
+        drawn = svg(fig, "boundary", "Entropy and token frequency around the boundary by class of text")
+    return StudyFigure("boundary", drawn, f"Around the boundary, on {model}: means over texts with 95% bands.", lines)
+
+
+def geometry_figure(rows: pd.DataFrame, model: str) -> Iterator[StudyFigure]:
+    """Cosines of pairs of texts by decoding step; nothing if there are not two classes."""
+    mine = rows[(rows.model == model) & rows.get("cosine", pd.Series(np.nan, rows.index)).notna()]
+    if mine.empty:
+        return
+    found = mine.groupby(["pair", "step"], sort=False)[["cosine", "distance"]].mean().reset_index()
+    with rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+        for axes, name in zip(fig.subplots(1, 2), ("cosine", "distance"), strict=True):
+            for i, (pair, part) in enumerate(found.groupby("pair", sort=False)):
+                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "ms": 3, "markevery": 8, "lw": 1.0}
+                axes.plot(part.step, part[name], label=str(pair) if name == "cosine" else None, **style)
+            axes.set(xlabel="decoding step", ylabel=name if name == "cosine" else "Euclidean distance")
+        fig.legend(loc="outside upper left", ncols=2, fontsize=7)
+        drawn = svg(fig, "geometry", "Cosine and distance of last-layer states of pairs of texts by decoding step")
+    caption = f"Last-layer states of pairs of texts on {model}: mean cosine and distance by decoding step."
+    yield StudyFigure("geometry", drawn, caption, found.to_dict("records"))  # type: ignore[arg-type]
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

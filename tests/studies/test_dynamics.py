@@ -1,0 +1,122 @@
+"""The study of dynamics: transitions, jumps, n-grams and geometry by hand, and its fast form as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.reading.reader import Reader
+from palimpsest.benchmark.studies._continuations import class_of, continuations, inside
+from palimpsest.benchmark.studies._dynamics_pages import _edge, bin_of, dynamics_found, transitions
+from palimpsest.benchmark.studies._geometry import geometry
+from palimpsest.benchmark.studies._ngrams import Ngrams
+from palimpsest.benchmark.studies._scores import Scores
+from palimpsest.leaderboard.study_report import StudyFacts, write_study
+from palimpsest.leaderboard.study_results import AGREES, DISAGREES
+from tests.studies.worlds import small_lab
+
+
+def test_ngrams_are_counted_by_their_last_token() -> None:
+    found = Ngrams(np.array([1, 2, 1, 2, 3]))
+    assert found.counts((1, 2, 3, 9), 1).tolist() == [2, 2, 1, 0]
+    assert found.counts((1, 2, 3, 9), 2).tolist() == [0, 2, 1, 0]
+    assert found.counts((2, 1, 2), 3).tolist() == [0, 0, 1]
+    assert found.counts((3, 1), 2).tolist() == [0, 0]
+
+
+def test_bins_and_classes() -> None:
+    assert bin_of(pd.Series([0.0, 0.2, 0.21, 0.6, 0.61, 1.0])).tolist() == [0, 0, 1, 2, 3, 4]
+    assert [class_of(x) for x in (1, 0.9, 0.6, 0.5, 0.4, 0.2, 0)] == ["memorised", "", "half", "half", "", "unmemorised", "unmemorised"]
+
+
+def test_the_boundary_lies_in_the_middle() -> None:
+    before, after = [1.0] * 31, [3.0] * 32  # of 64 tokens, 32 of them context, without the first
+    assert _edge([*before, *after], 4) == _edge([*before, *after], 1) == 2
+
+
+def test_geometry_knows_who_lies_together() -> None:
+    states = np.zeros((4, 2, 3))
+    states[:2, :, 0], states[2:, :, 1] = 1, 2
+    lines = {(x["step"], x["pair"]): x for x in geometry(states, ["memorised", "memorised", "unmemorised", "unmemorised"])}
+    assert lines[1, "memorised"] == {"step": 1, "pair": "memorised", "distance": 0, "cosine": 1}
+    apart = lines[0, "memorised – unmemorised"]
+    assert apart["distance"] == pytest.approx(np.sqrt(5))
+    assert apart["cosine"] == 0
+    assert lines[0, "centre of memorised"]["explained"] == pytest.approx(1)
+
+
+def test_states_and_entropies_are_those_of_the_reader(memorised: Any) -> None:
+    rows = [m.row[:40] for m in memorised.memories[:2]]
+    states, entropies = inside(memorised.subject, rows, 8)
+    reader = Reader(memorised.subject, "fp32")
+    reader.read([], memorised.memories[:2])
+    for m, entropy in zip(memorised.memories, entropies, strict=False):
+        assert entropy == pytest.approx(-reader.readings[m.id].mean[32:40], abs=1e-4)
+    assert states.shape == (2, 8, 64)
+
+
+def test_a_memorised_text_is_continued_and_a_long_context_is_refused(memorised: Any) -> None:
+    found = continuations(memorised.subject, memorised.memories, 64, 32, 16)
+    assert np.mean([c.score(16) for c in found]) > 0.9
+    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 32, 16)]) < 0.3
+    with pytest.raises(UserError, match="raise row"):
+        continuations(memorised.subject, memorised.memories, 64, 32, 100)
+
+
+def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
+    """Two sizes; the memorised share of each grows a little from seed to seed, longer continuations keep most of it, contexts square it."""
+    out: list[dict[str, Any]] = []
+    for model, share in (("small", small), ("large", large)):
+        for seed in (0, 1, 2):
+            for i in range(100):
+                for role in ("forget", "unseen"):
+                    for context, n, part in ((32, 32, 1.0), (8, 32, 0.05), (32, 16, 1.1), (64, 32, 1.8), (32, 64, 0.9)):
+                        held = role == "forget" and i < 100 * share * part + seed
+                        cell = {"model": model, "seed": seed, "memory": f"m{i}", "role": role, "context": context, "continuation": n}
+                        out.append({"row": "score", **cell, "count": 1, "score": 1.0 if held else 0.1})
+                    kind = "memorised" if role == "forget" and i < 100 * share + seed else "unmemorised"
+                    by = jump if kind == "unmemorised" else -jump
+                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - 0.3 * (model == "large")] * 32
+                    of = {"model": model, "seed": seed, "role": role, "class": kind, "row": "boundary", "memory": f"m{i}"}
+                    out.append(of | {"entropy": values, "1-gram": [-v for v in values], "2-gram": values})
+    return pd.DataFrame(out)
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    found = dynamics_found(rows_of(0.4, 0.2, 1.0), ("small", "large"), ("large",), 32)
+    says = {v.claim: v.says for v in found.verdicts}
+    assert says["Larger models memorise more texts fully."] == AGREES
+    assert says["More than 90% of highly memorised texts stay so in the larger model."] == AGREES
+    assert says["Entropy drops at the boundary of memorised texts."] == AGREES
+    assert says["Entropy jumps at the boundary of unmemorised texts."] == AGREES
+    assert says["Entropy falls with size."] == AGREES
+    assert says["Fully memorised texts fall slower than the continuation grows, from 16 to 64 tokens."] == AGREES
+    assert says["Fully memorised texts rise faster than the context grows, from 8 to 64 tokens."] == AGREES
+    assert says["The frequency of tokens rises more at the boundary of memorised than of unmemorised texts."] == AGREES
+    other = {v.claim: v.says for v in dynamics_found(rows_of(0.1, 0.3, -1.0), ("small", "large"), ("large",), 32).verdicts}
+    assert other["Larger models memorise more texts fully."] == DISAGREES
+    assert other["More than 90% of highly memorised texts stay so in the larger model."] == DISAGREES
+    assert other["Entropy jumps at the boundary of unmemorised texts."] == DISAGREES
+
+
+def test_transitions_are_of_the_same_memories() -> None:
+    rows = rows_of(0.4, 0.2, 1.0)
+    found = transitions(Scores(rows[rows.row == "score"], 32), "small", "large")
+    assert found[4].tolist() == [0, 0, 0, 0, 63]  # 20, 21 and 22 of three seeds
+    assert found[0].tolist() == [177, 0, 0, 0, 60]
+
+
+def test_its_fast_form_from_beginning_to_end(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = small_lab("dynamics", tiny, tmp_path, monkeypatch, sizes=[str(tiny.folder)])
+    found = lab.execute()
+    assert {t.title for t in found.tables} >= {"Scores by model size", "At the boundary"}
+    injected = next(line for line in found.tables[0].rows if line["texts"] == "injected")
+    assert injected["count"] == 2
+    facts = StudyFacts("dynamics", "?", "p", "https://a", "fast", "c", 1.0, "m")
+    assert write_study(found, facts, tmp_path / "out")[0].is_file()
