@@ -51,18 +51,11 @@ def verify(
         from ..submission.bundle import opened, verified
         from ..submission.levels import Case, Options
         from ..submission.levels import verify as findings
-        from ..submission.row import Reference, reference_of
-        from ..suites.config import load_suite
-        from ..suites.frozen import record_of
 
         hush()
         try:
             with opened(bundle) as b:
-                if entry and suite and record_of(b.entry.track):
-                    raise UserError(
-                        f"The track {b.entry.track} is frozen: a row is marked as verified against its record, so without --suite."
-                    )
-                reference = Reference(load_suite(suite)) if suite else reference_of(b.info.track, b.info.suite)
+                reference = _reference(b.info.track, b.info.suite, suite, marking=entry is not None)
                 console.print(
                     f"{escaped(b.entry.name)}: method {escaped(b.entry.method)}, held against {_what(reference)}", highlight=False
                 )
@@ -81,6 +74,19 @@ def verify(
         entry.parent.mkdir(parents=True, exist_ok=True)
         entry.write_text(marked.as_json(), encoding="utf-8")
     console.print(f"Everything that the level {level} looks at agrees.", highlight=False)
+
+
+def _reference(track: str, suite: str, own: str, marking: bool) -> Reference:
+    """What a row is held against: the verifier's own suite, if named, else its track or shipped suite."""
+    from ..submission.row import Reference, reference_of
+    from ..suites.config import load_suite
+    from ..suites.frozen import record_of
+
+    if not own:
+        return reference_of(track, suite)
+    if marking and record_of(track):
+        raise UserError(f"The track {track} is frozen: a row is marked as verified against its record, so without --suite.")
+    return Reference(load_suite(own))
 
 
 def _what(reference: Reference) -> str:

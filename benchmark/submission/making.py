@@ -208,8 +208,8 @@ def _outside(plugin: Any) -> bool:
     return not plugin.cls.__module__.startswith(f"{NAME}.")
 
 
-def broken_rules(row: Row, asked: str) -> Iterator[str]:
-    """What `palimpsest check` says of a method of one's own; it trains small models, which takes minutes."""
+def broken_rules(row: Row, asked: str, cheap: bool) -> Iterator[str]:
+    """What `palimpsest check` says of a method of one's own. It trains small models: `cheap` leaves out the rules that take minutes."""
     from ..conformance.attacks import SUITE
     from ..conformance.methods import check_method, trial_of
     from ..suites.config import load_suite
@@ -218,7 +218,7 @@ def broken_rules(row: Row, asked: str) -> Iterator[str]:
     run = Run(load_suite(SUITE), row.store, row.progress)
     given = dict(row.suite.methods[row.method])
     try:
-        for rule in check_method(asked, given, trial_of(run, getattr(plugin.cls, "needs_history", False))):
+        for rule in check_method(asked, given, trial_of(run, getattr(plugin.cls, "needs_history", False)), cheap):
             if not rule.kept:
                 yield f"the method breaks the rule {rule.name!r}: {rule.seen}"
     except UserError as error:

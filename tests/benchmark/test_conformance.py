@@ -122,6 +122,11 @@ def test_what_is_not_trained_through_fit_is_not_asked_to_resume(trial: Trial) ->
     assert [c.name for c in checks if "does not apply" in c.seen] == ["resumable", "ZeRO-3", "two processes"]
 
 
+def test_the_cheap_rules_are_those_that_plain_runs_tell(trial: Trial) -> None:
+    names = [c.name for c in check_method("none", {}, trial, cheap=True)]
+    assert names == ["strength", "finite", "forgets", "keeps", "leaves the held model alone", "deterministic"]
+
+
 def test_a_run_is_ended_in_its_middle_and_goes_on_from_what_was_saved(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

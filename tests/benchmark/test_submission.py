@@ -16,7 +16,7 @@ from palimpsest.benchmark.common.frozen import Frozen, frozen
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.submission import rescore, schema
+from palimpsest.benchmark.submission import making, rescore, schema
 from palimpsest.benchmark.submission.bundle import Bundle, MethodOf, opened
 from palimpsest.benchmark.submission.levels import Case, Finding, verify
 from palimpsest.benchmark.submission.making import Said, make, missing, problems
@@ -248,6 +248,27 @@ def test_an_author_asks_makes_a_bundle_and_looks_at_it(clean: Run, tmp_path: Pat
     assert palimpsest(*words)[0] == 0
     code, out, _ = palimpsest("verify", "mine.zip", "--level", "schema", "--suite", "own.yaml")
     assert (code, "Everything that the level schema looks at agrees." in out) == (0, True)
+
+
+def test_a_dry_run_tries_the_cheap_rules_unless_others_are_asked_for(
+    clean: Run, tmp_path: Path, palimpsest: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[bool] = []
+
+    def broken(row: Row, asked: str, cheap: bool) -> Iterator[str]:
+        tried.append(cheap)
+        yield "the method breaks the rule 'keeps': 9 bits"
+
+    monkeypatch.setattr(making, "broken_rules", broken)
+    (tmp_path / "own.yaml").write_text(json.dumps(plain_config(clean.suite)))
+    (tmp_path / "mine.py").write_text(MINE.replace("from beside import AMOUNT\n", "AMOUNT = 2.0\n"))
+    words = ["submit", "suite=own.yaml", "method=./mine.py:Mine", "--store", str(clean.store.root), "--dry-run"]
+    code, out, err = palimpsest(*words)
+    assert (code, "refused the method breaks the rule 'keeps'" in out, "1 reason to refuse" in err) == (1, True, True), out + err
+    assert palimpsest(*words, "--rules", "all")[0] == 1
+    assert palimpsest(*words, "--rules", "none")[0] == 0
+    assert tried == [True, False]
+    assert "choice of rules named 'some'" in palimpsest(*words, "--rules", "some")[2]
 
 
 def test_what_agrees_can_be_published_as_verified(clean: Run, honest: Path, tmp_path: Path, palimpsest: Command) -> None:
