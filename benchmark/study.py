@@ -15,7 +15,7 @@ from .common.errors import UserError, unknown
 from .common.fields import plain
 from .common.limits import SOME, Count, CountOrZero, one_of
 from .common.lines import json_lines, write_lines
-from .common.plugins import Plugin, find
+from .common.plugins import STAGES, Plugin, find
 from .common.progress import Progress, silent
 from .common.versions import READER, VERSIONS
 from .running.plan import Run
@@ -88,7 +88,7 @@ class Lab:
 
         `inputs` must say all that the rows depend on beside the study's code: keys of the models, and the fields that are read.
         """
-        versions = {k: VERSIONS[k] for k in ("battery", "quality")} | {"reader": READER}
+        versions = {k: VERSIONS[k] for k in STAGES["study"]} | {"reader": READER}
         whole = {"study": self.name, "source": self.source, "versions": versions, **inputs}
 
         def build(folder: Path) -> None:
