@@ -52,7 +52,7 @@ def all_that_was_found(
         _distribution(seen, panels, "matched", "matched", "at least so many tokens of 64 matched", np.arange(0, 65, 16)),
         *_gaps(seen, losses),
     ]
-    return Found(verdicts, tables, figures, NOTES)
+    return Found(verdicts, [t for t in tables if t.rows], figures, NOTES)
 
 
 class Reading:
@@ -71,7 +71,7 @@ class Reading:
         return rate([[bool(holds(r)) for r in rows] for rows in self.of(loss)])
 
     def mean(self, loss: str, quantity: str) -> Estimate:
-        return mean([[r[quantity] for r in rows] for rows in self.of(loss)])
+        return mean([[r[quantity] for r in rows] for rows in self.of(loss)]).within(0, float("inf"))
 
     def less(self, loss: str, other: str, quantity: str) -> Estimate:
         """One model minus another on the same memories."""
@@ -99,7 +99,7 @@ class Reading:
         groups = [[r for r in rows if r["gap"] is not None] for rows in self.of(loss)]
         there = [[float(r["gap"] <= near) for r in rows] for rows in groups]
         chance = [[sum(r["gaps"][: near + 1]) / sum(r["gaps"]) for r in rows] for rows in groups]
-        return rate(there), mean(chance), mean([np.subtract(a, b) for a, b in zip(there, chance, strict=True)])
+        return rate(there), mean(chance).within(0, 1), mean([np.subtract(a, b) for a, b in zip(there, chance, strict=True)])
 
 
 # ---- verdicts

@@ -80,6 +80,11 @@ def _numbers(panels: Panels, x: str, y: str) -> list[dict[str, Any]]:
     ]
 
 
+def thinned(values: Sequence[float], most: int = 6) -> Sequence[float]:
+    """Every value, or every other one where they are many: places for ticks."""
+    return values if len(values) <= most else values[::2]
+
+
 def finite(value: float) -> float | None:
     """The number, or nothing where there is none."""
     return value if math.isfinite(value) else None

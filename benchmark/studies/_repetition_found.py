@@ -11,7 +11,7 @@ from scipy import stats
 
 from ...leaderboard.statistics import Estimate, figure, mean
 from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
-from ._lines import Axis, line_figure
+from ._lines import Axis, line_figure, thinned
 from ._single_shot import CORPUS, NATURAL, TEMPLATE
 from ._verbatim import mean_over_seeds
 
@@ -31,7 +31,7 @@ def all_that_was_found(repeated: Rows, once: Rows, checkpoints: Sequence[str], s
         _differences(repeated, checkpoints, smaller),
         _shots(once),
     ]
-    return Found(verdicts, tables, [_curve(repeated, models, counts), _over_steps(once)], NOTES)
+    return Found(verdicts, [t for t in tables if t.rows], [_curve(repeated, models, counts), _over_steps(once)], NOTES)
 
 
 NOTES = (
@@ -133,7 +133,7 @@ def _curve(rows: Rows, models: Sequence[str], counts: Sequence[int]) -> StudyFig
     }
     places = {float(c): float(i) for i, c in enumerate((0, *counts))}
     caption = "How much of a memory comes back after it was met so often: natural text and the same kind of text shuffled, by checkpoint."
-    return line_figure("by-count", caption, panels, Axis("times met", (0, *counts[::2]), places), Axis("verbatim length, tokens"))
+    return line_figure("by-count", caption, panels, Axis("times met", thinned((0, *counts)), places), Axis("verbatim length, tokens"))
 
 
 # ---- single shots
@@ -186,7 +186,7 @@ def _over_steps(rows: Rows) -> StudyFigure:
         "What seems to be held of a text that was met once at step 0, and what a model says that never met it; copies of the prompt count."
     )
     return line_figure(
-        "single-shot", caption, panels, Axis("steps since the text was met", stops[::2], places), Axis("apparent length, tokens")
+        "single-shot", caption, panels, Axis("steps since the text was met", thinned(stops), places), Axis("apparent length, tokens")
     )
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ...leaderboard.drawing import COLOURS, STYLE, WIDTH, short, svg
 from ...leaderboard.statistics import Estimate, figure, mean
 from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
-from ..common.types import HELD, TWIN
+from ..common.types import HELD, HORIZON, TWIN
 from ._lines import MARKS, finite
 
 THREE = ("gradient_ascent", "sparse_finetuning", "neuron_pruning")  # those of the paper
@@ -51,7 +51,7 @@ def longest(row: Mapping[str, Any]) -> int | None:
 
 def extracted(rows: Rows, method: str, kind: str) -> Estimate:
     """Mean length after a kind of prompt, in tokens."""
-    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method])
+    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method]).within(0, HORIZON)
 
 
 def raised(rows: Rows, method: str, kind: str) -> Estimate:

@@ -99,13 +99,13 @@ def _text(subject: Subject, ids: Sequence[int]) -> str:
     return subject.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
 
 
-def mean_over_seeds(rows: Iterable[Mapping[str, Any]], quantity: str, *, less: str = "", **wanted: Any) -> Estimate:
-    """The mean of a column over the rows that have the wanted values, with its interval over seeds; `less`: a column that is subtracted."""
+def mean_over_seeds(rows: Iterable[Mapping[str, Any]], quantity: str, **wanted: Any) -> Estimate:
+    """The mean of a length over the rows that have the wanted values, with its interval over seeds; no length is below 0."""
     groups: dict[int, list[float]] = {}
     for row in rows:
-        if all(row[k] == v for k, v in wanted.items()) and row[quantity] is not None:
-            groups.setdefault(row["seed"], []).append(row[quantity] - (row[less] if less else 0))
-    return mean([groups[seed] for seed in sorted(groups)])
+        if all(row[k] == v for k, v in wanted.items()):
+            groups.setdefault(row["seed"], []).append(row[quantity])
+    return mean([groups[seed] for seed in sorted(groups)]).within(0, float("inf"))
 
 
 def shuffled(m: EncodedMemory, order: Sequence[int], subject: Subject) -> EncodedMemory:
