@@ -110,17 +110,21 @@ def surroundings(entry: Entry, mine: Entry) -> Iterator[str]:
     """What differs in inputs, code, versions, machine and precision."""
     for what in ("hashes", "versions", "machine"):
         theirs, own = asdict(getattr(entry, what)), asdict(getattr(mine, what))
-        for apart in ("models", "weights"):
-            theirs.pop(apart, None)
+        apart = ("models", "weights", *(name for name in LATER if not theirs.get(name)))
+        theirs = {name: value for name, value in theirs.items() if name not in apart}
         for name, value in theirs.items():
             if isinstance(value, dict):
                 yield from (
-                    f"{k} {value.get(k)}, here {own[name].get(k)}" for k in {**value, **own[name]} if value.get(k) != own[name].get(k)
+                    f"{OF.get(name, '')}{k} {value.get(k)}, here {own[name].get(k)}"
+                    for k in {**value, **own[name]}
+                    if value.get(k) != own[name].get(k)
                 )
             elif value != own[name]:
                 yield f"{WORDS.get(name, name)} {value}, here {own[name]}"
 
 
+LATER = ("attacks", "deepspeed")  # what entries of before do not tell
+OF = {"attacks": "code of the attack "}
 WORDS = {"source": "source of the method", "dirty": "code with changes of its own:", "base": "base model", "kinds": "versions of stages"}
 
 

@@ -120,6 +120,8 @@ def _track(track: Track, record: Frozen | None) -> str:
         rule=dead_weight_rule(track.ranking.calibrated, track.access),
         record=record,
         recorded=views.recorded(record) if record else {},
+        frozen_suite=views.config_text(record.inputs.suite) if record else "",
+        frozen_fields=views.config_text(record.tuned) if record else "",
         inputs=inputs,
         mixed=[name for name, values in inputs if len(values) > 1],
         configs=[(", ".join(names), text) for text, names in configs.items()],

@@ -199,8 +199,6 @@ def recorded(record: Frozen) -> dict[str, str]:
         "code of stages": each(made.kinds),
         "code of attacks": each(made.attacks),
         "libraries": each(made.libraries),
-        "suite": config_text(made.suite),
-        "tuned fields": config_text(record.tuned),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from palimpsest.benchmark.common.frozen import frozen
 from palimpsest.leaderboard.board.site import site, write
 
 from ..board import made, only_draw, track_of
@@ -49,14 +50,15 @@ CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tracks of different budgets; one row is verified and has figures, one was not asked by every attack."""
+    """Two tracks of different budgets, the first frozen; one row is verified and has figures, one was not asked by every attack."""
     other = made("lonely", 0.3, 30, track="other", config={"budget": {"damage": 5, "collateral": 30}})
     asked = tuple(a for a in other.claimed.attacks if a.attack != "gcg")
     entries = [made("scalpel", 0.1, 4, verified="rescore"), *track_of()[1:], replace(other, claimed=replace(other.claimed, attacks=asked))]
     made_site = tmp_path_factory.mktemp("board") / "site"
     with pytest.MonkeyPatch.context() as patch:
         only_draw(patch, "scalpel")
-        write(site(entries), made_site)
+        record = frozen("made-up", "2026-11-26", "c" * 40, entries[0].made_from, {})
+        write(site(entries, {"made-up": record}), made_site)
     return made_site
 
 
@@ -196,6 +198,8 @@ def test_text_can_be_read_and_nothing_is_too_wide(page: Page, folder: Path, path
         "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth && !e.closest('.scroll')).length"
     )
     page.size(390)
+    page.eval("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.eval("document.documentElement.scrollWidth") <= 390
     assert page.eval(wide) == 0, "what is wider than a phone scrolls in a region of its own"
 
 

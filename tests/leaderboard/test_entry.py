@@ -15,6 +15,7 @@ from palimpsest.benchmark.common.types import HORIZON, OperatingPoint
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.entry import entry_from
 from palimpsest.leaderboard.entry_of import entry_of, number, points_of, rounded
+from palimpsest.leaderboard.reproduction import surroundings
 from palimpsest.leaderboard.statistics import NOWHERE, Estimate
 from palimpsest.leaderboard.tables import main_table
 from tests.entries import about, entry, made_results
@@ -176,3 +177,15 @@ def test_a_method_without_a_row_is_named() -> None:
     found = made_results()
     with pytest.raises(UserError, match="There is no method with a row named 'twin'"):
         entry_of(found, main_table(found), "twin", replace(about(), name="x"))
+
+
+def test_what_an_entry_of_before_does_not_tell_is_no_difference_to_a_row_made_again() -> None:
+    before = entry()
+
+    def with_attack(source: str) -> Any:
+        return replace(
+            before, versions=replace(before.versions, attacks={"prefix": source}), hashes=replace(before.hashes, deepspeed="d5" * 8)
+        )
+
+    assert list(surroundings(before, with_attack("a1"))) == []
+    assert list(surroundings(with_attack("b2"), with_attack("a1"))) == ["code of the attack prefix b2, here a1"]
