@@ -11,6 +11,7 @@ import numpy as np
 from ...leaderboard.membership import auc
 from ...leaderboard.statistics import Estimate, figure, mean, rate
 from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
+from ..common.types import HORIZON
 from ._goldfish_answers import FAR, MEMBERSHIP
 from ._lines import Axis, line_figure
 
@@ -70,8 +71,9 @@ class Reading:
     def share(self, loss: str, holds: Callable[[Mapping[str, Any]], Any]) -> Estimate:
         return rate([[bool(holds(r)) for r in rows] for rows in self.of(loss)])
 
-    def mean(self, loss: str, quantity: str) -> Estimate:
-        return mean([[r[quantity] for r in rows] for rows in self.of(loss)]).within(0, float("inf"))
+    def mean(self, loss: str, quantity: str, most: float = HORIZON) -> Estimate:
+        """Of values from 0 to `most`."""
+        return mean([[r[quantity] for r in rows] for rows in self.of(loss)]).within(0, most)
 
     def less(self, loss: str, other: str, quantity: str) -> Estimate:
         """One model minus another on the same memories."""
@@ -177,7 +179,7 @@ def _answers(seen: Reading, losses: Sequence[str], beams: int) -> StudyTable:
         row = {
             "loss": loss,
             "exact, %": said(seen.share(loss, lambda r: r["exact"]).scaled(100)),
-            "ROUGE-L": said(seen.mean(loss, "rouge")),
+            "ROUGE-L": said(seen.mean(loss, "rouge", 1)),
             "first difference, tokens": said(seen.mean(loss, "matched")),
         }
         if loss != NEVER:
@@ -247,7 +249,9 @@ def _gaps(seen: Reading, losses: Sequence[str]) -> list[StudyFigure]:
             places = range(FAR + 1)
             drawn[loss] = {
                 "first difference": [(float(g), rate([[r["gap"] == g for r in rows] for rows in groups])) for g in places],
-                "all tokens": [(float(g), mean([[r["gaps"][g] / sum(r["gaps"]) for r in rows] for rows in groups])) for g in places],
+                "all tokens": [
+                    (float(g), mean([[r["gaps"][g] / sum(r["gaps"]) for r in rows] for rows in groups]).within(0, 1)) for g in places
+                ],
             }
     caption = (
         f"How far the first difference lies behind the last dropped token ({FAR}: so many tokens or more), and all tokens of the targets."

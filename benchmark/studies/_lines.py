@@ -35,6 +35,8 @@ class Axis:
 def line_figure(name: str, caption: str, panels: Panels, x: Axis, y: Axis) -> StudyFigure:
     """One panel for each title, the same line in the same colour, mark and dash everywhere; bars are 95% intervals."""
     lines = list(dict.fromkeys(line for shown in panels.values() for line in shown))
+    places = [x.at(v) for shown in panels.values() for points in shown.values() for v, _ in points]
+    span = max(places, default=0.0) - min(places, default=0.0)
     columns = min(2, len(panels))
     height = math.ceil(len(panels) / columns)
     with rc_context(STYLE):
@@ -46,7 +48,7 @@ def line_figure(name: str, caption: str, panels: Panels, x: Axis, y: Axis) -> St
             axes.set_title(title, fontsize=9, loc="left")
             for line, points in shown.items():
                 i = lines.index(line)
-                shift = 0.03 * (i - (len(lines) - 1) / 2) if x.places else 0.0  # bars beside each other can be told apart
+                shift = 0.008 * span * (i - (len(lines) - 1) / 2)  # bars beside each other can be told apart
                 at = [x.at(v) + shift for v, _ in points]
                 low, high = ([abs(e.value - getattr(e, end)) for _, e in points] for end in ("low", "high"))
                 style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "ls": DASHES[i % len(DASHES)]}
