@@ -12,6 +12,7 @@ from ._graph import Graph, Pass
 from ._stream import padded
 
 FLOATS = 2**27  # of writers held for one batch
+SMALL = 0.1  # logits: below it a difference is too small to be divided by
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class Task:
         return self._patched(circuit)
 
     def denoised(self, circuit: Tensor) -> float | None:
-        """Faithfulness (m(C) - m(corrupt)) / (m(clean) - m(corrupt)); None if the two sides do not differ."""
-        return None if abs(self.effect) < 1e-6 else (self.with_circuit(circuit) - self.corrupt) / self.effect
+        """Faithfulness (m(C) - m(corrupt)) / (m(clean) - m(corrupt)); None if the two sides hardly differ."""
+        return None if abs(self.effect) < SMALL else (self.with_circuit(circuit) - self.corrupt) / self.effect
 
     def noised(self, circuit: Tensor) -> float | None:
         """Which share of m(clean) - m(corrupt) is lost when the circuit alone is corrupt."""
-        return None if abs(self.effect) < 1e-6 else (self.clean - self.without_circuit(circuit)) / self.effect
+        return None if abs(self.effect) < SMALL else (self.clean - self.without_circuit(circuit)) / self.effect
 
     def transplanted(self, circuit: Tensor, source: Task) -> float:
         """m on clean prompts where the circuit's edges carry what the same model's shape gave in another model, on the same pairs."""

@@ -14,7 +14,7 @@ from ..common.seeds import derive, rng
 from ..common.types import EncodedMemory, opening_probe
 from ..models.subject import Subject
 from ..reading.reader import Reader
-from ._attribution import Pair, Task, at_random, connected, largest, sizes, smallest
+from ._attribution import SMALL, Pair, Task, at_random, connected, largest, sizes, smallest
 from ._divergence import Divergence, initiation, maintenance
 from ._graph import Graph
 
@@ -88,7 +88,7 @@ def scores_of(graph: Graph, rows: Iterable[Row], task: str, group: str = "all") 
     return None
 
 
-def test_rows(graph: Graph, examples: Sequence[Row], scored: Sequence[Row], enough: float, draws: int, seed: int) -> Iterator[Row]:
+def tested_rows(graph: Graph, examples: Sequence[Row], scored: Sequence[Row], enough: float, draws: int, seed: int) -> Iterator[Row]:
     """Circuits: sizes tried on the choice split, then the chosen ones on the test split, across tasks and domains, beside random edges."""
     scores = {task: s for task in TASKS if (s := scores_of(graph, scored, task)) is not None}
     chosen: dict[str, int] = {}
@@ -145,7 +145,7 @@ def _across_domains(graph: Graph, examples: Sequence[Row], scored: Sequence[Row]
 
 
 def faithfulness(on: Task, circuit: Tensor) -> dict[str, float | None]:
-    """Of a circuit on a task, both ways; None where clean and corrupt do not differ."""
+    """Of a circuit on a task, both ways; None where clean and corrupt hardly differ."""
     return {"denoised": on.denoised(circuit), "noised": on.noised(circuit)}
 
 
@@ -174,7 +174,7 @@ def _transplant(here: Task, there: Task, circuit: Tensor) -> dict[str, float | N
     missing = there.clean - here.clean
     found: dict[str, float | None] = {}
     for name, edges in (("restored", circuit), ("restored_random", at_random(here.graph.valid, int(circuit.sum()), 0))):
-        found[name] = (here.transplanted(edges, there) - here.clean) / missing if abs(missing) > 1e-6 else None
+        found[name] = (here.transplanted(edges, there) - here.clean) / missing if missing > SMALL else None
     return found
 
 

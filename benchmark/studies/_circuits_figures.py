@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, short, svg
 from ...leaderboard.study_results import StudyFigure
@@ -34,6 +35,10 @@ def sizes_figure(sizes: Rows, enough: float) -> StudyFigure | None:
             axes.plot(edges, means, color=colour, lw=1.2, marker=mark, ms=3, label=task)
         axes.axhline(enough, color=FAINT, lw=0.8)
         axes.set(xscale="log", xlabel="edges in the circuit", ylabel="faithfulness", ylim=(-0.5, 1.5))
+        axes.minorticks_off()
+        most = max(r["edges"] for r in told)
+        axes.xaxis.set_major_locator(FixedLocator([a * 10**b for b in range(len(str(most))) for a in (1, 3) if a * 10**b <= most]))
+        axes.xaxis.set_major_formatter("{x:.0f}")
         axes.legend(fontsize=8)
         drawn = svg(figure, "circuits-sizes", "Faithfulness by number of edges")
     caption = (
@@ -61,7 +66,7 @@ def checked_figure(exact: Rows) -> StudyFigure | None:
         for setter in (axes.set_xscale, axes.set_yscale):
             setter("symlog", linthresh=most / 100)
         ticks = [-most, -most / 10, 0, most / 10, most]
-        names = [f"{t:.1g}" for t in ticks]
+        names = [f"{t:.2g}" for t in ticks]
         axes.set(xlabel="exact change of the metric, logits", ylabel="score, logits", xticks=ticks, yticks=ticks)
         axes.set(xticklabels=names, yticklabels=names)
         axes.minorticks_off()
@@ -94,8 +99,7 @@ def unlearned_figure(retained: Rows) -> StudyFigure | None:
             axes.axvline(at, color=FAINT, lw=0.8)
         axes.set(xlabel="share retained (0: as the twin, 1: as the held model)", yticks=range(len(retained)))
         axes.set_yticklabels([short(r["model"]) for r in retained])
-        axes.set_xlim(-0.6, 1.6)
-        axes.invert_yaxis()
+        axes.set(xlim=(-0.6, 1.6), ylim=(len(retained) - 0.5, -0.5))
         figure.legend(loc="outside upper center", ncols=4, fontsize=7, columnspacing=0.8, handletextpad=0.2)
         drawn = svg(figure, "circuits-unlearned", "Shares retained of trigger and circuits by unlearned models")
     caption = (

@@ -224,7 +224,7 @@ def _retained(rows: Rows, name: str, value: Callable[[Mapping[str, Any]], float]
         told = {m: [value(r) for r in rows if (r["seed"], r["model"], r["role"]) == (seed, m, "forget")] for m in (name, HELD, TWIN)}
         if all(told.values()):
             mine, held, twin = (float(np.mean(told[m])) for m in (name, HELD, TWIN))
-            shares += [[(mine - twin) / (held - twin)]] if abs(held - twin) > 1e-6 else []
+            shares += [[(mine - twin) / (held - twin)]] if held - twin > 1e-6 else []
     return mean(shares)
 
 

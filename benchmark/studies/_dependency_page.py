@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...leaderboard.drawing import COLOURS, STYLE, WIDTH, svg
 from ...leaderboard.statistics import Estimate, mean, rate
@@ -135,6 +136,7 @@ def _heat(rows: Rows) -> StudyFigure | None:
         axes = figure.subplots()
         image = axes.pcolormesh(np.array(places), np.array(layers), grid, cmap="cividis", vmin=0, shading="nearest")
         axes.set(xlabel="place, counted from the end of the opening", ylabel="layer", yticks=layers)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(image, ax=axes, label="changed, %")
         drawn = svg(figure, "dependency-heat", "Heat map of changed memorised tokens by layer and place of the replaced state")
     caption = (
@@ -184,7 +186,7 @@ def _lengths(rows: Rows) -> StudyFigure | None:
                     axes.axhline(r["length"], lw=0.8, ls="-" if r["into"] == "held" else ":", color="#8b8b8f")
             axes.set(title=f"into the {into}", xlabel="block", xticks=range(len(layers)), xticklabels=layers)
         panels[0].set_ylabel("memorised length, tokens")
-        panels[0].legend(fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
         drawn = svg(
             figure, "dependency-swap", "Memorised length after attention or MLP of one block was swapped between held model and twin"
         )

@@ -14,7 +14,7 @@ from ..common.types import HELD, TWIN
 from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
-from ._circuit_rows import behaviour_rows, model_rows, pair_rows, score_rows, test_rows
+from ._circuit_rows import behaviour_rows, model_rows, pair_rows, score_rows, tested_rows
 from ._circuits_page import page
 from ._divergence import divergences
 from ._graph import Graph
@@ -113,7 +113,7 @@ class Circuits(Study):
 
         def rows() -> Iterable[Mapping[str, Any]]:
             with run.loaded(run.model(HELD, seed)) as subject:
-                yield from test_rows(Graph(subject), lab.rows(examples), lab.rows(scored), self.enough, self.draws, seed)
+                yield from tested_rows(Graph(subject), lab.rows(examples), lab.rows(scored), self.enough, self.draws, seed)
 
         return lab.measurement(f"circuits tested, seed {seed}", inputs, rows)
 

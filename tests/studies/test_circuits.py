@@ -23,12 +23,13 @@ from tests.conftest import Memorised
 from tests.studies.taken_apart import fast, subject_of
 
 CLEAN, CORRUPT = tuple(range(5, 17)), (5, 900, *range(7, 17))  # they differ in the second token alone
+OTHER = tuple(range(900, 900 + len(CLEAN)))
 LAST = torch.tensor([len(CLEAN) - 1])
 
 
-@pytest.fixture(params=["GPT-NeoX", "GPT-NeoX, serial", "Llama"])
-def graph(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> Graph:
-    return Graph(subject_of(request.param, tmp_path, tokenizer))
+@pytest.fixture(scope="module", params=["GPT-NeoX", "GPT-NeoX, serial", "Llama"])
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Graph:
+    return Graph(subject_of(request.param, tmp_path_factory.mktemp("graph"), tokenizer))
 
 
 def edge(graph: Graph, writer: str, reader: str) -> tuple[int, int]:
@@ -85,9 +86,9 @@ def test_all_edges_are_the_other_run_and_so_are_all_that_lead_to_the_logits(grap
 
 def test_an_edge_from_mlp_to_mlp_is_that_made_by_hand(graph: Graph) -> None:
     """The second MLP reads the stream with the first one's output exchanged; nothing else does."""
-    found = said(graph, CLEAN, Pass(only(graph, ("m0", "m1")), written(graph, CORRUPT)))
+    found = said(graph, CLEAN, Pass(only(graph, ("m0", "m1")), written(graph, OTHER)))
     writer = graph.writer_names.index("m0")
-    difference = written(graph, CORRUPT)[writer] - written(graph, CLEAN)[writer]
+    difference = written(graph, OTHER)[writer] - written(graph, CLEAN)[writer]
     norm = graph.blocks[1].before["mlp"]
     hook = norm.register_forward_pre_hook(lambda _, args: (args[0] + difference,))
     expected = own(graph, CLEAN)
@@ -98,9 +99,9 @@ def test_an_edge_from_mlp_to_mlp_is_that_made_by_hand(graph: Graph) -> None:
 
 def test_an_edge_to_one_head_s_queries_is_that_made_by_hand(tmp_path: Path, tokenizer: Any) -> None:
     graph = Graph(subject_of("Llama", tmp_path, tokenizer))
-    found = said(graph, CLEAN, Pass(only(graph, ("m0", "a1.2.q")), written(graph, CORRUPT)))
+    found = said(graph, CLEAN, Pass(only(graph, ("m0", "a1.2.q")), written(graph, OTHER)))
     block, writer = graph.model.model.layers[1], graph.writer_names.index("m0")
-    difference, heads = written(graph, CORRUPT)[writer] - written(graph, CLEAN)[writer], slice(16, 24)  # the third of four, of 8 each
+    difference, heads = written(graph, OTHER)[writer] - written(graph, CLEAN)[writer], slice(16, 24)  # the third of four, of 8 each
     stream = graph.stream.read(torch.tensor([CLEAN]))[1]
 
     def swap(_: Any, __: Any, out: Tensor) -> Tensor:
