@@ -140,8 +140,9 @@ def _values(found: Reproduction) -> Iterator[Finding]:
 
 
 def _model(manifest: Mapping[str, Any]) -> tuple[dict[str, str], str]:
-    """Hashes of a model's weights by part, and of how they are combined."""
-    return weights_in(manifest), manifest["files"].get("subject.json", "")
+    """Hashes of a model's weights by part, and of how these are combined."""
+    made = weights_in(manifest)
+    return made, "" if [*made] == [""] else manifest["files"].get("subject.json", "")
 
 
 def _sha(row: Row, stage) -> str:

@@ -1,4 +1,4 @@
-"""What a user asks for: suites with typed fields, tracks with tuned fields, and the spaces that tuning searches.
+"""What a user asks for: suites with typed fields, tracks with tuned fields, what these were frozen with, and the spaces of tuning.
 
 Nothing here computes, opens a model or imports torch.
 """

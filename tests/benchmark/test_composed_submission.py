@@ -22,6 +22,7 @@ from palimpsest.benchmark.submission.bundle import MODEL, opened, weights_in
 from palimpsest.benchmark.submission.foreign import adopted
 from palimpsest.benchmark.submission.levels import Case, Options, checks_of, verify
 from palimpsest.benchmark.submission.making import Said, make, problems
+from palimpsest.benchmark.submission.retrain import _model
 from palimpsest.benchmark.submission.row import Reference, own_row
 from palimpsest.benchmark.suites.config import CorpusConfig
 from tests.benchmark.conftest import ADDRESS, COMMIT
@@ -62,6 +63,20 @@ def test_parts_have_plain_names() -> None:
     for odd in ("../x", "a/../../b", "Inner", "a/b/c/d"):
         with pytest.raises(UserError, match="is no part of a model"):
             weights_in({"files": {f"{odd}/{MODEL}": "a"}})
+
+
+def test_two_models_are_one_if_their_parts_and_the_way_of_combining_them_are() -> None:
+    """Of a plain model `subject.json` says nothing: one that was taken over from another process has none."""
+
+    def model(**files: str) -> Any:
+        return _model(
+            {"files": {name.replace("_", "/") + (f"/{MODEL}" if name != "subject.json" else ""): sha for name, sha in files.items()}}
+        )
+
+    assert _model({"files": {MODEL: "a", "subject.json": "x"}}) == _model({"files": {MODEL: "a"}}) != _model({"files": {MODEL: "b"}})
+    whole = {"baseline": "a", "reinforced": "b", "subject.json": "x"}
+    assert model(**whole) == model(**whole)
+    assert all(model(**whole) != model(**whole | {name: "other"}) for name in whole)
 
 
 @pytest.fixture(scope="module")
