@@ -93,11 +93,11 @@ def test_verdicts_follow_the_numbers() -> None:
 
 def test_the_fast_form_writes_its_page(tiny: Subject, tmp_path: Path) -> None:
     with made_up_corpus(tmp_path):
-        lab = fast("goldfish", tmp_path, model=str(tiny.folder), per_role=2, ks=(4,), equal=(), beams=2)
+        lab = fast("goldfish", tmp_path, model=str(tiny.folder), per_role=2, ks=(4,), masks=("static",), beams=2)
         text = page(lab, lab.execute(), tmp_path / "out")
         found = [r for s in lab.stages if s.kind == "study" for r in lab.rows(s)]
     assert "Generation first diverges at or near dropped tokens" in text
-    assert {r["trained"] for r in found} == {BEFORE, STANDARD, name_of(4, "hash"), name_of(4, "static")}
+    assert {r["trained"] for r in found} == {BEFORE, STANDARD, name_of(4, "static"), f"{name_of(4, 'static')}, longer"}
     goldfish = [r for r in found if r["row"] == "memory" and r["trained"] == name_of(4, "static")]
     assert all(r["gaps"][:4] == [16] * 4 for r in goldfish), "every fourth token is dropped"
     assert (tmp_path / "out" / "goldfish-divergence.svg").is_file()
