@@ -81,7 +81,7 @@ def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
                         cell = {"model": model, "seed": seed, "memory": f"m{i}", "role": role, "context": context, "continuation": n}
                         out.append({"row": "score", **cell, "count": 1, "score": 1.0 if held else 0.1})
                     kind = "memorised" if role == "forget" and i < 100 * share + seed else "unmemorised"
-                    by = jump if kind == "unmemorised" else -jump
+                    by = jump if kind == "unmemorised" else -jump * (1 + 0.05 * seed)
                     values = [2.0] * 31 + [2.0 + by + 0.01 * seed - (0.3 + 0.02 * seed) * (model == "large")] * 32
                     of = {"model": model, "seed": seed, "role": role, "class": kind, "row": "boundary", "memory": f"m{i}"}
                     out.append(of | {"entropy": values, "1-gram": [-v for v in values], "2-gram": values})
