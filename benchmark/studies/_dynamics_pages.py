@@ -36,7 +36,8 @@ def transitions(scores: Scores, small: str, large: str) -> np.ndarray:
 
 def dynamics_found(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequence[str], usual: int) -> Found:
     """`sizes` from small to large, `checkpoints` of the last size from early to late."""
-    scores = Scores(rows[rows.row == "score"], usual)
+    whole_numbers = {"context": int, "continuation": int}  # beside rows of other kinds they are kept as real ones
+    scores = Scores(rows[rows.row == "score"].astype(whole_numbers), usual)
     edges = rows[rows.row == "boundary"]
     steps = [*pairwise(sizes), *pairwise(checkpoints)]
     models = list(dict.fromkeys([*sizes, *checkpoints]))

@@ -62,9 +62,9 @@ def test_states_and_entropies_are_those_of_the_reader(memorised: Any) -> None:
 
 
 def test_a_memorised_text_is_continued_and_a_long_context_is_refused(memorised: Any) -> None:
-    found = continuations(memorised.subject, memorised.memories, 64, 32, 16)
+    found = continuations(memorised.subject, memorised.memories, 64, 64, 16)
     assert np.mean([c.score(16) for c in found]) > 0.9
-    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 32, 16)]) < 0.3
+    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 64, 16)]) < 0.3
     with pytest.raises(UserError, match="raise row"):
         continuations(memorised.subject, memorised.memories, 64, 32, 100)
 
@@ -81,8 +81,8 @@ def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
                         cell = {"model": model, "seed": seed, "memory": f"m{i}", "role": role, "context": context, "continuation": n}
                         out.append({"row": "score", **cell, "count": 1, "score": 1.0 if held else 0.1})
                     kind = "memorised" if role == "forget" and i < 100 * share + seed else "unmemorised"
-                    by = jump if kind == "unmemorised" else -jump
-                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - 0.3 * (model == "large")] * 32
+                    by = jump if kind == "unmemorised" else -jump * (1 + 0.05 * seed)
+                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - (0.3 + 0.02 * seed) * (model == "large")] * 32
                     of = {"model": model, "seed": seed, "role": role, "class": kind, "row": "boundary", "memory": f"m{i}"}
                     out.append(of | {"entropy": values, "1-gram": [-v for v in values], "2-gram": values})
     return pd.DataFrame(out)
