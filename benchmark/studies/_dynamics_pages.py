@@ -36,7 +36,7 @@ def transitions(scores: Scores, small: str, large: str) -> np.ndarray:
 
 def dynamics_found(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequence[str], usual: int) -> Found:
     """`sizes` from small to large, `checkpoints` of the last size from early to late."""
-    scores = Scores(rows[rows.row == "score"], usual)
+    scores = Scores(rows[rows.row == "score"].astype({"context": int, "continuation": int}), usual)  # which other rows have not
     edges = rows[rows.row == "boundary"]
     steps = [*pairwise(sizes), *pairwise(checkpoints)]
     models = list(dict.fromkeys([*sizes, *checkpoints]))

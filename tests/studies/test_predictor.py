@@ -98,7 +98,7 @@ def accuracies(transformer: float) -> pd.DataFrame:
         for length in (16, 64):
             for where in ("the held model", "unlearned by npo"):
                 for name, value in (("Transformer", transformer + 0.02 * (length == 64)), ("entropy alone", 0.75), ("majority", 0.7)):
-                    value += 0.004 * seed * (name == "Transformer")
+                    value += (0.004 + 0.002 * (length == 16)) * seed * (name == "Transformer")
                     cell = {"seed": seed, "length": length, "where": where, "predictor": name}
                     row = {"token_accuracy": value, "sequence_accuracy": value - 0.01 * length, "memorised": 0.3, "brier": 0.1}
                     lines.append({"row": "accuracy", **cell, **row, "calibration_error": 0.02})

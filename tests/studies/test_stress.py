@@ -67,7 +67,7 @@ def test_a_method_that_forgot_nothing_leaves_nothing_to_be_added() -> None:
     held = [r | ({"exact": 60, "position": 60 + r["seed"] % 2} if r["method"] == "gradient_ascent" else {}) for r in answers(12)]
     (raised_by, _) = all_that_was_found(held, QUALITY, ("gradient_ascent",), 50).verdicts
     assert raised_by.says == "cannot tell"
-    assert raised_by.measured.endswith("beyond 60 [60, 60] tokens after the exact opening, no room for more")
+    assert raised_by.measured.endswith("beyond 60 tokens [60, 60] after the exact opening, no room for more")
 
 
 def test_numbers_of_known_rows() -> None:
