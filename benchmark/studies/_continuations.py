@@ -11,13 +11,13 @@ import torch
 
 from ..common.errors import UserError
 from ..common.types import EncodedMemory
-from ..models.logits import hidden_states, logits_of
+from ..models.logits import hidden_states, logits_of, route
 from ..models.subject import Subject
 from ..running.plan import Run
 from ..study import Lab
 
 DOSES = (1, 2, 4, 8, 16, 24)  # injections of a memory, in turn: so there are memorised, half-memorised and unmemorised ones
-TOKENS = 2**14  # read at a time
+TOKENS, LOGITS = 2**14, 2**26  # read at a time, and made of them: of a large vocabulary fewer tokens are read
 
 
 def dosed(lab: Lab, model: str, occurrences: Sequence[int], methods: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
@@ -69,7 +69,7 @@ def continuations(subject: Subject, memories: Sequence[EncodedMemory], boundary:
 def inside(subject: Subject, rows: Sequence[tuple[int, ...]], count: int) -> tuple[np.ndarray, np.ndarray]:
     """States [B, count, H] from which the last `count` tokens of rows of one length are said, and entropies [B, count] in nats."""
     device, states, entropies = next(subject.model.parameters()).device, [], []
-    size = max(1, TOKENS // len(rows[0]))
+    size = max(1, min(TOKENS, LOGITS // route(subject.model).vocabulary) // len(rows[0]))
     for start in range(0, len(rows), size):
         ids = torch.tensor([subject.with_bos(r) for r in rows[start : start + size]], device=device)
         found = hidden_states(subject.model, ids)[:, -count - 1 : -1]

@@ -37,7 +37,9 @@ def score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
                         for v, e in zip(values, found, strict=True):
                             axes.plot([v, v], [e.low, e.high], color=colour, lw=0.8, alpha=0.6)
                     lines += [
-                        {"model": model, "texts": role, name: v, "score 1, %": _known(e.value)} for v, e in zip(values, found, strict=True)
+                        {"model": model, "texts": role, name: v}
+                        | {"score 1, %": _known(e.value), "from": _known(e.low), "to": _known(e.high)}
+                        for v, e in zip(values, found, strict=True)
                     ]
             axes.set(xlabel=f"{name}, tokens", xticks=values)
         panels[0].set(ylabel="texts with score 1, %", ylim=(-3, 103))
@@ -64,7 +66,10 @@ def boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
                         x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None
                     )
                     axes.fill_between(x, middle - error, middle + error, color=COLOURS[i], alpha=0.15, lw=0)
-                    lines += [{"texts": kind, "quantity": name, "index": int(k), "value": float(v)} for k, v in zip(x, middle, strict=True)]
+                    lines += [
+                        {"texts": kind, "quantity": name, "index": int(k), "value": float(v), "from": float(v - e), "to": float(v + e)}
+                        for k, v, e in zip(x, middle, error, strict=True)
+                    ]
             axes.axvline(usual - 0.5, color=FAINT, lw=0.8, ls=":")
             axes.set(ylabel=label)
         axes.set(xlabel="token (dotted: the boundary)")

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from ...leaderboard.membership import auc
 from ...leaderboard.statistics import Estimate, figure, mean, rate
-from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
+from ...leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
 from ..common.types import HORIZON
+from ._auc import auc_of
 from ._goldfish_answers import FAR, MEMBERSHIP
 from ._lines import Axis, line_figure
 
@@ -88,6 +90,14 @@ class Reading:
         both = zip(self.of(loss), self.of(loss, met=False), strict=True)
         return [auc([r[attack] for r in met], [r[attack] for r in never]) for met, never in both]
 
+    def auc(self, loss: str, attack: str) -> Estimate:
+        """Over seeds; where these agree to the last digit, as at 1, with the interval of as many texts, ranked within their seeds."""
+        met, never = ([[r[attack] for r in rows] for rows in self.of(loss, met=m)] for m in (True, False))
+        ranks = [rankdata([*a, *b]) for a, b in zip(met, never, strict=True)]
+        parts = [(r[: len(a)], r[len(a) :]) for r, a in zip(ranks, met, strict=True)]
+        every = auc_of(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return figure(self.aucs(loss, attack), (every.low, every.high)).within(0, 1)
+
     def nats(self, loss: str) -> dict[int, float]:
         return {r["seed"]: r["nats"] for r in self.loss if r["trained"] == loss}
 
@@ -115,9 +125,8 @@ def _of_memory(seen: Reading, ks: Sequence[int], mask: str, beams: int) -> list[
             "With k = 4 next to nothing is repeated exactly.", "In the extreme setting: 84 of 100 with the standard loss, none with k = 4.",
             seen.share(loss, lambda r: r["exact"]).scaled(100), unit="%", below=100 * FEW,
         )  # fmt: skip
-        standard = said(seen.share(STANDARD, lambda r: r["exact"]).scaled(100), "%")
         out += [
-            replace(exact, measured=f"{exact.measured}, against {standard} with the standard loss"),
+            _against(exact, seen.share(STANDARD, lambda r: r["exact"])),
             direction(
                 "What is said first differs from the text at tokens that the loss left out (k = 4: share less that of all tokens).",
                 "Generation first diverges at or near dropped tokens.", seen.at_dropped(loss, 0)[2].scaled(100), unit="points", above=0,
@@ -125,12 +134,11 @@ def _of_memory(seen: Reading, ks: Sequence[int], mask: str, beams: int) -> list[
             *(_membership(seen, loss, attack) for attack in MEMBERSHIP),
         ]  # fmt: skip
     if 3 in ks:
-        out.append(
-            direction(
-                f"With k = 3 a search with {beams} beams finds next to nothing whole.", "k = 3 resists a 30-beam attack.",
-                seen.share(name_of(3, mask), lambda r: r["in_beams"]).scaled(100), unit="%", below=100 * FEW,
-            )
+        whole = direction(
+            f"With k = 3 a search with {beams} beams finds next to nothing whole.", "k = 3 resists a 30-beam attack.",
+            seen.share(name_of(3, mask), lambda r: r["in_beams"]).scaled(100), unit="%", below=100 * FEW,
         )  # fmt: skip
+        out.append(_against(whole, seen.share(STANDARD, lambda r: r["in_beams"])))
     if {3, 4} <= set(ks):
         more = seen.less(name_of(4, mask), name_of(3, mask), "beam")
         out.append(
@@ -145,11 +153,22 @@ def _of_memory(seen: Reading, ks: Sequence[int], mask: str, beams: int) -> list[
     return out
 
 
+def _against(verdict: Verdict, standard: Estimate) -> Verdict:
+    """Beside the same share under the standard loss: where that is not clearly above next to nothing, there is nothing to prevent."""
+    words = f"{verdict.measured}, against {said(standard.scaled(100), '%')} with the standard loss"
+    return replace(verdict, measured=words, says=verdict.says if standard.low > FEW else CANNOT_TELL)
+
+
 def _membership(seen: Reading, loss: str, attack: str) -> Verdict:
-    lost = [a - b for a, b in zip(seen.aucs(STANDARD, attack), seen.aucs(loss, attack), strict=True)]
+    pairs = list(zip(seen.aucs(STANDARD, attack), seen.aucs(loss, attack), strict=True))
+    standard, other = seen.auc(STANDARD, attack), seen.auc(loss, attack)
+    apart = standard.value - other.value
+    low = apart - np.hypot(standard.value - standard.low, other.high - other.value)
+    high = apart + np.hypot(standard.high - standard.value, other.value - other.low)
+    lost = figure([a - b for a, b in pairs], (float(low), float(high)))
     return direction(
         f"Membership inference by {attack} hardly suffers (AUC of the standard loss minus that of k = 4).",
-        "Only a marginal change of membership inference.", figure(lost), below=MARGINAL,
+        "Only a marginal change of membership inference.", lost, below=MARGINAL,
     )  # fmt: skip
 
 
@@ -186,7 +205,7 @@ def _answers(seen: Reading, losses: Sequence[str], beams: int) -> StudyTable:
             row |= {
                 f"in {beams} beams, tokens": said(seen.mean(loss, "beam")),
                 f"whole in {beams} beams, %": said(seen.share(loss, lambda r: r["in_beams"]).scaled(100)),
-                **{f"AUC by {a}": said(figure(seen.aucs(loss, a)).within(0, 1)) for a in MEMBERSHIP},
+                **{f"AUC by {a}": said(seen.auc(loss, a)) for a in MEMBERSHIP},
             }
         cells.append(row)
     caption = (

@@ -141,25 +141,29 @@ def _curve(rows: Rows, models: Sequence[str], counts: Sequence[int]) -> StudyFig
 
 def _of_single_shots(rows: Rows) -> list[Verdict]:
     after = [r for r in rows if r["stop"]]
-    met = [r for r in after if r["kind"] != CORPUS]
-    shares = []
-    for seed in _seeds(met):
-        treated, control = (np.mean([r["apparent"] for r in _of(met, seed, treated=t)]) for t in (True, False))
-        shares.append(float(control / treated) if treated else float("nan"))
     likeness = [
         _mean(_of(after, s, treated=False, kind=TEMPLATE)) - _mean(_of(after, s, treated=False, kind=NATURAL)) for s in _seeds(after)
     ]
     return [
-        direction(
-            "A model that never met the text says most of what seems to be held after one sight (copies of the prompt counted).",
-            "Apparent single-shot memorisation is mostly an illusion: a checkpoint that never saw the sequence reproduces it too.",
-            figure(shares).scaled(100), unit="%", above=100 * MOSTLY,
+        *(
+            direction(
+                f"A model that never met {which} says most of what seems to be held of it after one sight (copies of the prompt counted).",
+                "Apparent single-shot memorisation is mostly an illusion: a checkpoint that never saw the sequence reproduces it too.",
+                figure([_never_met(after, seed, kind) for seed in _seeds(after)]).scaled(100), unit="%", above=100 * MOSTLY,
+            )
+            for which, kind in (("a memory", NATURAL), ("a text from a template", TEMPLATE))
         ),
         direction(
             "The illusion comes from templates: of these a model that met none says more than of other memories.",
             "It comes from templates, variations and induction.", figure(likeness), unit="tokens", above=0,
         ),
     ]  # fmt: skip
+
+
+def _never_met(after: Rows, seed: int, kind: str) -> float:
+    """What the control says, as a share of what the treated model does; of one kind, since templates outweigh memories by far."""
+    treated, control = (_mean(_of(after, seed, treated=t, kind=kind)) for t in (True, False))
+    return control / treated if treated else float("nan")
 
 
 def _shots(rows: Rows) -> StudyTable:

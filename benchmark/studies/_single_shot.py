@@ -78,6 +78,7 @@ def single_shot(run: Run, seed: int, treated: bool, shot: Shot, trainer: Trainer
 
     if shot.step == 0:
         ask(0, run.base)
+    run.base.release()
     stops = [shot.step + s for s in (0, *shot.stops) if shot.step + s > 0]
     recipe = Recipe(lr=c.lr, steps=stops[-1], schedule="constant", weight_decay=c.weight_decay, micro_batch=size)
     trainer.fit(run.base, batch_at, language_model_loss, recipe, stops=stops, at_stop=at_stop).release()

@@ -13,16 +13,17 @@ from matplotlib.figure import Figure
 
 from ...leaderboard.drawing import COLOURS, STYLE, WIDTH, short, svg
 from ...leaderboard.statistics import Estimate, figure, mean
-from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
+from ...leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
 from ..common.types import HELD, HORIZON, TWIN
 from ._lines import MARKS, finite
 
+PUBLISHED = 15  # tokens that perturbed prompts add, at most
 THREE = ("gradient_ascent", "sparse_finetuning", "neuron_pruning")  # those of the paper
 KINDS = {"exact": "exact opening", "position": "other positions", "semantic": "other wordings"}
 Rows = Sequence[Mapping[str, Any]]
 
 NOTES = (
-    "The best of a kind of prompt counts, as in the paper. About 40 prompts ask from other positions of a memory, 30 in other words.",
+    "The best of a kind of prompt counts. About 40 prompts ask from other positions of a memory, 30 in other words.",
     "The substitutions are those of this benchmark (its table of synonyms, the base model, neighbours of embeddings) and authored "
     "paraphrases; each is kept only if the base model finds it likely enough and it gives nothing of the target away.",
     "Sparse fine-tuning and neuron pruning differ from their papers as docs/methods.md says; fields are those of the track.",
@@ -51,7 +52,7 @@ def longest(row: Mapping[str, Any]) -> int | None:
 
 def extracted(rows: Rows, method: str, kind: str) -> Estimate:
     """Mean length after a kind of prompt, in tokens."""
-    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method]).within(0, HORIZON)
+    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method])
 
 
 def raised(rows: Rows, method: str, kind: str) -> Estimate:
@@ -86,7 +87,9 @@ def _raised(rows: Rows, method: str) -> Verdict:
         raised(rows, method, "perturbed"), unit="tokens", above=0,
     )  # fmt: skip
     exact = extracted(rows, method, "exact")
-    return replace(found, measured=f"{found.measured}, beyond {said(exact, 'tokens')} after the exact opening")
+    room = not exact or exact.value + PUBLISHED <= HORIZON  # what is still said to the end cannot be said further
+    measured = f"{found.measured}, beyond {said(exact, 'tokens')} after the exact opening"
+    return replace(found, measured=measured) if room else replace(found, measured=f"{measured}, no room for more", says=CANNOT_TELL)
 
 
 def _degraded(loss: Estimate, method: str) -> Verdict:

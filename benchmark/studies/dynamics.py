@@ -30,8 +30,8 @@ class Dynamics(Study):
     """Memories are injected from 1 to 24 times into models of several sizes and checkpoints. Each model continues them greedily from one
     boundary, given 8 to 64 tokens of context; the memorisation score is the share of places with the true token. Beside it stands the same
     of texts that were never injected, since the score rewards chance. The same memories make the matrices of transition between models.
-    At the boundary, entropies and the frequencies of 1- and 2-grams in the training text are read for memorised, half-memorised and
-    unmemorised texts, and the geometry of last-layer states over decoding steps.
+    Around the boundary (the context, then what the model says) entropies and the frequencies of 1- and 2-grams in the training text are
+    read for memorised, half-memorised and unmemorised texts, and the geometry of last-layer states over decoding steps.
     """
 
     sizes: tuple[str, ...] = ("pocket-small", "pocket")  # from small to large; name@revision names a revision of the hub
@@ -97,9 +97,9 @@ class Dynamics(Study):
             if context != USUAL:
                 continue
             classes = [class_of(c.score(USUAL)) for c in made]
-            truth = [m.row[boundary - context : boundary + USUAL] for m in memories]
-            _, entropies = inside(subject, truth, context + USUAL - 1)
-            for c, ids, kind, entropy in zip(made, truth, classes, entropies, strict=True):
+            said = [c.prompt + c.said[:USUAL] for c in made]  # as in the paper: generated behind the boundary, which the truth is not
+            _, entropies = inside(subject, said, context + USUAL - 1)
+            for c, ids, kind, entropy in zip(made, said, classes, entropies, strict=True):
                 of = {"row": "boundary", "memory": c.memory.id, "role": c.memory.role, "class": kind, "entropy": entropy.tolist()}
                 yield of | {f"{n}-gram": np.log1p(ngrams.counts(ids, n)[1:]).tolist() for n in (1, 2)}
             states, _ = inside(subject, [c.prompt + c.said for c in made], longest)

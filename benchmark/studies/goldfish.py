@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from ...leaderboard.study_results import Found
+from ..common.errors import UserError
 from ..common.limits import SOME, Count, Counts
 from ..common.plugins import Plugin, find
 from ..common.types import BASE, HELD
@@ -48,6 +49,11 @@ class Goldfish(Study):
         },
     }  # fmt: skip
 
+    def __post_init__(self) -> None:
+        for name in ("ks", "every_mask", "equal"):
+            if min(given := getattr(self, name), default=2) < 2:
+                raise UserError(f"goldfish.{name}={list(given)}: expected numbers of at least 2, since one token in k is left out.")
+
     @property
     def losses(self) -> tuple[tuple[int, str], ...]:
         """Each k with the first mask, and with every mask where that is asked for."""
@@ -71,7 +77,12 @@ class Goldfish(Study):
         run = lab.run()
         model = run.model(BASE, seed)
         inputs = {"model": model.key, "seed": seed, "corpus": run.corpus.key, "encoding": run.base.encoding, "row": self.row}
-        return lab.measurement(f"held-out loss before, seed {seed}", inputs, lambda: [held_out(run, run.base, BEFORE, seed)])
+
+        def rows() -> Iterator[dict[str, Any]]:
+            with run.loaded(model) as subject:
+                yield held_out(run, subject, BEFORE, seed)
+
+        return lab.measurement(f"held-out loss before, seed {seed}", inputs, rows)
 
     def trained(self, lab: Lab, run: Run, name: str, seed: int, loss: str) -> Iterator[Stage]:
         """A model and what it says."""

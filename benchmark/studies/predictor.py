@@ -73,6 +73,7 @@ class PredictMemorisation(Study):
     def _stage(self, lab: Lab, seed: int) -> Stage:
         run, other = self._runs(lab)
         inputs = {"held": run.held(seed).key, "other": other.held(seed).key, "methods": {n: run.model(n, seed).key for n in self.methods}}
+        inputs["other name"] = self.other  # which rows hold
         inputs |= {"lengths": self.lengths, "boundaries": self.boundaries, "context": self.context, "epochs": self.epochs, "seed": seed}
         return lab.measurement(f"predictor, seed {seed}", inputs, lambda: self._measured(run, other, seed))
 

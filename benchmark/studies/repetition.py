@@ -18,6 +18,7 @@ from ..study import Lab, Study
 from ..texts.stream import injected
 from ..texts.subsets import stratified
 from ..training.losses import nll_of_rows
+from ._continuations import dosed, same_tokens
 from ._repetition_found import all_that_was_found
 from ._single_shot import MET, Shot, single_shot
 from ._verbatim import shuffled, verbatim
@@ -36,7 +37,7 @@ class Repetition(Study):
 
     per_role: Count = 32
     counts: Counts = (1, 2, 4, 8, 16, 32, 64, 128)
-    earlier: tuple[str, ...] = ("pocket/step256", "pocket/step1050")  # checkpoints of `model` before the last, in their order
+    earlier: tuple[str, ...] = ("pocket/step256", "pocket/step1050")  # checkpoints of `model` before the last; or name@revision of the hub
     smaller: tuple[str, ...] = ("pocket-small",)  # models of another size
     stride: Count = 4  # of the starts of windows
     singles: Count = 8  # texts of each kind that are met once
@@ -65,6 +66,7 @@ class Repetition(Study):
         return (*self.earlier, self.model)
 
     def stages(self, lab: Lab) -> Iterator[Stage]:
+        same_tokens([self.run(lab, name) for name in (*self.checkpoints, *self.smaller)])
         for seed in self.seeds:
             yield from (self.repeated(lab, name, seed) for name in (*self.smaller, *self.checkpoints))
             yield from (self.met_once(lab, seed, treated) for treated in (True, False))
@@ -83,6 +85,7 @@ class Repetition(Study):
             texts = texts_of(run, seed, len(self.counts))
             stream = replace(run.stream(seed), memories=injected(texts))
             before = nats(run, texts)
+            run.base.release()
             subject = History(run.base, stream).replay(run.trainer(label, seed, lab.store.scratch(stage)), forget=True)
             for m, nll, v in zip(texts, before, verbatim(subject, texts, self.stride, run.precision), strict=True):
                 known = {"model": name, "seed": seed, "kind": kind_of(m), "count": stream.counts.get(m.id, 0), "memory": m.id}
@@ -90,7 +93,7 @@ class Repetition(Study):
             subject.release()
 
         # The key of the held model that the same fields would make stands for all that this training depends on.
-        stage = lab.measurement(label, {"injection": run.held(seed).key, "stride": self.stride}, rows)
+        stage = lab.measurement(label, {"model": name, "injection": run.held(seed).key, "stride": self.stride}, rows)
         return stage
 
     def met_once(self, lab: Lab, seed: int, treated: bool) -> Stage:
@@ -111,7 +114,7 @@ class Repetition(Study):
         return stage
 
     def run(self, lab: Lab, name: str) -> Run:
-        return lab.run(model=name, injection={"occurrences": self.counts})
+        return dosed(lab, name, self.counts)
 
 
 def texts_of(run: Run, seed: int, counts: int) -> list[EncodedMemory]:

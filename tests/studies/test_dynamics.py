@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.studies._continuations import class_of, continuations, inside
-from palimpsest.benchmark.studies._dynamics_pages import _edge, bin_of, dynamics_found, transitions
+from palimpsest.benchmark.studies._dynamics_pages import _edge, _growth, bin_of, dynamics_found, transitions
 from palimpsest.benchmark.studies._geometry import geometry
 from palimpsest.benchmark.studies._ngrams import Ngrams
 from palimpsest.benchmark.studies._scores import Scores
+from palimpsest.benchmark.studies.dynamics import Dynamics
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, DISAGREES
 from tests.studies.worlds import small_lab
@@ -62,11 +64,24 @@ def test_states_and_entropies_are_those_of_the_reader(memorised: Any) -> None:
 
 
 def test_a_memorised_text_is_continued_and_a_long_context_is_refused(memorised: Any) -> None:
-    found = continuations(memorised.subject, memorised.memories, 64, 64, 16)
+    found = continuations(memorised.subject, memorised.memories, 32, 32, 16)  # from the beginning on, as it was met
     assert np.mean([c.score(16) for c in found]) > 0.9
-    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 64, 16)]) < 0.3
+    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 32, 16)]) < 0.3
     with pytest.raises(UserError, match="raise row"):
         continuations(memorised.subject, memorised.memories, 64, 32, 100)
+
+
+def test_behind_the_boundary_stands_what_the_model_says(tiny: Subject, memorised: Any) -> None:
+    """A model with equal logits says token 0 for ever, which stands nine times in the training text; the memory has none of it."""
+    constant = tiny.with_state({"lm_head.weight": torch.zeros(4096, 64)})
+    memory = memorised.unseen[0]
+    assert 0 not in memory.row
+    rows = [*Dynamics()._read(constant, [memory], {}, Ngrams(np.zeros(9, int)))]
+    (edge,) = (r for r in rows if r["row"] == "boundary")
+    assert edge["class"] == "unmemorised"
+    assert edge["1-gram"] == pytest.approx([0] * 31 + [np.log(10)] * 32)
+    assert edge["2-gram"] == pytest.approx([0] * 32 + [np.log(9)] * 31), "the first of them follows the last true token"
+    assert edge["entropy"] == pytest.approx([np.log(4096)] * 63, abs=1e-4)
 
 
 def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
@@ -81,8 +96,8 @@ def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
                         cell = {"model": model, "seed": seed, "memory": f"m{i}", "role": role, "context": context, "continuation": n}
                         out.append({"row": "score", **cell, "count": 1, "score": 1.0 if held else 0.1})
                     kind = "memorised" if role == "forget" and i < 100 * share + seed else "unmemorised"
-                    by = jump if kind == "unmemorised" else -jump * (1 + 0.05 * seed)
-                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - (0.3 + 0.02 * seed) * (model == "large")] * 32
+                    by = jump if kind == "unmemorised" else -jump
+                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - (0.3 + 0.01 * seed) * (model == "large")] * 32
                     of = {"model": model, "seed": seed, "role": role, "class": kind, "row": "boundary", "memory": f"m{i}"}
                     out.append(of | {"entropy": values, "1-gram": [-v for v in values], "2-gram": values})
     return pd.DataFrame(out)
@@ -92,6 +107,9 @@ def test_verdicts_follow_the_numbers() -> None:
     found = dynamics_found(rows_of(0.4, 0.2, 1.0), ("small", "large"), ("large",), 32)
     says = {v.claim: v.says for v in found.verdicts}
     assert says["Larger models memorise more texts fully."] == AGREES
+    injected = [n for n in found.figures[0].rows if n["texts"] == "forget"]
+    assert all(n["from"] <= n["score 1, %"] <= n["to"] for n in injected), "the bars are among the numbers behind a figure"
+    assert all(n["from"] <= n["value"] <= n["to"] for n in found.figures[1].rows)
     assert says["More than 90% of highly memorised texts stay so in the larger model."] == AGREES
     assert says["Entropy drops at the boundary of memorised texts."] == AGREES
     assert says["Entropy jumps at the boundary of unmemorised texts."] == AGREES
@@ -103,6 +121,15 @@ def test_verdicts_follow_the_numbers() -> None:
     assert other["Larger models memorise more texts fully."] == DISAGREES
     assert other["More than 90% of highly memorised texts stay so in the larger model."] == DISAGREES
     assert other["Entropy jumps at the boundary of unmemorised texts."] == DISAGREES
+
+
+def test_a_seed_of_which_nothing_is_left_counts_in_the_growth() -> None:
+    cells = [(8, 32, 4), (32, 16, 4), (32, 64, 0), (64, 32, 0)]
+    of = {"model": "m", "seed": 0, "role": "forget"}
+    rows = [{**of, "memory": i, "context": c, "continuation": n, "score": float(i < whole)} for c, n, whole in cells for i in range(9)]
+    scores = Scores(pd.DataFrame(rows), 32)
+    assert _growth(scores, 0, "m", "continuation", 16, 64) == pytest.approx(np.log(0.5 / 4.5) / np.log(4))
+    assert str(_growth(scores, 0, "m", "context", 64, 128)) == "nan"
 
 
 def test_transitions_are_of_the_same_memories() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.studies._goldfish_answers import FAR, divergence, same
 from palimpsest.benchmark.studies._goldfish_found import BEFORE, STANDARD, all_that_was_found, name_of, size
 from palimpsest.benchmark.studies._verbatim import text_memory
 from palimpsest.benchmark.studies.goldfish import Goldfish
 from palimpsest.leaderboard.statistics import Estimate
+from palimpsest.leaderboard.study_results import Verdict
 from tests.studies.laboratory import fast, made_up_corpus, page
 
 ROW = text_memory("m", "", range(84), 20)  # the target is tokens 20 to 83
@@ -89,6 +91,30 @@ def said(*given: Any) -> list[str]:
 def test_verdicts_follow_the_numbers() -> None:
     assert said(0, True, 5, 9, 0.01, 4.001) == ["agrees"] * 7
     assert said(19, False, 64, 9, 2.0, 4.2) == ["disagrees"] * 7
+
+
+def verdict(found: list[dict[str, Any]], words: str) -> Verdict:
+    return next(v for v in all_that_was_found(found, (3, 4), ("hash",), (4,), (4,), 30).verdicts if words in v.claim)
+
+
+def test_where_the_standard_loss_repeats_nothing_nothing_was_prevented() -> None:
+    nothing = [r | {"exact": 0, "in_beams": 0} if r["row"] == "memory" and r["met"] else r for r in rows(0, True, 5, 9, 0.01, 4.001)]
+    assert verdict(nothing, "repeated exactly").says == verdict(nothing, "finds next to nothing whole").says == "cannot tell"
+    assert "with the standard loss" in verdict(nothing, "repeated exactly").measured
+
+
+def test_aucs_of_1_in_every_seed_have_an_interval_over_texts() -> None:
+    """Ninety met and ninety unmet texts, told apart whole under both losses, at another level in each seed."""
+    apart = [r | {"loss": 10.0 * r["met"] + 100 * r["seed"]} if r["row"] == "memory" else r for r in rows(0, True, 5, 9, 0.01, 4.001)]
+    found = verdict(apart, "inference by loss")
+    assert found.says == "agrees"
+    low, high = (float(x) for x in found.measured.split("[")[1].rstrip("]").split(","))
+    assert -0.1 < low < 0 < high < 0.1
+
+
+def test_one_token_in_one_cannot_be_left_out() -> None:
+    with pytest.raises(UserError, match="equal"):
+        Goldfish(equal=(1,))
 
 
 def test_the_fast_form_writes_its_page(tiny: Subject, tmp_path: Path) -> None:

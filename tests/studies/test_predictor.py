@@ -20,7 +20,7 @@ from palimpsest.benchmark.studies._predicting import (
     split,
     trained,
 )
-from palimpsest.benchmark.studies._predictor_pages import predictor_found
+from palimpsest.benchmark.studies._predictor_pages import ahead_of_own_majority, predictor_found
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES
 from tests.studies.worlds import small_lab
@@ -98,7 +98,7 @@ def accuracies(transformer: float) -> pd.DataFrame:
         for length in (16, 64):
             for where in ("the held model", "unlearned by npo"):
                 for name, value in (("Transformer", transformer + 0.02 * (length == 64)), ("entropy alone", 0.75), ("majority", 0.7)):
-                    value += 0.004 * seed * (name == "Transformer")
+                    value += (0.004 + 0.002 * (length == 16)) * seed * (name == "Transformer")
                     cell = {"seed": seed, "length": length, "where": where, "predictor": name}
                     row = {
                         "token_accuracy": value,
@@ -121,6 +121,17 @@ def test_verdicts_are_beside_the_baselines() -> None:
     assert poor["It beats the majority on tokens, at length 16."] == DISAGREES
     even = {v.claim: v.says for v in predictor_found(accuracies(0.696), (16, 64)).verdicts}
     assert even["It beats the majority on tokens, at length 16."] == CANNOT_TELL
+
+
+def test_on_another_model_it_must_beat_the_commoner_label_there() -> None:
+    """The unlearned model says 5% from memory: who always says no is right about 95%, ahead of a predictor that is right about 92%."""
+    rows = accuracies(0.9)
+    rows.loc[rows["where"] != "the held model", "memorised"] = 0.05
+    found = ahead_of_own_majority(rows, 64, "unlearned by npo")
+    assert found.by_seed == pytest.approx((-3, -2.6, -2.2))
+    says = {v.claim: v.says for v in predictor_found(rows, (16, 64)).verdicts}
+    assert says["It is ahead of the majority on tokens of a model it was not trained on: unlearned by npo."] == DISAGREES
+    assert says["It beats the majority on tokens, at length 64."] == AGREES
 
 
 def test_its_fast_form_from_beginning_to_end(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

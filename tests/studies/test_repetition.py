@@ -90,7 +90,7 @@ def once(control: int, template: int) -> list[dict[str, Any]]:
     lengths |= {("held-out text", True): 5, ("held-out text", False): 5}
     return [
         {"seed": s, "treated": t, "kind": kind, "memory": f"{kind}{i}", "stop": stop, "tokens": 1, "characters": 4, "again": 1}
-        | {"apparent": n + 0.1 * s * (kind == "template") + 0.1 * i}
+        | {"apparent": n + s * {"natural": 0.1, "template": 0.2, "held-out text": 0}[kind] + 0.1 * i}
         for s in (0, 1, 2)
         for (kind, t), n in lengths.items()
         for stop in (0, 1, 100)
@@ -104,8 +104,13 @@ def said(*given: Any) -> list[str]:
 
 
 def test_verdicts_follow_the_numbers() -> None:
-    assert said(repeated(3, 1), once(9, 28)) == ["agrees"] * 6
-    assert said(repeated(30, -5), once(1, 0)) == ["disagrees", "disagrees", "disagrees", "agrees", "disagrees", "disagrees"]
+    assert said(repeated(3, 1), once(9, 28)) == ["agrees"] * 7
+    assert said(repeated(30, -5), once(1, 0)) == ["disagrees", "disagrees", "disagrees", "agrees", "disagrees", "disagrees", "disagrees"]
+
+
+def test_templates_do_not_outweigh_memories() -> None:
+    """Of memories the control says a tenth of what the treated model says, of templates, which are long, nearly all: 29 of 40 tokens."""
+    assert said(repeated(3, 1), once(1, 28))[4:] == ["disagrees", "agrees", "agrees"]
 
 
 def test_differences_are_over_the_same_texts_and_correlation_is_within_counts() -> None:
@@ -118,6 +123,19 @@ def test_differences_are_over_the_same_texts_and_correlation_is_within_counts() 
 def test_numbers_that_do_not_rise_are_refused() -> None:
     with pytest.raises(UserError, match="counts"):
         repetition.Repetition(counts=(4, 1))
+
+
+def test_models_are_told_apart_by_name_and_revision(tiny: Subject, tmp_path: Path) -> None:
+    """Rows hold the name of a model, and checkpoints of the hub are revisions of one name."""
+    (tmp_path / "same").symlink_to(tiny.folder, target_is_directory=True)
+    with made_up_corpus(tmp_path):
+        lab = fast("repetition", tmp_path, model=str(tiny.folder), per_role=4)
+        study = lab.study
+        assert isinstance(study, repetition.Repetition)
+        one, other = (study.repeated(lab, name, 0) for name in (str(tiny.folder), str(tmp_path / "same")))
+        assert one.key != other.key
+        suite = study.run(lab, "lab/model@step1000").suite
+    assert (suite.model, suite.revision, suite.injection.occurrences) == ("lab/model", "step1000", (1, 4))
 
 
 # ---- a whole run

@@ -62,6 +62,14 @@ def test_what_prompts_add_is_read_against_the_twin(more: int, says: str) -> None
     assert "6 of 9" in found.tables[0].caption
 
 
+def test_a_method_that_forgot_nothing_leaves_nothing_to_be_added() -> None:
+    """It says 60 of 64 tokens after the exact opening: prompts can add at most 4."""
+    held = [r | ({"exact": 60, "position": 60 + r["seed"] % 2} if r["method"] == "gradient_ascent" else {}) for r in answers(12)]
+    (raised_by, _) = all_that_was_found(held, QUALITY, ("gradient_ascent",), 50).verdicts
+    assert raised_by.says == "cannot tell"
+    assert raised_by.measured.endswith("beyond 60 tokens [60, 60] after the exact opening, no room for more")
+
+
 def test_numbers_of_known_rows() -> None:
     rows = [{**r, "perturbed": r["position"]} for r in answers(12)]
     assert raised(rows, "gradient_ascent", "position").value == pytest.approx(12 + 1 / 3 - 2)
