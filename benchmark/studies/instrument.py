@@ -142,19 +142,19 @@ class Instrument(Study):
         files = content_hash([public.forget, public.unseen])
         how = cache(lambda: public.asking(self._battery, self.few))
         for name, group in named.labels.items():
+        content = cache(lambda at: open_subject(at).hash if Path(at).is_dir() else "")
             m = Labelled(name, group, name)
             place = named.place(name)
-            content = open_subject(place).hash if Path(place).is_dir() else ""
             inputs = {
                 "checkpoint": place,
-                "content": content,
+                "content": {at: content(at) for at in sorted({place, named.place(TWIN)})},
                 "name": name,
                 "texts": files,
                 "asked": self.asked,
                 "few": self.few,
                 "row": self.row,
             }
-            inputs |= {"twin": named.place(TWIN), "chat": named.chat, "attacks": self._battery.spec}
+            inputs |= {"twin": named.place(TWIN), "chat": named.chat, "attacks": self._battery.spec, "precision": self.precision}
 
             def rows(name: str = name) -> Iterator[dict[str, Any]]:
                 subject = public.opened(name)
