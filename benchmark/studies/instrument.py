@@ -100,7 +100,7 @@ class Instrument(Study):
     def _simulation(self, lab: Lab) -> Stage:
         def rows() -> Iterator[dict[str, Any]]:
             for i, case in enumerate(CASES):
-                yield from ({"case": i, **row} for row in covered(case, simulated, self.worlds))
+                yield from ({"case": i, **row} for row in covered(case, simulated, self.worlds, seed=i))
 
         return lab.measurement("simulated leaks", {"cases": [plain(c) for c in CASES], "worlds": self.worlds}, rows)
 
