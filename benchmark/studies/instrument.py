@@ -17,6 +17,7 @@ from ..common.fields import plain
 from ..common.limits import Count, CountOrZero, Counts, Shares
 from ..common.sources import content_hash
 from ..common.types import HELD, TWIN
+from ..common.versions import VERSIONS
 from ..models.subject import open_subject
 from ..running.plan import Run
 from ..running.store import Stage
@@ -120,6 +121,7 @@ class Instrument(Study):
         label = f"{m.group}: {m.name}, seed {seed}"
         inputs = {"model": m.spec(), "name": m.name, "parent": parent_key(run, m, seed), "seed": seed, "asked": self.asked, "few": self.few}
         inputs |= {"held": run.held(seed).key, "twin": run.twin(seed).key, "attacks": self._battery.spec, "precision": run.precision}
+        inputs |= {"method": VERSIONS["method"]}  # models are made within the stage
 
         def rows() -> Iterator[dict[str, Any]]:
             how: Asking = run.once(("asking", seed), lambda: asking(run, seed, self._battery, self.asked, self.few))
