@@ -142,9 +142,9 @@ class Instrument(Study):
             )
         public = Public(named, Path(self.memories), Path(self.unseen), self.asked, self.row, self.precision)
         files = content_hash([public.forget, public.unseen])
+        content = cache(lambda at: open_subject(at).hash if Path(at).is_dir() else "")
         how = cache(lambda: public.asking(self._battery, self.few))
         for name, group in named.labels.items():
-        content = cache(lambda at: open_subject(at).hash if Path(at).is_dir() else "")
             m = Labelled(name, group, name)
             place = named.place(name)
             inputs = {
