@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,7 +99,10 @@ class Public:
     @cached_property
     def memories(self) -> list[EncodedMemory]:
         files: dict[Role, Path] = {"forget": self.forget, "unseen": self.unseen}
-        return [m for role, file in files.items() for m in itertools.islice(self._encoded(role, file), self.asked)]
+        found = [m for role, file in files.items() for m in itertools.islice(self._encoded(role, file), self.asked)]
+        if twice := [name for name, count in Counter(m.id for m in found).items() if count > 1]:
+            raise UserError(f"The id {twice[0]!r} stands for two memories of {self.forget} and {self.unseen}; every memory needs its own.")
+        return found
 
     def asking(self, battery: Battery, few: int) -> Asking:
         reader = Reader(self.twin, self.precision)
@@ -115,11 +119,11 @@ class Public:
             raise UserError(f"There is no file {str(file)!r}; expected JSON lines, a question and an answer or a memory each.")
         for number, given in json_lines(file):
             try:
-                memory = _memory(given, f"{file.stem}-{number}")
+                memory = _memory(given, f"{role}-{number}")
             except (KeyError, TypeError, AttributeError):
                 raise UserError(f"{file}:{number}: expected a JSON object with question and answer, or a memory.") from None
             opening, target = (self._ids(text, i == 0) for i, text in enumerate((memory.opening, memory.text[memory.opening_end :])))
-            row = (*opening, *target[: min(HORIZON, self.row - len(opening))])
+            row = (*opening, *target[: max(0, min(HORIZON, self.row - len(opening)))])
             if len(row) <= len(opening):
                 raise UserError(f"{file}:{number}: an opening of {len(opening)} tokens leaves nothing of a row of {self.row}; raise row.")
             yield EncodedMemory(memory, role, False, row, len(opening), memory.text)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ...leaderboard.statistics import Estimate, mean
-from ...leaderboard.study_results import Found, StudyTable, Verdict, direction
+from ...leaderboard.study_results import AGREES, CANNOT_TELL, Found, StudyTable, Verdict, direction, said
 from ..common.types import HELD, TWIN
 from ._circuits_figures import checked_figure, sizes_figure, unlearned_figure
 
@@ -22,9 +22,10 @@ NOTES = (
     "The edge count is chosen on a split that was not used for scores, and tests are on a third one; the paper's were not apart.",
     "Every edge count up to 16 and then in steps of a tenth is tried: faithfulness need not rise with it. “Dips” counts larger circuits "
     "below the bar.",
-    "A circuit is said to do a task if it restores more than half of the difference between clean and corrupt "
-    "there; the paper gives no bar for "
-    "other tasks. Circuits have different sizes: the table across tasks has both at both sizes.",
+    "A circuit is said to do a task if it restores more than half of the difference between clean and corrupt there; the paper gives no "
+    "bar for other tasks. That initiation circuits maintain must also hold against as many random edges, and that maintenance circuits "
+    "cannot initiate against as many of the initiation circuit's edges; else size alone may be the reason. Circuits have different sizes: "
+    "the table across tasks has both at both sizes.",
     "Denoising keeps the clean run on the circuit alone, noising puts the corrupt run on the circuit alone. In maintenance the clean side "
     "is memorised, in initiation the corrupt one; so the same patch has the opposite effect on memorised text.",
     "Retained: what a model has above the twin, of what the held model has above the twin. 1 is all, 0 is as "
@@ -58,22 +59,24 @@ def page(rows: Rows, enough: float) -> Found:
 
 def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
     own = {name: sizes_by_seed(chosen, name) for name in TASKS}
-    cross = {
-        on: [r for r in tests if r["circuit"] == name and r["on"] == on and r["edges"] == own[name].get(r["seed"])]
-        for name, on in (("initiation", "maintenance"), ("maintenance", "initiation"))
-    }
+    across = [("initiation", "maintenance"), ("maintenance", "initiation")]
+    at = lambda circuit, name, on: [  # noqa: E731
+        r for r in tests if r["circuit"] == circuit and r["on"] == on and r["edges"] == own[name].get(r["seed"])
+    ]
+    cross = {on: at(name, name, on) for name, on in across}
+    random, alike = at("random", *across[0]), at("initiation", *across[1])  # of the same size as the circuit that is asked about
     away = [r for r in domains if r["from"] != r["on"]]
     prevents, induces = _way(away, PREVENTS), _way(away, INDUCES)
     smaller = [[own["maintenance"][s] - own["initiation"][s]] for s in sorted(own["maintenance"].keys() & own["initiation"].keys())]
     return [
-        direction(
+        _unless_size(direction(
             "Initiation circuits also maintain.", "They do both tasks.", _mean(cross["maintenance"], "denoised"),
             unit="of the difference restored in maintenance", above=HALF,
-        ),
-        direction(
+        ), "random edges", random, _more(cross["maintenance"], random)),
+        _unless_size(direction(
             "Maintenance circuits cannot initiate.", "They do their own task only.", _mean(cross["initiation"], "denoised"),
             unit="of the difference restored in initiation", below=HALF,
-        ),
+        ), "the initiation circuit's first edges", alike, _more(alike, cross["initiation"])),
         direction(
             "Preventing memorisation transfers across corpora.", "A circuit of one corpus prevents it in another.", mean(prevents),
             unit="of the difference, on other domains", above=HALF,
@@ -88,6 +91,24 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
             unit="edges, maintenance minus initiation", below=0,
         ),
     ]  # fmt: skip
+
+
+def _unless_size(verdict: Verdict, name: str, control: Rows, ahead: Estimate) -> Verdict:
+    """An agreement holds only against a control of the same size: a circuit of most edges does any task, one of few edges does none."""
+    told = _mean(control, "denoised")
+    words = f"{verdict.measured}; {name} of the same number {said(told)}"
+    says = CANNOT_TELL if verdict.says == AGREES and not ahead.low > 0 else verdict.says
+    return Verdict(verdict.claim, verdict.published, words, says)
+
+
+def _more(mine: Rows, other: Rows) -> Estimate:
+    """How much more the first restore than the second, by seed."""
+    both = [{r["seed"]: [] for r in rows} for rows in (mine, other)]
+    for found, rows in zip(both, (mine, other), strict=True):
+        for r in rows:
+            found[r["seed"]] += [] if r["denoised"] is None else [r["denoised"]]
+    a, b = both
+    return mean([[float(np.mean(a[s]) - np.mean(b[s]))] for s in sorted(a.keys() & b.keys()) if a[s] and b[s]])
 
 
 def sizes_by_seed(chosen: Rows, task: str) -> dict[int, int]:

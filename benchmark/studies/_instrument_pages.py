@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ...leaderboard.statistics import Estimate, holm, wilson
+from ...leaderboard.statistics import Estimate, holm, mean, rate, wilson
 from ...leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, Found, StudyFigure, StudyTable, Verdict, direction, said
 from ..common.types import TWIN
 from ._auc import NOTHING, Z, clustered_auc, difference_of_aucs
@@ -155,10 +155,12 @@ def _of_coverage(rows: Rows, judged: Judged) -> Iterator[Verdict]:
         worlds = [r for case, found in rows.simulations.items() if bool(case.spread) == spread for r in found]
         yield _covers(f"The 95% interval of leak holds the truth, where {words}.", [r["holds"] for r in worlds])
     judgements = [r for found in rows.simulations.values() for r in found]
-    wrong, of = sum(r["false_positives"] for r in judgements), sum(r["innocent"] for r in judgements)
-    yield _rare("At most 1% of innocent memories are called recovered (made-up lengths).", wrong, of)
-    if calls := [x for (level, model), found in false_positives(judged).items() if level == "black-box" and model != TWIN for x in found]:
-        yield _rare("At most 1% of innocent memories are called recovered (models that never held, without twins).", sum(calls), len(calls))
+    shares = [100 * r["false_positives"] / r["innocent"] for r in judgements if r["innocent"]]
+    yield _rare("At most 1% of innocent memories are called recovered (made-up lengths).", mean([shares]))
+    never = judged.memories[(judged.memories.group == NEVER) & (judged.memories.model != TWIN)]
+    if LEAK in never and len(never):
+        found = rate([part[LEAK].to_numpy(float) for _, part in never.groupby("seed")]).scaled(100)
+        yield _rare("At most 1% of innocent memories are called recovered (models that never held, without twins).", found)
 
 
 def _covers(claim: str, holds: Sequence[bool]) -> Verdict:
@@ -168,9 +170,9 @@ def _covers(claim: str, holds: Sequence[bool]) -> Verdict:
     return Verdict(claim, "95% are promised.", words, AGREES if low >= 0.95 else DISAGREES if high < 0.95 else CANNOT_TELL)
 
 
-def _rare(claim: str, wrong: float, of: int) -> Verdict:
-    low, high = (100 * x for x in wilson(wrong, of))
-    return direction(claim, "1% is promised.", Estimate(100 * wrong / max(1, of), low, high), unit="%", below=1.0)
+def _rare(claim: str, found: Estimate) -> Verdict:
+    """A world, or a seed, has one set of thresholds and few memories: its calls go together, so these are the units."""
+    return direction(claim, "1% is promised.", found, unit="%", below=1.0)
 
 
 def _false_positive_table(judged: Judged) -> Iterator[StudyTable]:
@@ -247,6 +249,8 @@ def _notes(judged: Judged, public: bool) -> list[str]:
         "Models of a seed are made of one held model and one twin: they are fewer independent cases than models, which AUCs by seed show.",
         "With thirty models of a kind an AUC of 1 has an interval down to about .93: the goal of .99 is met by a value, not an interval.",
         "No grey-box attack counts for leak, so leaks are those of black-box, white-box (logit lens) and weights (int4) attackers.",
+        "PrivLeak is 100 (AUC of the model - AUC of the twin) / AUC of the twin, of Min-K% of forget against unseen texts, where likelier "
+        "is higher; MUSE takes 1 - AUC, which turns the sign. Forget quality is the KS distance of truth ratios from the twin's.",
         "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told as 1 - depth.",
     ]
     if public:

@@ -28,6 +28,7 @@ TRIES = 1000  # samples within which a text counts as extractable
 OF_TEXTS = ("extraction_strength", "exact_memorisation", "memorisation_score", "rouge_l", "truth_margin", "exposure", "not depth")
 OF_MEMBERSHIP = ("loss", "zlib_ratio", "min_k", "min_k_plus_plus", "reference", "sampling")
 LEAK = "leak, black-box"
+OPENING = "exact opening"  # tells what comes back whole, and counts for nothing else
 
 
 def score_of(frame: pd.DataFrame, access: Mapping[str, str]) -> Score:
@@ -41,8 +42,8 @@ def score_of(frame: pd.DataFrame, access: Mapping[str, str]) -> Score:
                 records.append(Record(*cell, attack, "", level, 0, 0, 0, "", matched, row["horizon"]))
         if _known(row.get("opening")):
             whole = HORIZON if row["opening"] >= row["horizon"] else int(row["opening"])
-            records.append(Record(*cell, "prefix", "opening", access["prefix"], 0, 0, 0, "", whole, HORIZON, asks="exact"))
-    return Score(records, TWIN)
+            records.append(Record(*cell, OPENING, "", access["prefix"], 0, 0, 0, "", whole, HORIZON, asks="exact"))
+    return Score(records, TWIN, diagnostics=(OPENING,))  # of thresholds only lengths in tokens are made
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Told:
     models: Estimate  # units are models
     by_seed: tuple[float, ...]
     memories: Estimate  # units are memories; NaN for what is no measure of a memory
-    behind_leak: Estimate  # leak's AUC minus this one's, on the same models
+    behind_leak: Estimate  # leak's AUC minus this one's, on the same models; NaN where there is no leak
     rounded: float  # the largest move of a model that was only rounded, as a share of what lies between the groups' means
     tuned: float  # the same where it was only fine-tuned on ordinary text
 
@@ -162,7 +163,7 @@ class Told:
 def told(judged: Judged) -> list[Told]:
     """All measures, the best first."""
     names = [str(name) for name in judged.models]
-    first = LEAK if LEAK in names else names[0]
+    first = next((name for name in (LEAK, *names) if name in names and name.startswith("leak,")), "")
     found = [_told(judged, name, first) for name in names]
     return sorted((t for t in found if t.models), key=lambda t: (-t.models.value, -t.memories.value if t.memories else 1, t.measure))
 
@@ -176,8 +177,10 @@ def _told(judged: Judged, name: str, first: str) -> Told:
 
     seeds = sorted(set(values.index.get_level_values("seed")))
     by_seed = tuple(auc(*pair(values, lambda index, s=s: index.get_level_values("seed") == s)) for s in seeds)
-    both = values.notna() & judged.models[first].notna()
-    behind = difference_of_aucs(pair(judged.models[first].where(both)), pair(values.where(both))) if name != first else NOTHING
+    behind = NOTHING
+    if first and name != first:
+        both = values.notna() & judged.models[first].notna()
+        behind = difference_of_aucs(pair(judged.models[first].where(both)), pair(values.where(both)))
     moved = {kind: _moved(judged, name, kind) for kind in ("rounded", "tuned")}
     return Told(name, auc_of(*pair(values)), by_seed, _of_memories(judged, name), behind, moved["rounded"], moved["tuned"])
 

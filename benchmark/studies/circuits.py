@@ -120,7 +120,7 @@ class Circuits(Study):
     def other(self, lab: Lab, run: Run, seed: int, name: str) -> Stage:
         """Rows `model` and `behaviour` of one model."""
         model, tested = run.model(name, seed), self.tested(lab, run, seed)
-        inputs = {"model": model.key, "tested": tested.key}
+        inputs = {"model": model.key, "tested": tested.key, "precision": self.precision}
 
         def rows() -> Iterable[Mapping[str, Any]]:
             with ExitStack() as opened:

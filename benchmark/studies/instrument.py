@@ -17,6 +17,7 @@ from ..common.fields import plain
 from ..common.limits import Count, CountOrZero, Counts, Shares
 from ..common.sources import content_hash
 from ..common.types import HELD, TWIN
+from ..common.versions import VERSIONS
 from ..models.subject import open_subject
 from ..running.plan import Run
 from ..running.store import Stage
@@ -100,7 +101,7 @@ class Instrument(Study):
     def _simulation(self, lab: Lab) -> Stage:
         def rows() -> Iterator[dict[str, Any]]:
             for i, case in enumerate(CASES):
-                yield from ({"case": i, **row} for row in covered(case, simulated, self.worlds))
+                yield from ({"case": i, **row} for row in covered(case, simulated, self.worlds, seed=i))
 
         return lab.measurement("simulated leaks", {"cases": [plain(c) for c in CASES], "worlds": self.worlds}, rows)
 
@@ -120,6 +121,7 @@ class Instrument(Study):
         label = f"{m.group}: {m.name}, seed {seed}"
         inputs = {"model": m.spec(), "name": m.name, "parent": parent_key(run, m, seed), "seed": seed, "asked": self.asked, "few": self.few}
         inputs |= {"held": run.held(seed).key, "twin": run.twin(seed).key, "attacks": self._battery.spec, "precision": run.precision}
+        inputs |= {"method": VERSIONS["method"]}  # models are made within the stage
 
         def rows() -> Iterator[dict[str, Any]]:
             how: Asking = run.once(("asking", seed), lambda: asking(run, seed, self._battery, self.asked, self.few))
@@ -140,21 +142,21 @@ class Instrument(Study):
             )
         public = Public(named, Path(self.memories), Path(self.unseen), self.asked, self.row, self.precision)
         files = content_hash([public.forget, public.unseen])
+        content = cache(lambda at: open_subject(at).hash if Path(at).is_dir() else "")
         how = cache(lambda: public.asking(self._battery, self.few))
         for name, group in named.labels.items():
             m = Labelled(name, group, name)
             place = named.place(name)
-            content = open_subject(place).hash if Path(place).is_dir() else ""
             inputs = {
                 "checkpoint": place,
-                "content": content,
+                "content": {at: content(at) for at in sorted({place, named.place(TWIN)})},
                 "name": name,
                 "texts": files,
                 "asked": self.asked,
                 "few": self.few,
                 "row": self.row,
             }
-            inputs |= {"twin": named.place(TWIN), "chat": named.chat, "attacks": self._battery.spec}
+            inputs |= {"twin": named.place(TWIN), "chat": named.chat, "attacks": self._battery.spec, "precision": self.precision}
 
             def rows(name: str = name) -> Iterator[dict[str, Any]]:
                 subject = public.opened(name)

@@ -265,7 +265,7 @@ def test_splits_are_apart_and_fair_to_domains(memorised: Memorised) -> None:
 
 
 def rows_of(
-    maintains: float = 0.9, initiates: float = 0.1, prevents: float = 0.8, induces: float = 0.2, left: float = 0.9
+    maintains: float = 0.9, initiates: float = 0.1, prevents: float = 0.8, induces: float = 0.2, left: float = 0.9, control: float = 0.5
 ) -> list[dict[str, Any]]:
     """Three seeds in which circuits do so much across tasks and domains, and an unlearned model keeps `left` of the maintenance circuit."""
     rows: list[dict[str, Any]] = []
@@ -273,7 +273,8 @@ def rows_of(
         jitter = 0.01 * seed
         for task, edges, across, on in (("maintenance", 10, initiates, "initiation"), ("initiation", 40, maintains, "maintenance")):
             rows.append({"kind": "chosen", "task": task, "edges": edges + seed, "connected": 5, "of": 90, "reached": True, "dips": 1})
-            for circuit, where, value in ((task, task, 0.9), ("random", task, 0.1), (task, on, across)):
+            alike = ("random", on, 1 - control) if task == "initiation" else ("initiation", on, control)
+            for circuit, where, value in ((task, task, 0.9), ("random", task, 0.1), (task, on, across), alike):
                 told = {"kind": "test", "on": where, "circuit": circuit, "draw": 0, "edges": edges + seed, "pairs": 4}
                 rows.append(told | {"denoised": value + jitter, "noised": value - jitter})
             ways = (induces, prevents) if task == "maintenance" else (prevents, induces)
@@ -308,6 +309,15 @@ def test_verdicts_follow_the_rows() -> None:
     told = pages.page(rows_of(maintains=0.1, initiates=0.9, prevents=0.1, induces=0.4), 0.85).verdicts
     assert [v.says for v in told] == ["disagrees"] * 4 + ["agrees"]
     assert {v.says for v in pages.page([], 0.85).verdicts} == {"cannot tell"}
+
+
+def test_what_size_alone_explains_is_no_agreement() -> None:
+    """Random edges maintain as well as the initiation circuit does; the initiation circuit, cut to size, initiates no better either."""
+    told = pages.page(rows_of(control=0.1), 0.85).verdicts
+    assert [v.says for v in told[:2]] == ["cannot tell", "cannot tell"]
+    assert "random edges of the same number 0.91" in told[0].measured
+    both = pages.page(rows_of(maintains=0.1, initiates=0.9, control=0.1), 0.85).verdicts
+    assert [v.says for v in both[:2]] == ["disagrees", "disagrees"]  # which needs no control
 
 
 @pytest.mark.parametrize(("left", "says"), [(0.9, "only the trigger"), (0.1, "the circuit"), (0.5, "cannot tell")])

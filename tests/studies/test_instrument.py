@@ -16,13 +16,13 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.models.weights import linear_weights
 from palimpsest.benchmark.studies._checkpoints import expanded, load_checkpoints
-from palimpsest.benchmark.studies._coverage import Case, covered, resampled, simulated, summary
+from palimpsest.benchmark.studies._coverage import Case, World, covered, resampled, simulated, summary
 from palimpsest.benchmark.studies._instrument_pages import Rows, instrument_found
 from palimpsest.benchmark.studies._judging import LEAK, Judged, false_positives, innocent, told
 from palimpsest.benchmark.studies._labelled import HOLDS, NEVER, UNLEARNED, Doses, labelled, noised
 from palimpsest.leaderboard.attacks import leak_cell
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
-from palimpsest.leaderboard.study_results import AGREES, DISAGREES
+from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES
 from tests.studies.worlds import small_lab
 
 ACCESS = {"prefix": "black-box", "shifted_window": "black-box", "quantise": "weights"}
@@ -159,6 +159,51 @@ def test_real_lengths_are_drawn_with_null_and_judged_apart(judged: Judged) -> No
     assert len(world.null) == 3 * len(world.mine) == 576
     assert 0.4 < (world.mine["prefix"] == 64).mean() < 0.6
     assert not (world.twin["prefix"] == 64).any()
+    assert (world.left == (world.mine["prefix"] == 64)).all()
+
+
+def test_false_positives_are_those_of_memories_that_no_threshold_was_made_from() -> None:
+    """An innocent method whose matches are longer than any of the null and the twin: each of its memories is a false positive."""
+    index = pd.MultiIndex.from_product([["m"], [0, 1, 2], ["forget"], range(128)], names=["model", "seed", "role", "memory"])
+    short, long = (pd.DataFrame({"a": np.full(len(index), n)}, index) for n in (1.0, 40.0))
+    left = np.arange(len(index)) % 4 == 0
+    (row,) = covered(Case(0.25, 0.0), lambda *_: World(short, long, short, left), 1)
+    assert (row["false_positives"], row["innocent"]) == (288, 288)
+
+
+def test_worlds_of_two_cases_are_drawn_apart() -> None:
+    a, b = (list(covered(Case(0.2, 0.0), simulated, 1, seed=i)) for i in (0, 1))
+    assert a != b
+
+
+def test_false_positives_of_models_have_an_interval_over_seeds() -> None:
+    """In one seed of three a quarter of the innocent memories is called: what is one event is not taken for many."""
+    rows = frame()
+    bad = rows.model.eq("other") & rows.seed.eq(0) & rows.memory.isin([f"forget {i}" for i in range(8)])
+    rows.loc[bad, "matched prefix"] = 30
+    found = instrument_found(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
+    verdict = next(v for v in found.verdicts if "without twins" in v.claim)
+    assert verdict.measured.startswith("8.33 %")
+    assert verdict.says == CANNOT_TELL
+
+
+def test_a_short_target_that_comes_back_whole_raises_no_threshold() -> None:
+    """Of texts of ten tokens whole ones are ten tokens in the null, not 64."""
+    rows = frame().assign(horizon=10)
+    lengths = [f"matched {a}" for a in ACCESS]
+    rows[lengths] = rows[lengths].clip(upper=10)
+    unseen = rows.role.eq("unseen") & rows.model.isin(["none", "twin"]) & rows.memory.isin([f"unseen {i}" for i in range(4)])
+    rows.loc[unseen, ["opening", "matched prefix"]] = 10
+    judged = Judged.of(rows, ACCESS)
+    assert judged.score.calibrations["black-box"].quantiles["prefix"] == 10
+    assert judged.held[judged.memories.model.eq("none")].all()  # ten of ten are whole
+
+
+def test_without_leak_nothing_is_ahead_of_it() -> None:
+    rows = frame()
+    found = told(Judged.of(rows[rows.seed == 0], ACCESS))  # too few null values
+    assert not any(t.measure.startswith("leak") for t in found)
+    assert all(np.isnan(t.behind_leak.value) for t in found)
 
 
 def test_there_are_at_least_thirty_models_of_a_kind() -> None:

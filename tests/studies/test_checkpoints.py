@@ -1,0 +1,58 @@
+"""Public checkpoints in the study `instrument`: the texts that they are asked about, and what their measurements' keys hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.studies._checkpoints import Public, load_checkpoints
+from palimpsest.benchmark.studies._labelled import noised
+from tests.studies.worlds import small_lab
+
+CHECKPOINTS = 'at: {}\nheld: full\ntwin: retain\nholds: "pos1"\nnever: "neg1"\n'
+
+
+def public(tiny: Subject, folder: Path, **given: Any) -> Public:
+    """Two texts to forget and two unseen ones, in files of one name."""
+    for name in ("forget", "unseen"):
+        (folder / name).mkdir()
+        lines = [json.dumps({"question": "Who was it " + "again " * 30 + "?", "answer": f"{name} " * 20 + str(i)}) for i in (1, 2)]
+        (folder / name / "texts.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "c.yaml").write_text(CHECKPOINTS.format(folder))
+    tiny.save(folder / "retain")
+    files = [folder / name / "texts.jsonl" for name in ("forget", "unseen")]
+    return Public(load_checkpoints(str(folder / "c.yaml")), *files, **{"asked": 2, "row": 160, "precision": "fp32", **given})
+
+
+def test_files_of_one_name_are_not_one(tiny: Subject, tmp_path: Path) -> None:
+    found = public(tiny, tmp_path).memories
+    assert len({m.id for m in found}) == len(found) == 4
+
+
+def test_an_opening_longer_than_a_row_is_refused(tiny: Subject, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leaves nothing of a row of 20"):
+        _ = public(tiny, tmp_path, row=20).memories
+
+
+def test_what_public_checkpoints_are_asked_with_is_in_their_keys(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = public(tiny, tmp_path)
+    tiny.save(tmp_path / "neg1")
+    given = {"checkpoints": str(tmp_path / "c.yaml"), "unseen": str(files.unseen), "memories": str(files.forget)}
+    lab = small_lab("instrument", tiny, tmp_path, monkeypatch, **given)
+
+    def keys(**changed: Any) -> dict[str, str]:
+        there = replace(lab, study=replace(lab.study, **changed))
+        return {s.label: s.key for s in there.stages if s.label != "simulated leaks"}
+
+    before = keys()
+    assert keys() == before
+    for changed in ({"precision": "bf16"}, {"asked": 1}, {"few": 2}, {"siblings": 9}, {"row": 80}):
+        assert not set(keys(**changed).values()) & set(before.values()), changed
+    noised(tiny, 0.1, 0).save(tmp_path / "retain")  # another twin: all that is compared with it is another measurement
+    assert keys()["never held: neg1"] != before["never held: neg1"]
