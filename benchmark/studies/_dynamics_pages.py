@@ -46,8 +46,8 @@ def dynamics_found(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequen
     verdicts = [*_of_scores(scores, sizes), *_of_steps(scores, sizes), *_of_boundary(edges, sizes)]
     figures = [score_figure(scores, models), boundary_figure(edges, sizes[-1], usual), *geometry_figure(geometry, sizes[-1])]
     notes = [
-        "The paper's texts are the training corpus itself, met once or a few times; here they are passages injected 1 to 24 times, so how "
-        "many are fully memorised follows from the doses. Contexts end at one boundary, so all continuations are the same tokens.",
+        "The texts are passages injected 1 to 24 times, so how many are fully memorised follows from the doses. Contexts end at one "
+        "boundary, so all continuations are of the same tokens.",
         f"Classes by the score of {usual} tokens after {usual} of context: memorised 1, half above .4 to .6, unmemorised at most .2.",
         f"Frequencies are logs of 1 + counts in the training text; {EDGE} tokens on each side of the boundary are averaged.",
     ]
@@ -125,7 +125,7 @@ def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
     last = sizes[-1]
     low = scores.by_seed(lambda s: _share(scores, last, s, lambda x: x <= 0.2) - _share(scores, last, s, lambda x: x >= 1))
     claim = "Low scores dominate: more texts in the lowest bin than fully memorised."
-    yield direction(claim, "Low scores dominate at every size.", low.scaled(100), unit="points", above=0)
+    yield direction(claim, "Low scores dominate.", low.scaled(100), unit="points", above=0)
     if len(sizes) > 1:
         grown = scores.by_seed(lambda s: _share(scores, last, s, lambda x: x >= 1) - _share(scores, sizes[0], s, lambda x: x >= 1))
         claim, published = "Larger models memorise more texts fully.", "Fully memorised grows fastest; 70M to 2.8B far exceeds 2.8B to 12B."
@@ -144,9 +144,13 @@ def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
 
 
 def _growth(scores: Scores, seed: int, model: str, name: str, least: int, most: int) -> float:
-    """The exponent with which the count of fully memorised texts grows; NaN where a count is 0."""
+    """The exponent with which the count of fully memorised texts grows; NaN where both counts are 0.
+
+    Where one is, half a text is added to each: without such seeds only those would be counted in which enough is left.
+    """
     a, b = (scores.count(seed, model, "forget", *((n, 0) if name == "context" else (0, n))) for n in (least, most))
-    return math.log(b / a) / math.log(most / least) if a and b else math.nan
+    more = 0.0 if a and b else 0.5
+    return math.log((b + more) / (a + more)) / math.log(most / least) if a or b else math.nan
 
 
 def _share(scores: Scores, model: str, seed: int, which: Callable[[pd.Series], pd.Series]) -> float:

@@ -52,7 +52,7 @@ def longest(row: Mapping[str, Any]) -> int | None:
 
 def extracted(rows: Rows, method: str, kind: str) -> Estimate:
     """Mean length after a kind of prompt, in tokens."""
-    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method])
+    return _over_seeds([(r["seed"], r[kind]) for r in rows if r["method"] == method]).within(0, HORIZON)
 
 
 def raised(rows: Rows, method: str, kind: str) -> Estimate:

@@ -66,7 +66,7 @@ def test_states_and_entropies_are_those_of_the_reader(memorised: Any) -> None:
 def test_a_memorised_text_is_continued_and_a_long_context_is_refused(memorised: Any) -> None:
     found = continuations(memorised.subject, memorised.memories, 32, 32, 16)  # from the beginning on, as it was met
     assert np.mean([c.score(16) for c in found]) > 0.9
-    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 32, 16)]) < 0.3
+    assert np.mean([c.score(16) for c in continuations(memorised.subject, memorised.unseen, 64, 64, 16)]) < 0.3
     with pytest.raises(UserError, match="raise row"):
         continuations(memorised.subject, memorised.memories, 64, 32, 100)
 
