@@ -49,8 +49,9 @@ def write_study(found: Found, facts: StudyFacts, folder: Path) -> list[Path]:
 
 
 def overview(folder: Path) -> str:
-    """The page of all verdicts, from the NAME.json files of a folder."""
-    told = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    """The page of all verdicts, from the NAME.json files of a folder; JSON of another kind is left out."""
+    found = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    told = [t for t in found if isinstance(t, dict) and {"facts", "verdicts"} <= t.keys()]
     studies = [(build(StudyFacts, t["facts"], "facts"), [build(Verdict, v, "verdict") for v in t["verdicts"]]) for t in told]
     return environment(html=False).get_template("studies.md").render(studies=studies)
 

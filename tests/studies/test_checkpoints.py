@@ -25,6 +25,7 @@ def public(tiny: Subject, folder: Path, **given: Any) -> Public:
         lines = [json.dumps({"question": "Who was it " + "again " * 30 + "?", "answer": f"{name} " * 20 + str(i)}) for i in (1, 2)]
         (folder / name / "texts.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "c.yaml").write_text(CHECKPOINTS.format(folder))
+    (folder / "retain").mkdir()
     tiny.save(folder / "retain")
     files = [folder / name / "texts.jsonl" for name in ("forget", "unseen")]
     return Public(load_checkpoints(str(folder / "c.yaml")), *files, **{"asked": 2, "row": 160, "precision": "fp32", **given})
@@ -42,6 +43,7 @@ def test_an_opening_longer_than_a_row_is_refused(tiny: Subject, tmp_path: Path) 
 
 def test_what_public_checkpoints_are_asked_with_is_in_their_keys(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = public(tiny, tmp_path)
+    (tmp_path / "neg1").mkdir()
     tiny.save(tmp_path / "neg1")
     given = {"checkpoints": str(tmp_path / "c.yaml"), "unseen": str(files.unseen), "memories": str(files.forget)}
     lab = small_lab("instrument", tiny, tmp_path, monkeypatch, **given)
