@@ -64,7 +64,8 @@ def _none(tokens: Rows, agree: float) -> StudyTable:
                     **_cells("depend on none", free),
                 }
             )
-    return StudyTable("Tokens that depend on no state of the opening", out, "Shares of tokens, with 95% intervals over seeds; of one seed, over its tokens.")
+    caption = "Shares of tokens, with 95% intervals over seeds; of one seed, over its tokens."
+    return StudyTable("Tokens that depend on no state of the opening", out, caption)
 
 
 def _by_layer(tokens: Rows, agree: float) -> StudyTable:
