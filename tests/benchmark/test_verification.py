@@ -94,10 +94,11 @@ def test_a_slice_of_an_honest_bundle_agrees(mine: Path, micro: Suite, store: Sto
 def test_the_slice_follows_the_verifiers_seed(mine: Path, micro: Suite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn: list[set[tuple[str, str]]] = []
     monkeypatch.setattr(spotcheck, "_compare", lambda row, model, subject, told, seen: drawn.append(set(told)))
-    for seed in (1, 2, 1, None):
+    for seed in (1, 1, 2, 3, 4, 5, None):  # two seeds may draw the same three of few
         findings(mine, micro, "spotcheck", seed=seed, slice=3, store=tmp_path / "none")
-    assert drawn[0] == drawn[2] != drawn[1]
-    assert [len(d) for d in drawn] == [3] * 4
+    assert drawn[0] == drawn[1]
+    assert any(d != drawn[0] for d in drawn)
+    assert [len(d) for d in drawn] == [3] * 7
 
 
 @pytest.mark.parametrize(
