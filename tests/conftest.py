@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported: a ne
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from palimpsest.benchmark import cli
@@ -96,11 +97,21 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(CONFIGS / "models" / "tokenizer")
 
 
+def shared_folder(made: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a session have."""
+    return made.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else made.getbasetemp()
+
+
 @pytest.fixture(scope="session")
 def tiny(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    """An untrained GPT-NeoX (hidden 64, 2 layers, 2 heads, vocabulary 4096, context 512), saved with its tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_tiny(folder, tokenizer)
+    """An untrained GPT-NeoX (hidden 64, 2 layers, 2 heads, vocabulary 4096, context 512), saved with its tokenizer.
+
+    One folder for all processes of a session: its path is written into what they share.
+    """
+    folder = shared_folder(tmp_path_factory) / "tiny"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            save_tiny(folder, tokenizer)
     return Subject(folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,7 +33,7 @@ from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, Qu
 from tests.benchmark.kinds import INSTEAD
 from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.world import METHOD, World
-from tests.conftest import Memorised
+from tests.conftest import Memorised, shared_folder
 from tests.micro import micro_suite, write_corpus
 
 COMMIT, ADDRESS = "c" * 40, "https://example.org/of-the-author"
@@ -122,8 +121,11 @@ def tied(llamas: dict[bool, Path], tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def made_up_corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusConfig, Path]:
-    """A folder of a thousand documents of made-up words, and a folder for its cache."""
-    return write_corpus(tmp_path_factory.mktemp("texts"), 1000), tmp_path_factory.mktemp("cache")
+    """A folder of a thousand documents of made-up words, one for all processes of a session, and a folder for its cache."""
+    folder = shared_folder(tmp_path_factory) / "texts"
+    with FileLock(f"{folder}.lock"):
+        folder.mkdir(exist_ok=True)
+        return write_corpus(folder, 1000), tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +144,6 @@ def suite(tiny: Subject, corpus: CorpusConfig) -> Suite:
         methods={"none": {}, "retrain": {}, "gradient_ascent": {"epochs": 2}, "npo": {"epochs": 2}},
         attacks={"prefix": {}, "paraphrase": {}}, quality=QualityConfig(documents=8), excerpts=2,
     )  # fmt: skip
-
-
-def shared_folder(made: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of a session have."""
-    return made.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else made.getbasetemp()
 
 
 @pytest.fixture(scope="module")
