@@ -80,7 +80,7 @@ class Lab:
         suite = replace(suite, injection=injection)
         key = canonical(plain(suite))
         if key not in self._runs:
-            self._runs[key] = Run(suite, self.store, self._told)
+            self._runs[key] = Run(suite, self.store, self.progress)
         return self._runs[key]
 
     def measurement(self, label: str, inputs: Mapping[str, Any], rows: Callable[[], Iterable[Mapping[str, Any]]]) -> Stage:
@@ -100,9 +100,6 @@ class Lab:
     def rows(self, stage: Stage) -> list[dict[str, Any]]:
         """The rows of a finished measurement."""
         return [row for _, row in json_lines(self.store.ensure(stage) / ROWS)]
-
-    def _told(self, what: str, done: int, of: int) -> None:
-        self.progress(what, done, of)
 
     @property
     def stages(self) -> list[Stage]:

@@ -77,5 +77,5 @@ def said(measured: Estimate, unit: str = "") -> str:
         return "not measured"
     value = f"{measured.value:.3g}{f' {unit}' if unit else ''}"
     if not (math.isfinite(measured.low) and math.isfinite(measured.high)):
-        return f"{value} (one value, no interval)"
+        return f"{value} ({f'{len(measured.by_seed)} seeds' if len(measured.by_seed) > 1 else 'one value'}, no interval)"
     return f"{value} [{measured.low:.3g}, {measured.high:.3g}]"

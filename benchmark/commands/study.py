@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from rich.table import Table
 from .interruption import interruption
 from .progress import Display, duration, hush
 from .shared import DEFAULT_STORE, StorePath, console, escaped
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "studies"
 
 
 def study(
@@ -71,21 +74,31 @@ def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
 
 
 def _list(store: Path) -> None:
-    """What each study answers, what it took where it was run last, and how much of it is finished in this store."""
+    """What each study answers, what it cost where it was published, and what of it is finished in this store and took how long."""
     hush()
     from ..common.plugins import find, names
     from ..running.store import Store
     from ..study import lab
 
     table = Table(box=None, pad_edge=False)
-    for column in ("study", "question", "after", "finished here", "took"):
+    for column in ("study", "question", "after", "published run", "finished here", "took"):
         table.add_column(column, overflow="fold")
-    for name in names("study"):
-        cls: Any = find("study", name).cls
-        finished, took = "none", ""
-        if store.is_dir():
-            there = lab(name, {}, Store(store))
-            done = [s for s in there.stages if there.store.done(s)]
-            finished, took = f"{len(done)} of {len(there.stages)}", duration(there.seconds) if done else ""
-        table.add_row(name, escaped(cls.question), escaped(cls.paper), finished, took)
+    with Display(console) as display:
+        for name in names("study"):
+            cls: Any = find("study", name).cls
+            finished, took = "none", ""
+            if store.is_dir():
+                display.begin(f"{name}: which of its stages are finished")
+                there = lab(name, {}, Store(store))
+                stages = there.stages
+                done = sum(there.store.done(s) for s in stages)
+                finished, took = f"{done} of {len(stages)}", duration(there.seconds) if done else ""
+            table.add_row(name, escaped(cls.question), escaped(cls.paper), _published(name), finished, took)
     console.print(table)
+
+
+def _published(name: str) -> str:
+    """What the run in docs/studies took and where; empty outside a checkout, or where none is published."""
+    file = PUBLISHED / f"{name}.json"
+    facts = json.loads(file.read_text("utf-8"))["facts"] if file.is_file() else None
+    return escaped(f"{duration(facts['seconds'])} on {facts['machine']} ({facts['command']})") if facts else ""

@@ -24,6 +24,8 @@ from .versions import NOTHING, modules
 FOLDERS = {"method": "methods", "attack": "attacks", "study": "benchmark/studies"}
 STAGES = {"method": ("method",), "attack": ("battery", "attack"), "study": ("method", "battery", "quality")}  # whose versions keys hold
 
+# Modules and folders that only run a study or show what it found: its keys hold the models it reads, and pages measure nothing.
+SHOWING = ("benchmark/study", "benchmark/running", "benchmark/studies/pages", "leaderboard/study_results", "leaderboard/drawing")
 
 # Names that mean something else in a suite: of models, and under which the battery's own findings stand.
 RESERVED = {"method": ("base", "twin", "none", "retrain"), "attack": ("checks",), "study": ("list",)}
@@ -126,7 +128,7 @@ def _plugin(kind: str, name: str, module: ModuleType, attribute: str) -> Plugin:
 def source_files(kind: str, name: str, file: Path) -> dict[str, Path]:
     """Import name -> file, of a plug-in's module and of all that it imports from this tree, its own package or its own folder; none is run.
 
-    What the stages that run it stand on is left out: the version of their kind covers it.
+    What the stages that run it stand on is left out: the version of their kind covers it. So is what only runs or shows a study.
     """
     first, _, rest = name.partition(".")
     places = {ROOT: TREE}
@@ -135,7 +137,13 @@ def source_files(kind: str, name: str, file: Path) -> dict[str, Path]:
     elif first != ROOT and not {"site-packages", "dist-packages"} & set(file.parts):
         places[""] = file.parent
     below = [*(f"{ROOT}.benchmark.{n}" for n in NOTHING), *(n for k in STAGES[kind] for n in modules(k))]
-    return closure(name, file, places, below)
+    return closure(name, file, places, [*below, *(_showing() if kind == "study" else ())])
+
+
+@cache
+def _showing() -> tuple[str, ...]:
+    files = (f for name in SHOWING for f in (TREE / f"{name}.py", *(TREE / name).glob("*.py")) if f.is_file())
+    return tuple(".".join((ROOT, *f.relative_to(TREE).with_suffix("").parts)).removesuffix(".__init__") for f in files)
 
 
 def _source(kind: str, module: ModuleType) -> str:

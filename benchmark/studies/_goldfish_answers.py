@@ -17,8 +17,13 @@ from ..reading.reader import Reader
 from ..running.plan import Run
 from ..training.losses import nll_of_rows
 
+STANDARD, BEFORE = "standard loss", "before"  # how a model was trained, beside the names of masks
 FAR = 9  # tokens behind a dropped one, and more
 MEMBERSHIP = ("loss", "zlib_ratio")
+
+
+def name_of(k: int, mask: str) -> str:
+    return f"k = {k}, {mask}"
 
 
 @dataclass(frozen=True)

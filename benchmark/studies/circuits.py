@@ -15,9 +15,9 @@ from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
 from ._circuit_rows import behaviour_rows, model_rows, pair_rows, score_rows, tested_rows
-from ._circuits_page import page
 from ._divergence import divergences
 from ._graph import Graph
+from .pages.circuits import page
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from ..common.types import HELD, TWIN, EncodedMemory
 from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
-from ._dependency_page import page
 from ._interchange import dependence, lengths, swapped
 from ._stream import Stream, parts
+from .pages.dependency import page
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
 from ._continuations import DOSES, class_of, continuations, dosed, inside, same_tokens
-from ._dynamics_pages import dynamics_found
 from ._geometry import geometry
 from ._ngrams import Ngrams
+from .pages.dynamics import page
 
 USUAL = 32  # tokens of context, and of the continuation by which classes are told
 
@@ -63,7 +63,7 @@ class Dynamics(Study):
             for seed in self.seeds
             for row in lab.rows(self._stage(lab, run, seed))
         ]
-        return dynamics_found(pd.DataFrame(rows), self.sizes, (*self.checkpoints, *self.sizes[-1:]), USUAL)
+        return page(pd.DataFrame(rows), self.sizes, (*self.checkpoints, *self.sizes[-1:]), USUAL)
 
     def _runs(self, lab: Lab) -> dict[str, Run]:
         return {name: dosed(lab, name, self.occurrences) for name in (*self.sizes, *self.checkpoints)}

@@ -16,8 +16,8 @@ from ..running.model import Model
 from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
-from ._goldfish_answers import Asked, held_out, of_memories
-from ._goldfish_found import BEFORE, STANDARD, all_that_was_found, name_of
+from ._goldfish_answers import BEFORE, STANDARD, Asked, held_out, name_of, of_memories
+from .pages.goldfish import page
 
 METHOD = "goldfish_retrain"
 
@@ -70,7 +70,7 @@ class Goldfish(Study):
 
     def found(self, lab: Lab) -> Found:
         rows = [row for stage in self.stages(lab) if stage.kind == "study" for row in lab.rows(stage)]
-        return all_that_was_found(rows, self.ks, self.masks, self.every_mask, self.equal, self.beams)
+        return page(rows, self.ks, self.masks, self.every_mask, self.equal, self.beams)
 
     def before(self, lab: Lab, seed: int) -> Stage:
         """Held-out loss of the base model: where all trainings begin."""

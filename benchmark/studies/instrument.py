@@ -25,8 +25,8 @@ from ..study import Lab, Study
 from ._asking import Asking, Battery, asking, workshop
 from ._checkpoints import Public, load_checkpoints
 from ._coverage import CASES, covered, simulated
-from ._instrument_pages import Rows, instrument_found
 from ._labelled import UNLEARNED, Doses, Labelled, labelled, make, parent_key, unlearned
+from .pages.instrument import Rows, page
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Instrument(Study):
         rows = [{**row, "seed": seed, **_told(m)} for m, seed, stage in measured for row in lab.rows(stage)]
         worlds = lab.rows(self._simulation(lab))
         simulations = {case: [r for r in worlds if r["case"] == i] for i, case in enumerate(CASES)}
-        return instrument_found(Rows(pd.DataFrame(rows), self._battery.access, simulations, self.draws), public=bool(self.checkpoints))
+        return page(Rows(pd.DataFrame(rows), self._battery.access, simulations, self.draws), public=bool(self.checkpoints))
 
     @cached_property
     def _battery(self) -> Battery:

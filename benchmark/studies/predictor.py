@@ -20,7 +20,7 @@ from ..running.store import Stage
 from ..study import Lab, Study
 from ._continuations import DOSES, dosed, inside, same_tokens
 from ._predicting import Sequences, alignment, by_entropy, calibration, gathered, judged, logistic, split, trained
-from ._predictor_pages import predictor_found
+from .pages.predictor import page
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PredictMemorisation(Study):
 
     def found(self, lab: Lab) -> Found:
         rows = [{"seed": seed, **row} for seed in self.seeds for row in lab.rows(self._stage(lab, seed))]
-        return predictor_found(pd.DataFrame(rows), self.lengths)
+        return page(pd.DataFrame(rows), self.lengths)
 
     def _runs(self, lab: Lab) -> tuple[Run, Run]:
         methods = {name: {} for name in self.methods}

@@ -19,9 +19,9 @@ from ..texts.stream import injected
 from ..texts.subsets import stratified
 from ..training.losses import nll_of_rows
 from ._continuations import dosed, same_tokens
-from ._repetition_found import all_that_was_found
 from ._single_shot import MET, Shot, single_shot
 from ._verbatim import shuffled, verbatim
+from .pages.repetition import page
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Repetition(Study):
         done = list(self.stages(lab))
         rows = [row for stage in done for row in lab.rows(stage)]
         repeated, once = [r for r in rows if "count" in r], [r for r in rows if "stop" in r]
-        return all_that_was_found(repeated, once, self.checkpoints, self.smaller, self.counts)
+        return page(repeated, once, self.checkpoints, self.smaller, self.counts)
 
     def repeated(self, lab: Lab, name: str, seed: int) -> Stage:
         """What a checkpoint holds of every memory after the stream."""

@@ -19,7 +19,7 @@ from ..running.plan import Run
 from ..running.store import Stage
 from ..study import Lab, Study
 from ..suites.config import QualityConfig
-from ._stress_found import all_that_was_found
+from .pages.stress import page
 
 YARDSTICK = "palimpsest_bits_per_byte"
 SEMANTIC = ("word_substitution", "base_substitution", "embedding_neighbours", "paraphrase")
@@ -74,7 +74,7 @@ class Stress(Study):
         models = [(name, seed) for seed in self.seeds for name in (*REFERENCES, *self.asked)]
         answers = [row for name, seed in models for row in lab.rows(self.answers(lab, run, name, seed))]
         quality = [{"method": name, "seed": seed, "bits": bits_per_byte(lab, run, name, seed)} for name, seed in models]
-        return all_that_was_found(answers, quality, self.asked, self.least)
+        return page(answers, quality, self.asked, self.least)
 
     def run(self, lab: Lab) -> Run:
         attacks: dict[str, dict[str, Any]] = {"prefix": {}, "longer_prefix": {}, "shifted_window": {"stride": self.stride}}

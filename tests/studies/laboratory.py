@@ -35,7 +35,7 @@ def fast(name: str, folder: Path, **fields: Any) -> Lab:
     return study.lab(name, {"precision": "fp32", **fields}, Store(folder / "store"), "fast")
 
 
-def page(lab: Lab, found: Found, folder: Path) -> str:
+def written(lab: Lab, found: Found, folder: Path) -> str:
     """The page that is written of what was found."""
     s = lab.study
     facts = StudyFacts(lab.name, s.question, s.paper, s.address, "fast", f"palimpsest study {lab.name}", lab.seconds, "cpu")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palimpsest.benchmark.studies import _circuits_page as pages
 from palimpsest.benchmark.studies._circuit_rows import _splits
 from palimpsest.benchmark.studies._divergence import argmax, bleu4, divergences, initiation, maintenance
+from palimpsest.benchmark.studies.pages import circuits as pages
 from palimpsest.leaderboard.statistics import Estimate
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from tests.conftest import Memorised

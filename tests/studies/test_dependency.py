@@ -14,9 +14,9 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.blocks import blocks
 from palimpsest.benchmark.models.logits import hidden_states, logits_of
 from palimpsest.benchmark.models.subject import Subject
-from palimpsest.benchmark.studies import _dependency_page as pages
 from palimpsest.benchmark.studies._interchange import dependence, lengths, swapped
 from palimpsest.benchmark.studies._stream import Stream, parts
+from palimpsest.benchmark.studies.pages import dependency as pages
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from tests.conftest import Memorised
 from tests.studies.taken_apart import fast, subject_of

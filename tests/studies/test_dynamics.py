@@ -14,11 +14,11 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.reader import Reader
 from palimpsest.benchmark.studies._continuations import class_of, continuations, inside
-from palimpsest.benchmark.studies._dynamics_pages import _edge, _growth, bin_of, dynamics_found, transitions
 from palimpsest.benchmark.studies._geometry import geometry
 from palimpsest.benchmark.studies._ngrams import Ngrams
 from palimpsest.benchmark.studies._scores import Scores
 from palimpsest.benchmark.studies.dynamics import Dynamics
+from palimpsest.benchmark.studies.pages.dynamics import _edge, _growth, bin_of, page, transitions
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, DISAGREES
 from tests.studies.worlds import small_lab
@@ -104,7 +104,7 @@ def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
 
 
 def test_verdicts_follow_the_numbers() -> None:
-    found = dynamics_found(rows_of(0.4, 0.2, 1.0), ("small", "large"), ("large",), 32)
+    found = page(rows_of(0.4, 0.2, 1.0), ("small", "large"), ("large",), 32)
     says = {v.claim: v.says for v in found.verdicts}
     assert says["Larger models memorise more texts fully."] == AGREES
     injected = [n for n in found.figures[0].rows if n["texts"] == "forget"]
@@ -117,7 +117,7 @@ def test_verdicts_follow_the_numbers() -> None:
     assert says["Fully memorised texts fall slower than the continuation grows, from 16 to 64 tokens."] == AGREES
     assert says["Fully memorised texts rise faster than the context grows, from 8 to 64 tokens."] == AGREES
     assert says["The frequency of tokens rises more at the boundary of memorised than of unmemorised texts."] == AGREES
-    other = {v.claim: v.says for v in dynamics_found(rows_of(0.1, 0.3, -1.0), ("small", "large"), ("large",), 32).verdicts}
+    other = {v.claim: v.says for v in page(rows_of(0.1, 0.3, -1.0), ("small", "large"), ("large",), 32).verdicts}
     assert other["Larger models memorise more texts fully."] == DISAGREES
     assert other["More than 90% of highly memorised texts stay so in the larger model."] == DISAGREES
     assert other["Entropy jumps at the boundary of unmemorised texts."] == DISAGREES

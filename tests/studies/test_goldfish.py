@@ -11,12 +11,12 @@ import pytest
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.studies._goldfish_answers import FAR, divergence, same
-from palimpsest.benchmark.studies._goldfish_found import BEFORE, STANDARD, all_that_was_found, name_of, size
 from palimpsest.benchmark.studies._verbatim import text_memory
 from palimpsest.benchmark.studies.goldfish import Goldfish
+from palimpsest.benchmark.studies.pages.goldfish import BEFORE, STANDARD, name_of, page, size
 from palimpsest.leaderboard.statistics import Estimate
 from palimpsest.leaderboard.study_results import Verdict
-from tests.studies.laboratory import fast, made_up_corpus, page
+from tests.studies.laboratory import fast, made_up_corpus, written
 
 ROW = text_memory("m", "", range(84), 20)  # the target is tokens 20 to 83
 
@@ -83,7 +83,7 @@ def rows(exact: int, at: bool, beam3: int, beam4: int, auc_gap: float, longer: f
 
 
 def said(*given: Any) -> list[str]:
-    found = all_that_was_found(rows(*given), (3, 4), ("hash",), (4,), (4,), 30)
+    found = page(rows(*given), (3, 4), ("hash",), (4,), (4,), 30)
     assert [f.name for f in found.figures] == ["rouge-l", "matched", "divergence"]
     return [v.says for v in found.verdicts]
 
@@ -94,7 +94,7 @@ def test_verdicts_follow_the_numbers() -> None:
 
 
 def verdict(found: list[dict[str, Any]], words: str) -> Verdict:
-    return next(v for v in all_that_was_found(found, (3, 4), ("hash",), (4,), (4,), 30).verdicts if words in v.claim)
+    return next(v for v in page(found, (3, 4), ("hash",), (4,), (4,), 30).verdicts if words in v.claim)
 
 
 def test_where_the_standard_loss_repeats_nothing_nothing_was_prevented() -> None:
@@ -120,7 +120,7 @@ def test_one_token_in_one_cannot_be_left_out() -> None:
 def test_the_fast_form_writes_its_page(tiny: Subject, tmp_path: Path) -> None:
     with made_up_corpus(tmp_path):
         lab = fast("goldfish", tmp_path, model=str(tiny.folder), per_role=2, ks=(4,), masks=("static",), beams=2)
-        text = page(lab, lab.execute(), tmp_path / "out")
+        text = written(lab, lab.execute(), tmp_path / "out")
         found = [r for s in lab.stages if s.kind == "study" for r in lab.rows(s)]
     assert "Generation first diverges at or near dropped tokens" in text
     assert {r["trained"] for r in found} == {BEFORE, STANDARD, name_of(4, "static"), f"{name_of(4, 'static')}, longer"}

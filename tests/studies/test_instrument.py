@@ -17,9 +17,9 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.models.weights import linear_weights
 from palimpsest.benchmark.studies._checkpoints import expanded, load_checkpoints
 from palimpsest.benchmark.studies._coverage import Case, World, covered, resampled, simulated, summary
-from palimpsest.benchmark.studies._instrument_pages import Rows, instrument_found
 from palimpsest.benchmark.studies._judging import LEAK, Judged, false_positives, innocent, told
 from palimpsest.benchmark.studies._labelled import HOLDS, NEVER, UNLEARNED, Doses, labelled, noised
+from palimpsest.benchmark.studies.pages.instrument import Rows, page
 from palimpsest.leaderboard.attacks import leak_cell
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES
@@ -115,7 +115,7 @@ def test_a_leaky_model_that_never_held_is_a_false_positive() -> None:
 
 def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
     simulations = {Case(0.2, 0.0): list(covered(Case(0.2, 0.0), simulated, 5))}
-    found = instrument_found(Rows(frame(), ACCESS, simulations, draws=2))
+    found = page(Rows(frame(), ACCESS, simulations, draws=2))
     says = {v.claim: v.says for v in found.verdicts}
     assert says["Leak at black-box tells models that hold from models that never did."] == AGREES
     assert says["Leak tells memories that are held from memories that never were."] == AGREES
@@ -140,7 +140,7 @@ def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
 def test_a_score_that_misses_is_told() -> None:
     rows = frame()
     rows.loc[rows.group.eq(HOLDS) & rows.model.ne("none"), [f"matched {a}" for a in ACCESS]] = 1
-    found = instrument_found(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
+    found = page(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
     says = {v.claim: v for v in found.verdicts}
     assert says["Leak at black-box tells models that hold from models that never did."].says == DISAGREES
     assert "exact" in says["No single measure is ahead of leak."].measured
@@ -181,7 +181,7 @@ def test_false_positives_of_models_have_an_interval_over_seeds() -> None:
     rows = frame()
     bad = rows.model.eq("other") & rows.seed.eq(0) & rows.memory.isin([f"forget {i}" for i in range(8)])
     rows.loc[bad, "matched prefix"] = 30
-    found = instrument_found(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
+    found = page(Rows(rows, ACCESS, {Case(0.0, 0.0): list(covered(Case(0.0, 0.0), simulated, 2))}, draws=1))
     verdict = next(v for v in found.verdicts if "without twins" in v.claim)
     assert verdict.measured.startswith("8.33 %")
     assert verdict.says == CANNOT_TELL

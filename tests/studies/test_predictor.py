@@ -20,7 +20,7 @@ from palimpsest.benchmark.studies._predicting import (
     split,
     trained,
 )
-from palimpsest.benchmark.studies._predictor_pages import ahead_of_own_majority, predictor_found
+from palimpsest.benchmark.studies.pages.predictor import ahead_of_own_majority, page
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES
 from tests.studies.worlds import small_lab
@@ -112,14 +112,14 @@ def accuracies(transformer: float) -> pd.DataFrame:
 
 
 def test_verdicts_are_beside_the_baselines() -> None:
-    says = {v.claim: v.says for v in predictor_found(accuracies(0.9), (16, 64)).verdicts}
+    says = {v.claim: v.says for v in page(accuracies(0.9), (16, 64)).verdicts}
     assert says["It beats the majority on tokens, at length 16."] == AGREES
     assert says["It beats entropy alone on tokens, at length 64."] == AGREES
     assert says["Whole continuations are harder at 64 than at 16 tokens."] == AGREES
     assert says["It is ahead of the majority on tokens of a model it was not trained on: unlearned by npo."] == AGREES
-    poor = {v.claim: v.says for v in predictor_found(accuracies(0.6), (16, 64)).verdicts}
+    poor = {v.claim: v.says for v in page(accuracies(0.6), (16, 64)).verdicts}
     assert poor["It beats the majority on tokens, at length 16."] == DISAGREES
-    even = {v.claim: v.says for v in predictor_found(accuracies(0.696), (16, 64)).verdicts}
+    even = {v.claim: v.says for v in page(accuracies(0.696), (16, 64)).verdicts}
     assert even["It beats the majority on tokens, at length 16."] == CANNOT_TELL
 
 
@@ -129,7 +129,7 @@ def test_on_another_model_it_must_beat_the_commoner_label_there() -> None:
     rows.loc[rows["where"] != "the held model", "memorised"] = 0.05
     found = ahead_of_own_majority(rows, 64, "unlearned by npo")
     assert found.by_seed == pytest.approx((-3, -2.6, -2.2))
-    says = {v.claim: v.says for v in predictor_found(rows, (16, 64)).verdicts}
+    says = {v.claim: v.says for v in page(rows, (16, 64)).verdicts}
     assert says["It is ahead of the majority on tokens of a model it was not trained on: unlearned by npo."] == DISAGREES
     assert says["It beats the majority on tokens, at length 64."] == AGREES
 

@@ -13,11 +13,11 @@ import torch
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.studies import repetition
-from palimpsest.benchmark.studies._repetition_found import all_that_was_found, difference, likelihood_and_length
 from palimpsest.benchmark.studies._templates import FORMS, templates
 from palimpsest.benchmark.studies._verbatim import beginning, common, normal, text_memory, verbatim
+from palimpsest.benchmark.studies.pages.repetition import difference, likelihood_and_length, page
 from tests.conftest import Memorised
-from tests.studies.laboratory import fast, made_up_corpus, page
+from tests.studies.laboratory import fast, made_up_corpus, written
 
 COUNTS = (1, 4, 64)
 
@@ -99,7 +99,7 @@ def once(control: int, template: int) -> list[dict[str, Any]]:
 
 
 def said(*given: Any) -> list[str]:
-    found = all_that_was_found(*given, checkpoints=("early", "late"), smaller=(), counts=COUNTS)
+    found = page(*given, checkpoints=("early", "late"), smaller=(), counts=COUNTS)
     return [v.says for v in found.verdicts]
 
 
@@ -144,7 +144,7 @@ def test_models_are_told_apart_by_name_and_revision(tiny: Subject, tmp_path: Pat
 def test_the_fast_form_writes_its_page(tiny: Subject, tmp_path: Path) -> None:
     with made_up_corpus(tmp_path):
         lab = fast("repetition", tmp_path, model=str(tiny.folder), per_role=4, stride=64)
-        text = page(lab, lab.execute(), tmp_path / "out")
+        text = written(lab, lab.execute(), tmp_path / "out")
         rows = [r for s in lab.stages for r in lab.rows(s)]
     assert "One sight is not enough" in text
     assert {r["count"] for r in rows if "count" in r} == {0, 1, 4}

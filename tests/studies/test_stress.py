@@ -10,9 +10,9 @@ import pytest
 from palimpsest.benchmark.battery.answers import BestAnswer
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
-from palimpsest.benchmark.studies._stress_found import all_that_was_found, extracted, quality_loss, raised
+from palimpsest.benchmark.studies.pages.stress import extracted, page, quality_loss, raised
 from palimpsest.benchmark.studies.stress import Stress, by_kind
-from tests.studies.laboratory import fast, made_up_corpus, page
+from tests.studies.laboratory import fast, made_up_corpus, written
 
 
 def answer(attack: str, variant: str, matched: int) -> BestAnswer:
@@ -56,7 +56,7 @@ QUALITY = [
 
 @pytest.mark.parametrize(("more", "says"), [(12, "agrees"), (0, "disagrees"), (2, "cannot tell")])
 def test_what_prompts_add_is_read_against_the_twin(more: int, says: str) -> None:
-    found = all_that_was_found(answers(more), QUALITY, ("gradient_ascent",), 50)
+    found = page(answers(more), QUALITY, ("gradient_ascent",), 50)
     assert [v.says for v in found.verdicts] == [says, "agrees"]
     assert "beyond 1 tokens" in found.verdicts[0].measured
     assert "6 of 9" in found.tables[0].caption
@@ -65,7 +65,7 @@ def test_what_prompts_add_is_read_against_the_twin(more: int, says: str) -> None
 def test_a_method_that_forgot_nothing_leaves_nothing_to_be_added() -> None:
     """It says 60 of 64 tokens after the exact opening: prompts can add at most 4."""
     held = [r | ({"exact": 60, "position": 60 + r["seed"] % 2} if r["method"] == "gradient_ascent" else {}) for r in answers(12)]
-    (raised_by, _) = all_that_was_found(held, QUALITY, ("gradient_ascent",), 50).verdicts
+    (raised_by, _) = page(held, QUALITY, ("gradient_ascent",), 50).verdicts
     assert raised_by.says == "cannot tell"
     assert raised_by.measured.endswith("beyond 60 tokens [60, 60] after the exact opening, no room for more")
 
@@ -78,7 +78,7 @@ def test_numbers_of_known_rows() -> None:
 
 
 def test_nothing_held_is_nothing_told() -> None:
-    found = all_that_was_found(answers(12), QUALITY, ("gradient_ascent",), 65)
+    found = page(answers(12), QUALITY, ("gradient_ascent",), 65)
     assert found.verdicts[0].says == "cannot tell"
     assert not found.figures
 
@@ -92,7 +92,7 @@ def test_references_are_no_methods() -> None:
 def test_the_fast_form_writes_its_page(tiny: Subject, tmp_path: Path) -> None:
     with made_up_corpus(tmp_path):
         lab = fast("stress", tmp_path, model=str(tiny.folder), methods=("gradient_ascent",), per_role=2)
-        text = page(lab, lab.execute(), tmp_path / "out")
+        text = written(lab, lab.execute(), tmp_path / "out")
     assert "After gradient_ascent, perturbed prompts" in text.replace("\\", "")
     assert (tmp_path / "out" / "stress-extracted.svg").is_file()
     assert [s.kind for s in lab.stages].count("method") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
-from palimpsest.benchmark.common.plugins import find, names
+from palimpsest.benchmark.common.plugins import SHOWING, find, names, source_files
+from palimpsest.benchmark.common.sources import TREE
 from palimpsest.benchmark.running.store import Stage, Store
 from palimpsest.benchmark.study import Lab, Study, made
 from palimpsest.leaderboard.statistics import Estimate
@@ -108,3 +110,11 @@ def test_a_study_says_what_it_asks_and_has_two_forms(name: str) -> None:
     assert {"fast", "pocket"} <= set(plugin.cls.forms)
     for form in plugin.cls.forms:
         made(plugin, {}, form)
+
+
+@pytest.mark.parametrize("name", names("study"))
+def test_what_only_runs_a_study_or_shows_it_changes_no_key(name: str) -> None:
+    module = sys.modules[find("study", name).cls.__module__]
+    files = [f.relative_to(TREE).as_posix() for f in source_files("study", module.__name__, Path(str(module.__file__))).values()]
+    assert f"benchmark/studies/{name}.py" in files
+    assert not [f for f in files if f.startswith(SHOWING)]

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, INK, STYLE, WIDTH, svg
-from ...leaderboard.statistics import Estimate
-from ...leaderboard.study_results import StudyFigure
+from ....leaderboard.drawing import COLOURS, INK, STYLE, WIDTH, svg
+from ....leaderboard.statistics import Estimate
+from ....leaderboard.study_results import StudyFigure
 
 MARKS = "osv^PX<>D*"  # beside the colours, so that no line is told by colour alone
 DASHES = ("-", "--", ":", "-.")

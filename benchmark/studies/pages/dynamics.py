@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...leaderboard.statistics import Estimate, figure, mean, wilson
-from ...leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
-from ._dynamics_figures import boundary_figure, geometry_figure, score_figure
-from ._geometry import CLASSES
-from ._scores import Scores
+from ....leaderboard.statistics import Estimate, figure, mean, wilson
+from ....leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
+from .._geometry import CLASSES
+from .._scores import Scores
+from .dynamics_figures import boundary_figure, geometry_figure, score_figure
 
 BINS = 5  # of 0.2
 EDGE = 4  # tokens on each side of the boundary that are averaged
@@ -34,7 +34,7 @@ def transitions(scores: Scores, small: str, large: str) -> np.ndarray:
     return out
 
 
-def dynamics_found(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequence[str], usual: int) -> Found:
+def page(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequence[str], usual: int) -> Found:
     """`sizes` from small to large, `checkpoints` of the last size from early to late."""
     whole_numbers = {"context": int, "continuation": int}  # beside rows of other kinds they are kept as real ones
     scores = Scores(rows[rows.row == "score"].astype(whole_numbers), usual)

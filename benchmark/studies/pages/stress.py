@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, STYLE, WIDTH, short, svg
-from ...leaderboard.statistics import Estimate, figure, mean
-from ...leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
-from ..common.types import HELD, HORIZON, TWIN
-from ._lines import MARKS, finite
+from ....leaderboard.drawing import COLOURS, STYLE, WIDTH, short, svg
+from ....leaderboard.statistics import Estimate, figure, mean
+from ....leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
+from ...common.types import HELD, HORIZON, TWIN
+from .lines import MARKS, finite
 
 PUBLISHED = 15  # tokens that perturbed prompts add, at most
 THREE = ("gradient_ascent", "sparse_finetuning", "neuron_pruning")  # those of the paper
@@ -32,7 +32,7 @@ NOTES = (
 )
 
 
-def all_that_was_found(answers: Rows, quality: Rows, methods: Sequence[str], least: int) -> Found:
+def page(answers: Rows, quality: Rows, methods: Sequence[str], least: int) -> Found:
     """`answers`: a row for each model, seed and forget memory; `quality`: bits per byte of each model and seed."""
     held = {(r["seed"], r["memory"]) for r in answers if r["method"] == HELD and r["exact"] >= least}
     rows = [{**r, "perturbed": longest(r)} for r in answers if (r["seed"], r["memory"]) in held]

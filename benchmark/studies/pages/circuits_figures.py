@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, short, svg
-from ...leaderboard.study_results import StudyFigure
+from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, short, svg
+from ....leaderboard.study_results import StudyFigure
 
 Rows = Sequence[Mapping[str, Any]]
 LOOK = {"maintenance": (COLOURS[0], "o"), "initiation": (COLOURS[1], "s"), "trigger": (COLOURS[2], "^"), "inside": (COLOURS[3], "D")}

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ...leaderboard.membership import auc
-from ...leaderboard.statistics import Estimate, figure, mean, rate
-from ...leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
-from ..common.types import HORIZON
-from ._auc import auc_of
-from ._goldfish_answers import FAR, MEMBERSHIP
-from ._lines import Axis, line_figure
+from ....leaderboard.membership import auc
+from ....leaderboard.statistics import Estimate, figure, mean, rate
+from ....leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
+from ...common.types import HORIZON
+from .._auc import auc_of
+from .._goldfish_answers import BEFORE, FAR, MEMBERSHIP, STANDARD, name_of
+from .lines import Axis, line_figure
 
-STANDARD, BEFORE, NEVER = "standard loss", "before", "never met"
+NEVER = "never met"
 FEW = 0.05  # a share that is next to nothing
 MARGINAL = 0.1  # of an AUC
 MATCHES = 1.0  # % of held-out loss
@@ -34,13 +34,7 @@ NOTES = (
 )  # fmt: skip
 
 
-def name_of(k: int, mask: str) -> str:
-    return f"k = {k}, {mask}"
-
-
-def all_that_was_found(
-    rows: Rows, ks: Sequence[int], masks: Sequence[str], every_mask: Sequence[int], equal: Sequence[int], beams: int
-) -> Found:
+def page(rows: Rows, ks: Sequence[int], masks: Sequence[str], every_mask: Sequence[int], equal: Sequence[int], beams: int) -> Found:
     """`rows`: one for each model and memory ("memory"), and one for the held-out loss of each model ("held-out")."""
     seen = Reading([r for r in rows if r["row"] == "memory"], [r for r in rows if r["row"] == "held-out"])
     by_k = [name_of(k, masks[0]) for k in ks]

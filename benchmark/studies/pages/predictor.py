@@ -11,17 +11,17 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
-from ...leaderboard.statistics import Estimate, figure
-from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
-from ._lines import finite
+from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
+from ....leaderboard.statistics import Estimate, figure
+from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
+from .lines import finite
 
 OWN = "the held model"
 PREDICTORS = ("Transformer", "entropy alone", "majority")
 PAPER = {16: (80.3, 10.9), 64: (82.1, 6.0)}  # token and whole-sequence accuracy in %, Pythia-12B
 
 
-def predictor_found(rows: pd.DataFrame, lengths: Sequence[int]) -> Found:
+def page(rows: pd.DataFrame, lengths: Sequence[int]) -> Found:
     """Accuracies beside those of the baselines, calibration, transfer."""
     accuracy, bins = (rows[rows.row == kind] for kind in ("accuracy", "bin"))
     notes = [

@@ -1,4 +1,4 @@
-"""What the study `circuits` shows of its rows: tables and verdicts; the figures are in `_circuits_figures`."""
+"""What the study `circuits` shows of its rows: tables and verdicts; the figures are in `circuits_figures`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ...leaderboard.statistics import Estimate, mean
-from ...leaderboard.study_results import AGREES, CANNOT_TELL, Found, StudyTable, Verdict, direction, said
-from ..common.types import HELD, TWIN
-from ._circuits_figures import checked_figure, sizes_figure, unlearned_figure
+from ....leaderboard.statistics import Estimate, mean
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, Found, StudyTable, Verdict, direction, said
+from ...common.types import HELD, TWIN
+from .circuits_figures import checked_figure, sizes_figure, unlearned_figure
 
 Rows = Sequence[Mapping[str, Any]]
 HALF = 0.5  # of the difference between clean and corrupt: what a circuit that does a task restores at least

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
-from ._judging import Told
+from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
+from .._judging import Told
 
 
 def auc_figure(measures: Sequence[Told]) -> tuple[str, str]:

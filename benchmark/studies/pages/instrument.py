@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ...leaderboard.statistics import Estimate, holm, mean, rate, wilson
-from ...leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, Found, StudyFigure, StudyTable, Verdict, direction, said
-from ..common.types import TWIN
-from ._auc import NOTHING, Z, clustered_auc, difference_of_aucs
-from ._coverage import Case, covered, resampled, summary
-from ._instrument_figures import auc_figure, coverage_figure
-from ._judging import LEAK, Judged, Told, false_positives, innocent, told
-from ._labelled import HOLDS, NEVER, UNLEARNED
+from ....leaderboard.statistics import Estimate, holm, mean, rate, wilson
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, Found, StudyFigure, StudyTable, Verdict, direction, said
+from ...common.types import TWIN
+from .._auc import NOTHING, Z, clustered_auc, difference_of_aucs
+from .._coverage import Case, covered, resampled, summary
+from .._judging import LEAK, Judged, Told, false_positives, innocent, told
+from .._labelled import HOLDS, NEVER, UNLEARNED
+from .instrument_figures import auc_figure, coverage_figure
 
 GOAL = 0.99
 PAPER = {"not depth": 0.971, "extraction_strength": 0.891, "exact_memorisation": 0.817, "rouge_l": 0.722}  # AUCs, arXiv 2605.24614
@@ -35,7 +35,7 @@ class Rows:
     draws: int = 50  # worlds of each case of real lengths
 
 
-def instrument_found(rows: Rows, public: bool = False) -> Found:
+def page(rows: Rows, public: bool = False) -> Found:
     """Tables, figures and verdicts. Without a null that allows thresholds nothing is said of leak."""
     judged = Judged.of(rows.frame, rows.access)
     measures = told(judged)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ...leaderboard.statistics import Estimate, figure, mean
-from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
-from ._lines import Axis, line_figure, thinned
-from ._single_shot import CORPUS, NATURAL, TEMPLATE
-from ._verbatim import mean_over_seeds
+from ....leaderboard.statistics import Estimate, figure, mean
+from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction, said
+from .._single_shot import CORPUS, NATURAL, TEMPLATE
+from .._verbatim import mean_over_seeds
+from .lines import Axis, line_figure, thinned
 
 KINDS = ("natural", "shuffled")
 LITTLE = 0.1  # of what the largest count brings: what a single sight may bring and still be next to nothing; a border of ours
@@ -21,7 +21,7 @@ MOSTLY = 0.5  # share above which something is most of it
 Rows = Sequence[Mapping[str, Any]]
 
 
-def all_that_was_found(repeated: Rows, once: Rows, checkpoints: Sequence[str], smaller: Sequence[str], counts: Sequence[int]) -> Found:
+def page(repeated: Rows, once: Rows, checkpoints: Sequence[str], smaller: Sequence[str], counts: Sequence[int]) -> Found:
     """`repeated`: a row for each text and model after the stream; `once`: for each text, single-shot model and stop."""
     models = (*smaller, *checkpoints)
     verdicts = [*_of_repetition(repeated, checkpoints, counts), *_of_single_shots(once)]

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ...leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
-from ...leaderboard.study_results import StudyFigure
-from ._geometry import CLASSES
-from ._scores import Scores
+from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
+from ....leaderboard.study_results import StudyFigure
+from .._geometry import CLASSES
+from .._scores import Scores
 
 MARKS = "osD^v<>p"
 

@@ -11,9 +11,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ...leaderboard.drawing import COLOURS, STYLE, WIDTH, svg
-from ...leaderboard.statistics import Estimate, mean, rate
-from ...leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
+from ....leaderboard.drawing import COLOURS, STYLE, WIDTH, svg
+from ....leaderboard.statistics import Estimate, mean, rate
+from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
 
 Rows = Sequence[Mapping[str, Any]]
 MANY = 0.1  # share of tokens that the word "many" asks for here
