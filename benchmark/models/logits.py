@@ -70,7 +70,7 @@ def own_logits(model: Any, ids: Tensor) -> Tensor:
 def _behind(model: Any, way: Route, states: Tensor) -> Tensor:
     """What the model's own forward pass makes of states [1, N, H] in place of its body's."""
     assert way.body is not None
-    with _instead(way.body, lambda *_, **__: way.output(last_hidden_state=states)):
+    with instead(way.body, lambda *_, **__: way.output(last_hidden_state=states)):
         return own_logits(model, torch.zeros(states.shape[:2], dtype=torch.long, device=states.device))
 
 
@@ -80,7 +80,7 @@ def _found(model: Any) -> Route:
     ids = torch.arange(1, 1 + PROBE, device=device)[None]
     for body in _bodies(model):
         answers: list[Any] = []
-        with _instead(body, _kept(body.forward, answers)):
+        with instead(body, _kept(body.forward, answers)):
             own = own_logits(model, ids)
         if len(answers) != 1 or not hasattr(answers[0], "last_hidden_state"):
             continue
@@ -104,7 +104,7 @@ def _is_plain(model: Any, way: Route, states: Tensor) -> bool:
         return False
     read: list[Tensor] = []
     said = torch.linspace(-1e4, 1e4, head(states).numel(), dtype=states.dtype, device=states.device).view(head(states).shape)
-    with _instead(head, lambda x: read.append(x) or said):
+    with instead(head, lambda x: read.append(x) or said):
         found = _behind(model, way, states)
     return len(read) == 1 and torch.equal(read[0], states) and torch.equal(found, said)
 
@@ -139,8 +139,8 @@ def unhooked(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While this lasts the module answers by `forward`."""
+def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While this lasts the module answers by `forward`; one that stood in already stands in again afterwards."""
     own = vars(module).get("forward")
     module.forward = forward
     try:

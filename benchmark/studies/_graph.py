@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import UserError
-from ..models.logits import hidden_states
+from ..models.logits import hidden_states, instead
 from ..models.subject import Subject
-from ._stream import Part, Stream, first_of, instead, parts
+from ._stream import Part, Stream, first_of, parts
 
 SEPARATE, FUSED = ("q_proj", "k_proj", "v_proj"), "query_key_value"
 OUT = ("o_proj", "out_proj", "dense")

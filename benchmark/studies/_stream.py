@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..common.errors import UserError
 from ..models.blocks import blocks
-from ..models.logits import hidden_states, logits_of, route
+from ..models.logits import hidden_states, instead, logits_of, route
 from ..models.subject import Subject
 
 PROBE = 6  # tokens with which a model is tried
@@ -140,20 +140,6 @@ def giving(modules: Sequence[nn.Module], values: Sequence[Tensor]) -> Iterator[N
 
             hooks.callback(module.register_forward_hook(put).remove)
         yield
-
-
-@contextmanager
-def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While this lasts the module answers by `forward`; one that stood in already stands in again afterwards."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def padded(rows: Sequence[Sequence[int]], where: torch.device) -> Tensor:
