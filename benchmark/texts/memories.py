@@ -19,6 +19,7 @@ from ..common.paths import CONFIGS
 from ..common.types import HORIZON, EncodedMemory, Memory, Role, memory_from
 from .neardup import doubles, overlap, run_hashes, words
 from .questions import asked_twice, encode_question, joined, require_whole
+from .sets.named import is_named, memories_of
 
 PASSAGES = CONFIGS / "memories" / "passages.jsonl"
 ROLES: tuple[Role, ...] = ("forget", "keep", "unseen")
@@ -31,10 +32,12 @@ _RESERVED_PHONE = re.compile(r"5550?1\d\d$|^(44|0)?(1632960|7700900|2079460)\d{3
 
 
 def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
-    """Read a JSON-lines file of memories (`passages` is the shipped one)."""
+    """Read a JSON-lines file of memories (`passages` is the shipped one), or a forget set (`tofu:forget10`, `tofu:/a/copy`)."""
+    if is_named(str(path)):
+        return [_memory(given, str(path)) for given in memories_of(str(path))]
     file = PASSAGES if str(path) == "passages" else Path(path)
     if not file.is_file():
-        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, or the word passages for the shipped ones.")
+        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, the word passages for the shipped ones, or a set.")
     memories = [_memory(given, f"{file}:{number}") for number, given in json_lines(file)]
     if not memories:
         raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
