@@ -53,6 +53,7 @@ class CompressionRatio(Searching):
     access = "white-box"
     tier = 3
     diagnostic = True  # a number, not a matched length
+    kinds = ("passage",)  # a short answer cannot be compressed
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
         brackets = [_Bracket(m, 0, self.elicited) for m in memories]

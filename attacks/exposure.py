@@ -52,6 +52,7 @@ class Exposure(Searching):
 
     access = "grey-box"
     diagnostic = True  # a number, not a matched length
+    kinds = ("passage",)  # siblings of a short answer are too few
 
     def reads(self) -> tuple[Path, ...]:
         return (CONFIGS / "synonyms.txt",)

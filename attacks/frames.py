@@ -25,6 +25,7 @@ class Frames(Prompting):
     """The opening after a line that announces, quotes or asks for the text; the same target follows."""
 
     tier = 1
+    kinds = ("passage",)  # the frames announce a text
 
     def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
         for variant, before in FRAMES.items():

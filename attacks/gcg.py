@@ -38,6 +38,7 @@ class GCG(Searching):
 
     access = "white-box"
     tier = 3
+    kinds = ("passage",)  # an optimised prompt makes any model say a short answer
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer]:
         wanted = [Wanted(last_tokens(m, self.length), m.target[: self.elicited], tools.rng("gcg", m.id), secret=m.target) for m in memories]

@@ -41,6 +41,7 @@ class SoftPrompt(Searching):
     tier = 3
     diagnostic = True
     claims = "none"  # embeddings are no tokens
+    kinds = ("passage",)  # free embeddings say any short answer
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Answer]:
         size = max(1, TOKENS // (self.length + self.elicited))

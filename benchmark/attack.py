@@ -5,11 +5,13 @@ from __future__ import annotations
 from .attack_tools.bases import Attack, Changed, Claims, Membership, Prompting, Searching, Tampering, Tools, Workshop
 from .attack_tools.decoding import Decoding
 from .attack_tools.gcg import TOKENS, Budget, Wanted, continuation_logits, elicit, last_tokens, replaced_embeddings
+from .attack_tools.questions import VERDICTS, OtherPrompts, Verdict, verdict
 from .attack_tools.relearning import Relearning
 from .attack_tools.rewording import Options, Rewording, Substitution, fits, fitting, gives_away, led_by, once_per_model, whole_words
 from .attack_tools.synonyms import WORD, substitute, synonyms
 from .common.errors import UserError, unknown
 from .common.limits import SOME, Count, CountOrZero, Counts, NotNegative, Positive, Share, Shares, one_of
+from .common.memory import QUESTIONS, Kind
 from .common.paths import CONFIGS
 from .common.processes import device
 from .common.types import HORIZON, Answer, Batch, EncodedMemory, Finding, Memory, Probe, Questions, Row, TokenReading

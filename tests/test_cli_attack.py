@@ -35,7 +35,7 @@ def test_attack_reads_a_model_and_subtracts_a_reference(palimpsest: Command, mem
     assert "4 memories, rows of 160 tokens, 52 probes per model." in out
     answers = pd.read_parquet(tmp_path / "answers.parquet")
     assert len(answers) == 2 * 4 * (5 + 3)
-    columns = ["memory", "attack", "variant", "access", "tier", "start", "offset", "prompt", "matched", "horizon", "model"]
+    columns = ["memory", "attack", "variant", "access", "tier", "start", "offset", "prompt", "matched", "horizon", "target", "model"]
     assert list(answers) == columns, "the table says nothing about suites"
     best = answers.groupby(["model", "attack", "memory"]).matched.max().groupby(["model", "attack"]).mean()
     assert best["model", "prefix"] == 64

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from ..common.memory import KINDS, Kind
 from ..common.seeds import rng
 from ..common.types import Access, Answer, EncodedMemory, Finding, Probe, Questions, Row, TokenReading
 from ..models.subject import Subject
@@ -88,6 +89,7 @@ class Attack:
     tier: ClassVar[int] = 0
     diagnostic: ClassVar[bool] = False  # shown beside the table: never in the worst case, never in leak
     asks: ClassVar[Questions] = {}  # what its variants ask with, where flags and scores need to know it
+    kinds: ClassVar[tuple[Kind, ...]] = KINDS  # of memories that it can be asked about; about others it says that it does not apply
 
     def reads(self) -> Iterable[Path]:
         """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""

@@ -74,7 +74,8 @@ def _search(task: Task, attack: Searching, subject: Subject) -> None:
 def _best(task: Task, a: Answer, m: EncodedMemory) -> BestAnswer:
     """An answer as it is kept; what stands in its own prompt is copying, which counts as nothing."""
     attack = task.armed.attack
-    copy = copied(tuple(a.ids) or task.tools.encode(a.prompt), m.row[a.offset : a.offset + a.matched])
+    given = tuple(a.ids) or task.tools.encode(a.prompt)
+    copy = not m.memory.lists and copied(given, m.row[a.offset : a.offset + a.matched])
     return BestAnswer(
         a.memory,
         task.armed.name,
@@ -106,7 +107,8 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
         return
     fold_of = folds(task.everyone)
     for fold in (0, 1) if attack.learns else (-1,):
-        rows = [Row(subject.with_bos(m.row), name=m.id) for m in task.everyone if m.role == "forget" and fold_of[m.id] == fold]
+        learnt = [m for m in task.everyone if m.role == "forget" and fold_of[m.id] == fold]
+        rows = [Row(subject.with_bos(m.row), name=m.id).after(m.context, len(m.row)) for m in learnt]
         scored = [m for m in task.scored if fold_of[m.id] != fold]
         for changed in _made(task, "tampering", lambda rows=rows: attack.tamper(subject, rows, task.tools), (Changed, Finding)):
             if isinstance(changed, Finding):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, get_args
 
 from ..attack_tools.bases import Attack, Claims, Membership, Prompting, Searching, Tampering, Tools
@@ -76,7 +76,7 @@ class Probes:
         if not isinstance(armed.attack, Prompting):
             return []
         out = []
-        for m in memories:
+        for m in (m for m in memories if m.memory.kind in armed.attack.kinds):
             key = (armed.plugin.source, repr(armed.attack), m.id)
             if key not in self._written:
                 self._written[key] = self._asked_for(armed.name, armed.attack, m)
@@ -87,7 +87,8 @@ class Probes:
         what = f"attack {name}, writing probes for memory {m.id!r}"
         with stranger(what):
             written = attack.probes(m, self.tools)
-        return [_validated(p, name, attack.asks, m, self._vocabulary) for p in each(written, what)]
+        probes = [_validated(p, name, attack.asks, m, self._vocabulary) for p in each(written, what)]
+        return probes if not m.memory.is_question else [p for p in map(partial(_for_the_answer, m=m), probes) if p.cuts]
 
     @cached_property
     def _vocabulary(self) -> int:
@@ -129,7 +130,7 @@ def _ask(
 ) -> Outcome:
     reader = Reader(subject, precision, progress=progress, cache=cache)
     written = [(armed, p) for armed, memories in asked for p in probes.of(armed, memories)]
-    matched = reader.read([p for _, p in written], tokens)
+    matched = _read(reader, [p for _, p in written], {m.id: m for _, memories in asked for m in memories}, tokens)
     best: dict[tuple[str, str, str], tuple[int, Armed, Probe, int]] = {}
     for (armed, probe), lengths in zip(written, matched, strict=True):
         for cut, variant, length in zip(probe.cuts, probe.variants, lengths, strict=True):
@@ -140,6 +141,35 @@ def _ask(
     facts: dict[str, Any] = {"rows": reader.rows_asked, "rows_again": reader.rows_again, "tokens": reader.tokens, "probes": len(written)}
     facts["read_in"] = reader.used  # not `precision`: answers do not depend on it
     return Outcome(answers, facts, reader.readings, reader.lengths)
+
+
+def _read(
+    reader: Reader, probes: Sequence[Probe], of: Mapping[str, EncodedMemory], tokens: Sequence[EncodedMemory]
+) -> list[tuple[int, ...]]:
+    """Matched lengths, per probe and cut. Another accepted answer that comes back whole counts as the whole answer, less as nothing."""
+    others = [
+        (i, k, replace(p, prompt=p.prompt + p.target[:cut], target=ids, offset=p.offset + cut, cuts=(0,), variants=("",), horizon=len(ids)))
+        for i, p in enumerate(probes)
+        for k, cut in enumerate(p.cuts)
+        for ids in of[p.memory].accepted
+        if p.offset + cut == of[p.memory].opening
+    ]
+    lengths = reader.read([*probes, *(p for *_, p in others)], tokens)
+    found = [list(n) for n in lengths[: len(probes)]]
+    for (i, k, p), (length,) in zip(others, lengths[len(probes) :], strict=True):
+        if length == p.horizon:
+            found[i][k] = _horizon(probes[i], probes[i].cuts[k])
+    return [tuple(n) for n in found]
+
+
+def _for_the_answer(p: Probe, m: EncodedMemory) -> Probe:
+    """A probe about a question without the cuts after which it would read the question itself."""
+    kept = [(c, v) for c, v in zip(p.cuts, p.variants, strict=True) if p.offset + c >= m.opening]
+    return replace(p, cuts=tuple(c for c, _ in kept), variants=tuple(v for _, v in kept), lists=m.memory.lists)
+
+
+def _horizon(p: Probe, cut: int) -> int:
+    return min(p.horizon, len(p.target) - cut)
 
 
 def _together(out: Outcome, asked: Asked) -> Outcome:
@@ -164,7 +194,7 @@ def _answer(attack: str, variant: str, memory: str, matched: int, armed: Armed, 
         p.offset + cut,
         prompt=tools.decode(p.prompt + p.target[:cut]),
         matched=matched,
-        horizon=min(p.horizon, len(p.target) - cut),
+        horizon=_horizon(p, cut),
     )
 
 

@@ -56,7 +56,7 @@ def file_of(module: str) -> Path:
 
 
 def code_hash(files: Iterable[Path]) -> str:
-    """Over the code of modules, without docstrings and comments; where modules of this tree lie does not count, nor a declared strength."""
+    """Over the code of modules, without docstrings, comments, declared strengths and kinds; where modules of this tree lie counts not."""
     return digest(sorted(code(file, moved=True) for file in files))
 
 
@@ -131,7 +131,7 @@ def _code(file: Path, changed: int, part: str, moved: bool) -> str:
         if tree is None:
             raise ValueError(f"there is no {part} in {file.name} any more")
     if moved:
-        _leave_out_strength(tree)
+        _leave_out_declarations(tree)
         # The place of an import of ours; what stands there is in the hash of the other file.
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (file.is_relative_to(TREE) if node.level else f"{node.module}.".startswith(f"{NAME}.")):
@@ -139,20 +139,30 @@ def _code(file: Path, changed: int, part: str, moved: bool) -> str:
     return json.dumps(_plain(tree), separators=(",", ":"))
 
 
-def _leave_out_strength(tree: ast.Module) -> None:
-    """Take out `strength: ClassVar[Strength] = …` and its import, unless the module reads it: it tells how a method is tried, no more."""
+def _leave_out_declarations(tree: ast.Module) -> None:
+    """Take out what tells how a plug-in is tried and no more, unless the module reads it.
+
+    That is `strength: ClassVar[Strength] = …` of a method with its import, and `kinds = …` of an attack: which memories it is asked about.
+    """
     nodes = list(ast.walk(tree))
-    if any(isinstance(n, ast.Attribute) and n.attr == "strength" for n in nodes):
-        return
+    read = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
         if isinstance(node, ast.ClassDef):
-            node.body = [n for n in node.body if not _declares_strength(n)]
-        elif isinstance(node, ast.ImportFrom) and len(node.names) > 1:
+            node.body = [n for n in node.body if (_declares_strength(n), _declares_kinds(n)) == (False, False) or _declared(n) in read]
+        elif isinstance(node, ast.ImportFrom) and len(node.names) > 1 and "strength" not in read:
             node.names = [n for n in node.names if n.name != "Strength"]
+
+
+def _declared(node: ast.AST) -> str:
+    return "strength" if _declares_strength(node) else "kinds"
 
 
 def _declares_strength(node: ast.AST) -> bool:
     return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "strength" and "ClassVar" in ast.unparse(node.annotation)
+
+
+def _declares_kinds(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["kinds"]
 
 
 def _plain(node: Any) -> Any:

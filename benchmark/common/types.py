@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from .budget import Budget
+from .memory import Kind as Kind
+from .memory import Memory as Memory
+from .memory import Role as Role
+from .memory import memory_from as memory_from
 
-Role = Literal["forget", "keep", "unseen"]
 Access = Literal["black-box", "grey-box", "white-box", "weights"]
 Asks = Literal["", "exact", "window", "edit"]  # a question: the exact opening, another window of true tokens, an edit of about a token
 Questions = Mapping[str, Asks]  # variant of an attack -> what it asks with; "" stands for all that are not named
-HORIZON = 64  # tokens of target that a reading looks at
+HORIZON = 64  # tokens of target that a reading looks at, at most
 MATCHED = "matched"  # quantity: tokens after the exact opening, at a point of a trajectory
 BASE, HELD, TWIN = "base", "none", "twin"  # names of models: never taught; before unlearning; retrained without the forget memories
-
-
-@dataclass(frozen=True)
-class Memory:
-    """One passage that may be memorised. `text[:opening_end]` is the opening, the standard prompt."""
-
-    id: str
-    domain: str
-    text: str = field(repr=False)
-    opening_end: int
-    title: str = ""
-    paraphrases: tuple[str, ...] = field(default=(), repr=False)  # rewordings of the opening, to be followed by the same target
-    alternative: str = field(default="", repr=False)  # a different continuation of the opening
-    version: int = 1
-
-    @property
-    def opening(self) -> str:
-        return self.text[: self.opening_end]
 
 
 @dataclass(frozen=True)
@@ -51,20 +36,25 @@ class Row:
         """How many positions count in a loss."""
         return max(0, len(self.ids) - max(1, self.scored_from))
 
+    def after(self, context: int, length: int) -> Row:
+        """The same row, with nothing scored before the answer: it ends with `length` ids of a memory, `context` of them a prompt (or 0)."""
+        return replace(self, scored_from=len(self.ids) - length + context) if context else self
+
 
 Batch = dict[str, Sequence[Row]]  # a global batch: named groups of rows
 
 
 @dataclass(frozen=True)
 class EncodedMemory:
-    """A memory as a model meets it: the first N tokens (`row`), and where the opening ends in them."""
+    """A memory as a model meets it: the first N tokens (`row`), and where the opening ends in them. A question may have fewer."""
 
     memory: Memory
     role: Role
     shown: bool  # keep memories only: given to methods as retain data
     row: tuple[int, ...] = field(repr=False)
-    opening: int  # tokens; the standard target is row[opening : opening + 64]
+    opening: int  # tokens; the standard target is row[opening : opening + 64], of a question the answer, if that is shorter
     text: str = field(default="", repr=False)  # what the row says: the beginning of the memory's text
+    accepted: tuple[tuple[int, ...], ...] = field(default=(), repr=False)  # further answers, whole or as many tokens as a reading looks at
 
     @property
     def id(self) -> str:
@@ -73,6 +63,11 @@ class EncodedMemory:
     @property
     def target(self) -> tuple[int, ...]:
         return self.row[self.opening : self.opening + HORIZON]
+
+    @property
+    def context(self) -> int:
+        """Tokens of the row that are given and never learnt: of a question its prompt."""
+        return self.opening if self.memory.is_question else 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +87,7 @@ class Probe:
     start: int = -1  # where in the memory the prompt begins; -1 if it is not taken from the memory
     horizon: int = HORIZON
     layer: int | None = None  # read the head on the states after this many layers; None: the model's own output
+    lists: bool = False  # the prompt lists what can be chosen, so an answer that stands in it is no copy
 
 
 @dataclass(frozen=True)
@@ -213,13 +209,6 @@ class Quality:
     schema: int = 1
 
 
-def memory_from(fields: Mapping[str, Any]) -> Memory:
-    """A memory from its JSON object; unknown fields are ignored, so that the file can grow."""
-    known: dict[str, Any] = {k: v for k, v in fields.items() if k in Memory.__dataclass_fields__}
-    known["paraphrases"] = tuple(known.get("paraphrases", ()))
-    return Memory(**known)
-
-
 @dataclass(frozen=True)
 class Excerpt:
     """One memory read back before and after, with the exact opening as the prompt and greedy decoding."""
@@ -291,4 +280,4 @@ class Results:
 
 def opening_probe(m: EncodedMemory) -> Probe:
     """The exact opening, in the memory's own row."""
-    return Probe(m.id, (), m.row, 0, (m.opening,), ("opening",), 0)
+    return Probe(m.id, (), m.row, 0, (m.opening,), ("opening",), 0, lists=m.memory.lists)

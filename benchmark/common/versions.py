@@ -82,6 +82,7 @@ NOTHING = (
     "common.progress",
     "common.sources",
     "common.versions",
+    "texts.sets.named",
 )
 _TRAINING = (
     "training.trainer",

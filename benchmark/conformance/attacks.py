@@ -49,6 +49,9 @@ class AttackResult:
 
 def check_attack(run: Run, armed: Armed) -> Iterator[Check]:
     """Shape and range, determinism, independence of batch mates, more on the held model than on the twin, nothing changed."""
+    if "passage" not in armed.attack.kinds:
+        yield Check("applies", True, "does not apply to passages, which are all that it could be asked about here")
+        return
     memories = [m for m in run.encoded(SEED) if m.role == "forget"]
     held = run.subject(run.model(HELD, SEED))
     before, files = _weights(held), _files(held)

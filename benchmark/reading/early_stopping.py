@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..common.errors import UserError
 from ..common.limits import Count, NotNegative, Part
 from ..common.processes import gathered, my_share
-from ..common.types import EncodedMemory, Probe, Row
+from ..common.types import EncodedMemory, Row, opening_probe
 from ..models.subject import Subject
 from ..training.losses import nll_of_rows
 from .reader import Reader
@@ -49,8 +49,8 @@ class Monitor:
 
     def evaluate(self, subject: Subject, precision: str) -> dict[str, float]:
         """`exact`: share of the memories; `held_out`: nats per token, in fp32. Every rank calls it with the same model."""
-        probes = [Probe(m.id, (), m.row, 0, (m.opening,), start=0) for m in my_share(self.memories)]
-        lengths = [n for (n,) in Reader(subject, precision).read(probes)]
-        whole = gathered([n >= p.horizon for n, p in zip(lengths, probes, strict=True)])
+        mine = my_share(self.memories)
+        lengths = Reader(subject, precision).read([opening_probe(m) for m in mine])
+        whole = gathered([n >= len(m.target) for m, (n,) in zip(mine, lengths, strict=True)])
         losses = gathered(nll_of_rows(subject.model, my_share(self.text)))
         return {"exact": sum(whole) / len(whole), "held_out": sum(losses) / sum(r.scored for r in self.text)}

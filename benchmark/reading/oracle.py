@@ -9,7 +9,8 @@ likeliest there ("teacher forcing"): exactly l tokens match if and only if that 
 and another at the next. A causal model looks at no token behind a place, so one forward pass serves every cut of a text.
 
 **Three rules.** Of equal logits the lowest id is said. A matched run that stands, whole, in what was given before the cut could be
-copied from there, and counts as 0. If texts begin with an id of their own (BOS), so does what the model reads.
+copied from there, and counts as 0, unless the prompt lists what can be chosen. If texts begin with an id of their own (BOS), so does
+what the model reads.
 
 Here rows are read one by one, by the model's own forward pass, in fp32. `reader` gives the same numbers, and is fast.
 """
@@ -28,7 +29,7 @@ def matched_lengths(subject: Subject, probe: Probe) -> tuple[int, ...]:
     assert probe.layer is None
     row = probe.prompt + probe.target
     said = likeliest(subject, row)
-    return tuple(_matched(row, said, len(probe.prompt) + cut, probe.horizon) for cut in probe.cuts)
+    return tuple(_matched(row, said, len(probe.prompt) + cut, probe.horizon, probe.lists) for cut in probe.cuts)
 
 
 @torch.no_grad()
@@ -40,9 +41,9 @@ def likeliest(subject: Subject, row: tuple[int, ...]) -> list[int]:
     return [-1, *said[:-1]][-len(row) :]
 
 
-def _matched(row: tuple[int, ...], said: list[int], cut: int, horizon: int) -> int:
+def _matched(row: tuple[int, ...], said: list[int], cut: int, horizon: int, lists: bool) -> int:
     end = min(len(row), cut + horizon)
     length = next((t for t in range(cut, end) if said[t] != row[t]), end) - cut
     run = row[cut : cut + length]
     copied = any(row[i : i + length] == run for i in range(cut - length + 1))  # whole, before the cut
-    return 0 if copied else length
+    return 0 if copied and not lists else length

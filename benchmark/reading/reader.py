@@ -127,9 +127,9 @@ def spans_of(p: Probe) -> list[tuple[int, int]]:
 
 
 def without_copying(p: Probe, span: tuple[int, int], matched: int) -> int:
-    """0 if the whole matched run already stands in what the model was given."""
+    """0 if the whole matched run already stands in what the model was given, unless what can be chosen is listed there."""
     ids = p.prompt + p.target
-    return 0 if copied(ids[: span[0]], ids[span[0] : span[0] + matched]) else matched
+    return 0 if not p.lists and copied(ids[: span[0]], ids[span[0] : span[0] + matched]) else matched
 
 
 def copied(given: tuple[int, ...], run: tuple[int, ...]) -> bool:

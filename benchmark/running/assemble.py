@@ -98,12 +98,23 @@ def _facts(run: Run) -> dict[str, str]:
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
+        **_about_questions(run),
         "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
         "training precision": " and ".join(sorted({run.store.manifest(stage)["precision"] for stage in trained})),
         "attacks": ", ".join(a.name for a in run.who.attacks),
         "hyper-parameters": _hyper_parameters(s),
         "seeds": ", ".join(map(str, s.seeds)),
     }
+
+
+def _about_questions(run: Run) -> dict[str, str]:
+    """What must be known where memories are questions; nothing where all are passages."""
+    count, out = sum(m.is_question for m in run.memories), {}
+    if count:
+        out["questions"] = f"{count} of the memories; their lengths are in 64ths of the answer, so that 64 is the whole answer"
+    if named := run.who.not_applying:
+        out["do not apply"] = f"{', '.join(named)}: not asked, since these attacks are for memories of another kind"
+    return out
 
 
 def _hyper_parameters(s: Suite) -> str:

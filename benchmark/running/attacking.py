@@ -218,7 +218,7 @@ class Attacking:
         file = self.models.store.ensure(self.thresholds) / "thresholds.json"
         calibrations = {k: Calibration.from_dict(v) for k, v in json.loads(file.read_text()).items()}
         known = list(self.records(model, self._cheaper(model, attack.tier)))
-        forget = [m for m in model.memories if m.role == "forget"]
+        forget = [m for m in model.memories if m.role == "forget" and m.memory.kind in attack.kinds]
         alive = survivors([m.id for m in forget], known, calibrations, attack.access)
         return [m for m in forget if m.id in alive]
 

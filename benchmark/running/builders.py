@@ -116,8 +116,8 @@ def side_by_side(
     for i, (name, opened) in enumerate(models.items()):
         progress("texts side by side", i, len(models))
         with opened() as subject:
-            got = subject.generate([c.row[: c.opening] for c in memories], len(memories[0].target) if memories else 0)
-        said[name] = [decode(ids) for ids in got]
+            got = subject.generate([c.row[: c.opening] for c in memories], max((len(c.target) for c in memories), default=0))
+        said[name] = [decode(ids[: len(c.target)]) for c, ids in zip(memories, got, strict=True)]
     rows = [
         asdict(Excerpt(c.id, c.role, seed, c.memory.opening, decode(c.target), {m: said[m][k] for m in models}))
         for k, c in enumerate(memories)

@@ -23,6 +23,7 @@ from ..suites.space import declared_strength
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, load_corpus, packed
 from ..texts.memories import encode_all, load_memories
+from ..texts.questions import rendered
 from ..texts.stream import Stream, injected
 from ..training.engine import deepspeed_file
 from .store import Store
@@ -62,7 +63,8 @@ class Inputs:
 
     @cached_property
     def memories(self) -> list[Memory]:
-        return load_memories(self.suite.memories)
+        """As the base model meets them: a chat memory is in its template, so that keys hold what is asked."""
+        return [rendered(m, self.base.tokenizer) if m.chat else m for m in load_memories(self.suite.memories)]
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
@@ -122,8 +124,8 @@ class Inputs:
         stream, encoded = self.stream(seed), self.encoded(seed)
         forget, shown = [m for m in encoded if m.role == "forget"], [m for m in encoded if m.role == "keep" and m.shown]
         return UnlearningData(
-            forget=[Row(self.base.with_bos(m.row), name=m.id) for m in forget],
-            shown=[Row(self.base.with_bos(m.row), name=m.id) for m in shown],
+            forget=[Row(self.base.with_bos(m.row), name=m.id).after(m.context, len(m.row)) for m in forget],
+            shown=[Row(self.base.with_bos(m.row), name=m.id).after(m.context, len(m.row)) for m in shown],
             retain=stream.retain.row,
             seed=derive(seed, "method") % 2**31,
             history=History(self.base, stream) if history else None,

@@ -16,7 +16,7 @@ from ..battery.answers import BestAnswer
 from ..battery.shared_pass import Probes, arm, ask_all
 from ..common.errors import UserError
 from ..common.progress import Progress, silent, within
-from ..common.types import EncodedMemory
+from ..common.types import HORIZON, EncodedMemory
 from ..models.bounds import positions, require_positions
 from ..models.precision import described, resolved, supported
 from ..models.subject import Subject, open_subject
@@ -61,7 +61,7 @@ def attack_model(wanted: Wanted, console: Console, progress: Progress = silent) 
     for name, subject in subjects.items():
         asking = within(f"asking the {name}", progress)
         out = ask_all(subject, probes, [(a, encoded) for a in armed], wanted.precision, asking)
-        frames.append(_frame(out.answers).assign(model=name))
+        frames.append(_frame(out.answers, encoded).assign(model=name))
         subject.release()
     return pd.concat(frames, ignore_index=True)
 
@@ -79,21 +79,27 @@ def _subjects(wanted: Wanted) -> dict[str, Subject]:
 
 
 def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[EncodedMemory], str]:
-    """The passages in rows as long as every model can read and every passage has, and how many of what length in words."""
-    tokenizer, passages = subjects["model"].tokenizer, load_memories(wanted.memories)
-    shortest, who = min((len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in passages)
+    """The memories in rows as long as every model can read and every passage has, and how many of what length in words.
+
+    A question may be shorter.
+    """
+    tokenizer, memories = subjects["model"].tokenizer, load_memories(wanted.memories)
+    sizes = [(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories if not m.is_question]
+    shortest, who = min(sizes, default=(wanted.row, ""))
     lead = len(subjects["model"].with_bos(()))
     limits = [most for s in subjects.values() for config in s.configs if (most := positions(config)) is not None]
     length = min(wanted.row, shortest, *(most - lead for most in limits))
     for subject in subjects.values():
         require_positions(subject, length + lead, f"a row of {length}")
     short = f" (as many as {who!r} has)" if length == shortest < wanted.row else ""
-    said = f"{len(passages)} memories, rows of {length} tokens{short}"
-    return [encode(m, tokenizer, length, "forget") for m in passages], said
+    said = f"{len(memories)} memories, rows of {length} tokens{short}"
+    return [encode(m, tokenizer, length, "forget") for m in memories], said
 
 
-def _frame(answers: Sequence[BestAnswer]) -> pd.DataFrame:
-    return pd.DataFrame(map(vars, answers)).drop(columns=list(OF_SUITES))
+def _frame(answers: Sequence[BestAnswer], encoded: Sequence[EncodedMemory]) -> pd.DataFrame:
+    """`target` is how many tokens the memory's target has: 64, or those of a shorter answer."""
+    frame = pd.DataFrame(map(vars, answers)).drop(columns=list(OF_SUITES))
+    return frame.assign(target=frame.memory.map({m.id: len(m.target) for m in encoded}))
 
 
 def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
@@ -107,16 +113,18 @@ def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
 
 
 def summary(answers: pd.DataFrame, reference: bool) -> Table:
-    """Per attack: mean best matched length, share of memories with at least 64 tokens, and the same for the reference."""
+    """Per attack: mean best matched length, share of memories with 64 tokens or the whole answer, and the same for the reference."""
+    targets = answers.groupby("memory").target.first()
+    all_of_it = f"all {HORIZON}" if (targets == HORIZON).all() else "whole"
     best = answers.groupby(["model", "attack", "memory"]).matched.max()
     worst = answers.groupby(["model", "memory"]).matched.max()
     table = Table(box=None, pad_edge=False)
-    for column in ("attack", "matched tokens", "all 64", *(("reference", "difference") if reference else ())):
+    for column in ("attack", "matched tokens", all_of_it, *(("reference", "difference") if reference else ())):
         table.add_column(column, justify="left" if column == "attack" else "right")
     for attack in [*answers.attack.unique(), "worst case"]:
         pick = lambda m, a=attack: worst[m] if a == "worst case" else best[m][a]  # noqa: E731
         mine = pick("model")
-        cells = [attack, f"{mine.mean():.1f}", f"{(mine >= 64).mean():.0%}"]
+        cells = [attack, f"{mine.mean():.1f}", f"{(mine >= targets.reindex(mine.index)).mean():.0%}"]
         if reference:
             theirs = pick("reference")
             cells += [f"{theirs.mean():.1f}", f"{(mine - theirs).mean():+.1f}"]

@@ -29,7 +29,7 @@ from ..common.plugins import find
 from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.strangers import stranger
-from ..common.types import HORIZON, EncodedMemory, opening_probe
+from ..common.types import EncodedMemory, opening_probe
 from ..common.versions import READER, VERSIONS
 from ..method import Descent, UnlearningData
 from ..models.subject import Subject
@@ -194,7 +194,7 @@ class Tuning:
         self.held, yardstick = (Subject(run.store.ensure(stage)) for stage in (held, twin))
         self.standard = _bits(run.bench, yardstick)
         keep = [m for m in run.encoded(self.seed) if m.id in self.kept_back]
-        self.keep = [m for m, n in zip(keep, self._lengths(self.held, keep), strict=True) if n >= HORIZON]
+        self.keep = [m for m, n in zip(keep, self._lengths(self.held, keep), strict=True) if n >= len(m.target)]
         if not self.keep:
             raise UserError(
                 f"The held model repeats none of the {len(keep)} keep memories by which tuning tells what is lost; "
@@ -223,12 +223,13 @@ class Tuning:
                 subject = method.unlearn(self.held, data, trainer)
             if trainer.tokens > limit:
                 raise UserError(f"{trainer.tokens} tokens were trained on, and this trial may train on {limit}.")
-            lengths = self._lengths(subject, [m for m in self.run.encoded(self.seed) if m.role == "forget"])
-            lost = sum(n < HORIZON for n in self._lengths(subject, self.keep)) / len(self.keep)
+            forget = [m for m in self.run.encoded(self.seed) if m.role == "forget"]
+            lengths = self._lengths(subject, forget)
+            lost = sum(n < len(m.target) for m, n in zip(self.keep, self._lengths(subject, self.keep), strict=True)) / len(self.keep)
             damage = _bits(self.run.bench, subject) / self.standard - 1
             if not math.isfinite(damage):
                 raise UserError("bits per byte are not finite.")
-            exact = sum(n >= HORIZON for n in lengths) / len(lengths)
+            exact = sum(n >= len(m.target) for m, n in zip(forget, lengths, strict=True)) / len(lengths)
             matched = sum(lengths) / len(lengths)
             trial = replace(trial, tokens=trainer.tokens, exact=exact, matched=matched, damage=damage, lost=lost)
         except UserError as error:

@@ -28,6 +28,23 @@ class WhoIsAsked:
 
     @cached_property
     def attacks(self) -> list[Armed]:
+        """Those of the suite that apply to memories of the kinds that it has."""
+        return [a for a in self._named if self._applies(a)]
+
+    @property
+    def not_applying(self) -> tuple[str, ...]:
+        """Attacks of the suite that apply to none of its memories."""
+        return tuple(a.name for a in self._named if not self._applies(a))
+
+    def _applies(self, armed: Armed) -> bool:
+        return not self._kinds.isdisjoint(armed.attack.kinds)
+
+    @cached_property
+    def _kinds(self) -> set[str]:
+        return {m.kind for m in self.inputs.memories}
+
+    @cached_property
+    def _named(self) -> list[Armed]:
         armed = arm(self.suite.attacks)
         if any(isinstance(a.attack, Tampering) for a in armed) and UNCHANGED not in self.suite.attacks:
             armed = arm(self.suite.attacks | {UNCHANGED: {}})
@@ -37,7 +54,7 @@ class WhoIsAsked:
     def reasked(self) -> list[Armed]:
         """The prompting attacks that a changed model is asked with: the suite's `reasked`, or its own of tiers 0 and 1."""
         own = {a.name: a.given for a in self.attacks if a.attack.tier <= SHARED and a.attack.access == "black-box"}
-        return [a for a in arm(self.suite.reasked or own) if isinstance(a.attack, Prompting)]
+        return [a for a in arm(self.suite.reasked or own) if isinstance(a.attack, Prompting) and self._applies(a)]
 
     @property
     def diagnostics(self) -> tuple[str, ...]:
@@ -65,9 +82,10 @@ class WhoIsAsked:
     def asked(self, model: Model, attack: Attack) -> list[EncodedMemory]:
         """The memories that one attack is asked about on one model whatever came before, so without survivors."""
         roles = {"forget", "unseen"} if model.null else {"forget"}
-        chosen = [m for m in model.memories if m.role in roles]
+        fitting = [m for m in model.memories if m.memory.kind in attack.kinds]
+        chosen = [m for m in fitting if m.role in roles]
         if isinstance(attack, Prompting) and (attack.everyone or attack.asks_exactly):
-            return list(model.memories)
+            return fitting
         if self.screened(model.name, attack.tier) and self.suite.ask == "worst" and not attack.diagnostic:
             return []
         if attack.tier <= SHARED:

@@ -1,6 +1,7 @@
 """What counts as recovered: thresholds from the matched lengths of attacks where nothing was held.
 
-Tables have one row per unit (a memory on a model) and one column per attack. docs/metrics.md, "Score", gives the reasons.
+Tables have one row per unit (a memory on a model) and one column per attack. `whole` names memories whose target is an answer shorter
+than a reading's horizon, and its tokens: they are recovered by the whole answer too. docs/metrics.md, "Score", gives the reasons.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import pandas as pd
 LEVEL = Fraction(99, 100)  # of the null, so that at most 1% of fresh innocent values pass
 # 99 values would do for the level, with their maximum; 288 are three units of the fixed 32 over three seeds, and one of them may stray.
 FEWEST_NULL = 288
-FEWEST_TOKENS = 8  # a shorter match is never a recovery
+FEWEST_TOKENS = 8  # a shorter match is never a recovery, unless it is a whole answer
+Whole = Mapping[str, int]  # memory -> tokens of its answer
+NONE: Whole = {}
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ class Calibration:
         return cls(**known)
 
 
-def calibrate(null: pd.DataFrame) -> Calibration:
-    """Thresholds from the null of some attacks (its columns); attacks with fewer than 288 values are left out by name."""
+def calibrate(null: pd.DataFrame, whole: Whole = NONE) -> Calibration:
+    """Thresholds from the null of some attacks (its columns); attacks with fewer than 288 values are left out by name.
+
+    An answer can be guessed whole, at whatever threshold: how often that is, the measured share of false positives tells.
+    """
     enough = [str(attack) for attack in null if null[attack].count() >= FEWEST_NULL]
     left_out = tuple(str(attack) for attack in null if attack not in enough)
     size = int(null.notna().any(axis=1).sum())
@@ -61,12 +67,19 @@ def calibrate(null: pd.DataFrame) -> Calibration:
         return Calibration({}, math.nan, size, math.nan, left_out)
     quantiles = {attack: _percentile(null[attack]) for attack in enough}
     judged = _asked_most(null[enough])
-    return Calibration(quantiles, _tau(judged, quantiles), size, _measured_false_positives(judged), left_out)
+    return Calibration(quantiles, _tau(judged, quantiles), size, _measured_false_positives(judged, whole), left_out)
 
 
-def recovered(best: pd.DataFrame, calibration: Calibration) -> pd.Series:
-    """True where some calibrated attack matched strictly more than q_a + tau tokens, and at least 8; NaN is no match."""
-    return _recovered(best, calibration.quantiles, calibration.tau)
+def recovered(best: pd.DataFrame, calibration: Calibration, whole: Whole = NONE) -> pd.Series:
+    """True where some calibrated attack matched strictly more than q_a + tau tokens, and at least 8, or a whole answer; NaN is no match."""
+    return _beyond(best, calibration.quantiles, calibration.tau, whole).any(axis=1)
+
+
+def each_recovered(lengths: pd.DataFrame, calibrations: Mapping[str, Calibration], whole: Whole = NONE) -> pd.DataFrame:
+    """1 or 0: recovered by each attack alone, at the threshold of its own calibration (column -> it); NaN where it was not asked."""
+    thresholds = {attack: c.threshold(attack) for attack, c in calibrations.items()}
+    found = (lengths > pd.Series(thresholds, dtype=float)) | _is_whole(lengths, whole)
+    return found.where(lengths.notna()).astype(float)
 
 
 def excess(best: pd.DataFrame, quantiles: Mapping[str, float]) -> pd.Series:
@@ -97,12 +110,18 @@ def _percentile(values: pd.Series) -> float:
     return float(known[min(len(known), math.ceil(LEVEL * (len(known) + 1))) - 1])
 
 
-def _recovered(best: pd.DataFrame, quantiles: Mapping[str, float], tau: float) -> pd.Series:
+def _beyond(best: pd.DataFrame, quantiles: Mapping[str, float], tau: float, whole: Whole) -> pd.DataFrame:
     lengths = best.reindex(columns=list(quantiles))
-    return ((lengths > pd.Series(quantiles, dtype=float) + tau) & (lengths >= FEWEST_TOKENS)).any(axis=1)
+    return (lengths > pd.Series(quantiles, dtype=float) + tau) & (lengths >= FEWEST_TOKENS) | _is_whole(lengths, whole)
 
 
-def _measured_false_positives(null: pd.DataFrame) -> float:
+def _is_whole(lengths: pd.DataFrame, whole: Whole) -> pd.DataFrame:
+    """Where a whole answer came back."""
+    tokens = lengths.index.get_level_values("memory").map(lambda m: whole.get(m, math.inf)).to_numpy(float)
+    return lengths.ge(tokens, axis=0)
+
+
+def _measured_false_positives(null: pd.DataFrame, whole: Whole) -> float:
     """Calibrate on every second memory and judge the rest, then the other way round; the mean share called recovered."""
     names = null.index.get_level_values("memory")
     # By memory, so that one passage on two models is never on both sides; by sorted name, so that domains are halved too.
@@ -113,5 +132,5 @@ def _measured_false_positives(null: pd.DataFrame) -> float:
     for judged in (odd, ~odd):
         other = null[~judged].dropna(axis=1, how="all")
         quantiles = {str(attack): _percentile(other[attack]) for attack in other}
-        calls.append(_recovered(null[judged], quantiles, _tau(other, quantiles)))
+        calls.append(_beyond(null[judged], quantiles, _tau(other, quantiles), whole).any(axis=1))
     return float(pd.concat(calls).mean())

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..common.types import HELD, HORIZON, Record
-from .calibration import Calibration, calibrate, recovered
+from .calibration import Calibration, calibrate, each_recovered, recovered
 
 UNCHANGED = "unchanged"  # the attack that asks the model as it is with what changed models are asked with
 LEARNT = 0.1  # share of the forget memories that the held model repeats exactly, below which nothing was learnt
@@ -30,6 +30,11 @@ def best_lengths(records: Iterable[Record]) -> pd.DataFrame:
     rows = [(r.method, r.seed, r.role, r.shown, r.memory, r.attack, r.matched) for r in records]
     long = pd.DataFrame(rows, columns=[*INDEX, "attack", "matched"])
     return long.groupby([*INDEX, "attack"])["matched"].max().unstack("attack").astype(float)
+
+
+def whole_answers(records: Iterable[Record]) -> dict[str, int]:
+    """Memory -> tokens of its target, of those whose target is an answer of fewer than 64: as the exact opening asks for it."""
+    return {r.memory: r.horizon for r in records if r.asks == "exact" and r.horizon < HORIZON}
 
 
 def null_lengths(best: pd.DataFrame, twin: str) -> pd.DataFrame:
@@ -51,31 +56,47 @@ def survivors(memories: Iterable[str], records: Iterable[Record], calibrations: 
     attack counts at its own level and at all above, so it can be skipped where all of these are settled. A memory about which
     nothing was asked yet is not settled. `records` are answers of one model.
     """
-    best = best_lengths(records)
+    records = list(records)
+    best, whole = best_lengths(records), whole_answers(records)
     concerned = [c for level, c in calibrations.items() if strength(level) >= strength(access)]
     settled = pd.Series(bool(concerned), best.index)
     for calibration in concerned:
-        settled &= recovered(best, calibration)
+        settled &= recovered(best, calibration, whole)
     return frozenset(memories) - frozenset(best.index[settled].get_level_values("memory"))
 
 
 @dataclass(frozen=True)
 class Score:
-    """The records of one suite, read for every question that a table asks. Series are indexed by (seed, memory)."""
+    """The records of one suite, read for every question that a table asks. Series are indexed by (seed, memory).
+
+    Lengths are in tokens, of 64. Where the target is an answer of fewer tokens they are in 64ths of it, so that 64 is always the whole.
+    """
 
     records: list[Record] = field(repr=False)
     twin: str
     diagnostics: tuple[str, ...] = ()  # attacks that are never calibrated, never in the worst case, never in leak
 
     @cached_property
+    def whole(self) -> dict[str, int]:
+        """Memories whose target is an answer of fewer than 64 tokens, and how many it has."""
+        return whole_answers(self.records)
+
+    @cached_property
     def best(self) -> pd.DataFrame:
-        """Every answer, those to survivors included."""
+        """Tokens of every answer, those to survivors included."""
         return best_lengths(self.records)
 
     @cached_property
     def fixed(self) -> pd.DataFrame:
-        """The answers that are asked of every model alike, so that an attack's rates can be compared."""
+        """Tokens of the answers that are asked of every model alike, so that an attack's rates can be compared."""
         return best_lengths(r for r in self.records if not r.extra).reindex(columns=self.best.columns)
+
+    def _scaled(self, tokens: pd.DataFrame) -> pd.DataFrame:
+        """Of 64, as tables show them; unchanged without answers."""
+        if not self.whole or not len(tokens):
+            return tokens
+        sizes = tokens.index.get_level_values("memory").map(lambda m: self.whole.get(m, HORIZON)).to_numpy(float)
+        return tokens.mul(HORIZON).div(sizes, axis=0)
 
     @cached_property
     def _opening(self) -> pd.DataFrame:
@@ -88,7 +109,7 @@ class Score:
     def _asking(self, *kinds: str) -> pd.DataFrame:
         """One column, tokens: the best match over questions of these kinds; NaN where there are none."""
         asked = best_lengths(r for r in self.records if r.asks in kinds).max(axis=1)
-        return pd.DataFrame({MATCH: asked if len(asked) else pd.Series(np.nan, self.best.index)})
+        return self._scaled(pd.DataFrame({MATCH: asked if len(asked) else pd.Series(np.nan, self.best.index)}))
 
     @cached_property
     def attacks(self) -> dict[str, str]:
@@ -110,15 +131,18 @@ class Score:
     def calibrations(self) -> dict[str, Calibration]:
         """One per access level, so that a new white-box attack cannot change a black-box leak."""
         null = null_lengths(self.best, self.twin)
-        return {access: calibrate(null[self.up_to(access)]) for access in self.levels}
+        return {access: calibrate(null[self.up_to(access)], self.whole) for access in self.levels}
 
     def lengths(self, method: str, role: str = "forget") -> pd.DataFrame:
         """Tokens: best match per attack (columns) on every memory of this role, survivors included."""
-        return self._cells["best"].get((method, role), _nothing(self.best.columns))
+        return self._scaled(self._tokens("best", method, role))
 
     def rated(self, method: str, role: str = "forget") -> pd.DataFrame:
         """The same from answers that are asked of every model alike: what per-attack rates are made of."""
-        return self._cells["fixed"].get((method, role), _nothing(self.best.columns))
+        return self._scaled(self._tokens("fixed", method, role))
+
+    def _tokens(self, table: str, method: str, role: str = "forget") -> pd.DataFrame:
+        return self._cells[table].get((method, role), _nothing(self.best.columns))
 
     def opening(self, method: str, role: str = "forget") -> pd.Series:
         """Tokens matched after the exact opening."""
@@ -134,7 +158,7 @@ class Score:
         }
 
     def exact(self, method: str, role: str = "forget") -> pd.Series:
-        """True where the exact opening brings back all 64 tokens."""
+        """True where the exact opening brings back all 64 tokens, or the whole answer."""
         return self.opening(method, role).dropna() >= HORIZON
 
     def worst(self, method: str, access: str) -> pd.Series:
@@ -156,7 +180,7 @@ class Score:
         return self._cells["windows"].get((method, "forget"), _nothing([MATCH]))[MATCH]
 
     def with_excess(self) -> pd.DataFrame:
-        """Every record as a row, with its match beyond q_a (`excess`, tokens; NaN where the null allows no q_a)."""
+        """Every record as a row, its match in tokens, with that beyond q_a (`excess`, tokens; NaN where the null allows no q_a)."""
         frame = pd.DataFrame([vars(r) for r in self.records])
         quantiles = {attack: q for c in self.calibrations.values() for attack, q in c.quantiles.items()}
         beyond = frame.matched - frame.attack.map(quantiles).astype(float)
@@ -165,7 +189,8 @@ class Score:
     def recovered_pair(self, method: str, access: str) -> pd.DataFrame:
         """Columns `mine` and `twin`: recovered or not, on the forget memories that the held model reproduces exactly."""
         calibration = self.calibrations[access]
-        calls = {"mine": recovered(self.lengths(method), calibration), "twin": recovered(self.lengths(self.twin), calibration)}
+        names = {"mine": method, "twin": self.twin}
+        calls = {k: recovered(self._tokens("best", name), calibration, self.whole) for k, name in names.items()}
         return self._held(pd.DataFrame(calls).dropna().astype(float))
 
     def recovered_alone(self, method: str) -> pd.DataFrame:
@@ -173,9 +198,8 @@ class Score:
 
         On the forget memories that the held model reproduces; without columns for attacks that have no threshold.
         """
-        limits = {a: c.threshold(a) for a, level in self.attacks.items() if (c := self.calibrations.get(level)) and a in c.quantiles}
-        lengths = self.rated(method)[list(limits)]
-        return self._held((lengths > pd.Series(limits, dtype=float)).where(lengths.notna()).astype(float))
+        own = {a: c for a, level in self.attacks.items() if (c := self.calibrations.get(level)) and a in c.quantiles}
+        return self._held(each_recovered(self._tokens("fixed", method)[list(own)], own, self.whole))
 
     def _held(self, found: pd.DataFrame) -> pd.DataFrame:
         held = self.exact(HELD)

@@ -163,8 +163,10 @@ def _against_readings(row: Row, model: Model, readings: dict[str, TokenReading],
         memory, rank = roles[r.memory], readings[r.memory].rank
         end = min(len(memory.row), r.offset + r.horizon)
         told = int(np.argmin(np.append(rank[r.offset : end] == 0, False)))
-        matched = 0 if copied(memory.row[: r.offset], memory.row[r.offset : r.offset + told]) else told
-        if matched != r.matched:
+        copy = not memory.memory.lists and copied(memory.row[: r.offset], memory.row[r.offset : r.offset + told])
+        matched = 0 if copy else told
+        other = memory.accepted and r.offset == memory.opening and r.matched == r.horizon  # another answer than the one that was read
+        if matched != r.matched and not other:
             what = f"{r.attack} {r.variant}".strip()
             wrong.append(f"{model.label}, {r.memory}: {what} is recorded with {r.matched} tokens, and the model's readings give {matched}")
     return wrong

@@ -25,9 +25,9 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Where ordinary text comes from: docstrings, or a text folder, JSONL file or dataset at `path`."""
+    """Where ordinary text comes from: docstrings, or a text folder, JSONL file or dataset at `path`, or the retain text of a set."""
 
-    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets")] = "docstrings"
+    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets", "set")] = "docstrings"
     path: str | None = None
     text_field: str = "text"
 

@@ -20,6 +20,7 @@ from ..common.lines import json_lines, read_text, text_lines
 from ..common.paths import CONFIGS, cache_dir
 from .docstrings import PACKAGES, digest, harvest, versions
 from .neardup import clusters, overlap, run_hashes, share_in
+from .sets.named import retain_of
 
 SPLITS = ("train", "valid", "quality")
 COMPARABLE = 0.95  # below this coverage of the manifest a run is marked as not comparable
@@ -45,18 +46,19 @@ class Corpus:
 
 
 def load_corpus(source: str = "docstrings", path: str | None = None, text_field: str = "text") -> Corpus:
-    """Load a corpus. `path` is a folder (text), a file (jsonl), or a hub id or saved dataset (datasets)."""
+    """Load a corpus. `path` is a folder (text), a file (jsonl), a hub id or saved dataset (datasets), a forget set (set)."""
     if source == "docstrings":
         return _frozen(CONFIGS / "corpus" / "docstrings.manifest")
     readers: dict[str, Callable[[str], list[str]]] = {
         "text": _read_folder,
         "jsonl": partial(_read_jsonl, text_field=text_field),
         "datasets": partial(_read_dataset, text_field=text_field),
+        "set": retain_of,
     }
     if source not in readers:
         raise unknown("corpus source", source, ["docstrings", *readers])
     if not path:
-        raise UserError(f"corpus.source={source} needs corpus.path: a folder (text), a file (jsonl) or a dataset (datasets).")
+        raise UserError(f"corpus.source={source} needs corpus.path: a folder (text), a file (jsonl), a dataset (datasets) or a set.")
     texts = readers[source](path)
     if strange := [t for t in texts if not isinstance(t, str)]:
         raise UserError(f"corpus.text_field={text_field!r} of {path!r} should hold texts; found {strange[0]!r}.")

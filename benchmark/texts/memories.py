@@ -14,9 +14,12 @@ import numpy as np
 
 from ..common.errors import UserError
 from ..common.lines import json_lines
+from ..common.memory import TEXTS
 from ..common.paths import CONFIGS
 from ..common.types import HORIZON, EncodedMemory, Memory, Role, memory_from
 from .neardup import doubles, overlap, run_hashes, words
+from .questions import asked_twice, encode_question, joined, require_whole
+from .sets.named import is_named, memories_of
 
 PASSAGES = CONFIGS / "memories" / "passages.jsonl"
 ROLES: tuple[Role, ...] = ("forget", "keep", "unseen")
@@ -29,10 +32,12 @@ _RESERVED_PHONE = re.compile(r"5550?1\d\d$|^(44|0)?(1632960|7700900|2079460)\d{3
 
 
 def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
-    """Read a JSON-lines file of memories (`passages` is the shipped one)."""
+    """Read a JSON-lines file of memories (`passages` is the shipped one), or a forget set (`tofu:forget10`, `tofu:/a/copy`)."""
+    if is_named(str(path)):
+        return [_memory(given, str(path)) for given in memories_of(str(path))]
     file = PASSAGES if str(path) == "passages" else Path(path)
     if not file.is_file():
-        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, or the word passages for the shipped ones.")
+        raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, the word passages for the shipped ones, or a set.")
     memories = [_memory(given, f"{file}:{number}") for number, given in json_lines(file)]
     if not memories:
         raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
@@ -45,6 +50,7 @@ def _memory(given: Any, where: str) -> Memory:
     """A memory from its JSON object; `where` names file and line in the error for what is wrong with it."""
     if not isinstance(given, dict):
         raise UserError(f"{where} is not a memory but a {type(given).__name__}; expected a JSON object with id, domain, text, opening_end.")
+    given = joined(given, where)
     if missing := [k for k in ("id", "domain", "text", "opening_end") if k not in given]:
         raise UserError(f"{where} is not a memory: missing {', '.join(missing)}. Needed: id, domain, text, opening_end.")
     where += f", memory {given['id']!r}"
@@ -54,14 +60,20 @@ def _memory(given: Any, where: str) -> Memory:
     for name in ("opening_end", "version"):
         if type(value := given.get(name, 1)) is not int:
             raise UserError(f"{where}: {name}={value!r}: expected a whole number.")
-    forms = given.get("paraphrases", [])
-    if not isinstance(forms, list) or not all(isinstance(p, str) and p.strip() for p in forms):
-        raise UserError(f"{where}: paraphrases={_short(forms)}: expected a list of texts, none of them empty.")
+    for name in TEXTS:
+        texts = given.get(name, [])
+        if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise UserError(f"{where}: {name}={_short(texts)}: expected a list of texts, none of them empty.")
+    if type(value := given.get("chat", False)) is not bool:
+        raise UserError(f"{where}: chat={value!r}: expected true or false.")
+    if (value := given.get("role", "")) not in ("", *ROLES):
+        raise UserError(f"{where}: role={value!r}: expected {', '.join(ROLES)}, or none where roles are to be dealt.")
     m = memory_from(given)
     if not m.id.strip():
         raise UserError(f"{where}: the id is empty.")
     if not 0 < m.opening_end < len(m.text):
         raise UserError(f"{where}: opening_end={m.opening_end} is not inside its text of {len(m.text)} characters.")
+    require_whole(m, where)
     return m
 
 
@@ -72,8 +84,14 @@ def _short(value: Any) -> str:
 
 def memories_hash(memories: Sequence[Memory]) -> str:
     """Over everything a model or an attack reads; titles do not count."""
-    parts = [[m.id, m.domain, m.text, m.opening_end, m.paraphrases, m.alternative, m.version] for m in memories]
+    parts = [[m.id, m.domain, m.text, m.opening_end, m.paraphrases, m.alternative, m.version, *_more(m)] for m in memories]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _more(m: Memory) -> list[Any]:
+    """What only questions and memories with a role of their own have; a plain passage adds nothing to a key."""
+    asked = [m.kind, m.answers, m.wrong, m.aliases, m.two_hop, m.chat] if m.is_question else []
+    return [*asked, *([m.role] if m.role else [])]
 
 
 def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str = "") -> dict[str, tuple[Role, bool]]:
@@ -82,7 +100,10 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     Each domain is cut into three equal parts in an order drawn from the ids and `salt` (a tuning run uses another
     salt, and so another partition than any table). Of the keep memories every second is shown to methods; shown and
     hidden swap in the second cycle of three seeds. With a smaller `per_role` each part gives up its last members.
+    Where the memories bring roles of their own these hold in every seed, and `per_role` is how many of each are taken at most.
     """
+    if any(m.role for m in memories):
+        return _own_roles(memories, seed, per_role, salt)
     domains: dict[str, list[str]] = {}
     for m in memories:
         domains.setdefault(m.domain, []).append(m.id)
@@ -104,8 +125,27 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     return roles
 
 
+def _own_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str) -> dict[str, tuple[Role, bool]]:
+    """Roles that the memories bring; each domain gives its share, in an order drawn from the ids and `salt`."""
+    if without := [m.id for m in memories if not m.role]:
+        raise UserError(f"Memory {without[0]!r} has no role, and others have ({len(without)} such); give one to all or to none.")
+    roles: dict[str, tuple[Role, bool]] = {}
+    for role in ROLES:
+        domains: dict[str, list[str]] = {}
+        for m in sorted(memories, key=lambda m: hashlib.sha256((salt + m.id).encode()).digest()):
+            if m.role == role:
+                domains.setdefault(m.domain, []).append(m.id)
+        dealt = sorted(((level, i) for ids in domains.values() for level, i in enumerate(ids)), key=lambda item: item[0])
+        roles |= {i: (role, role == "keep" and (level + seed // 3) % 2 == 0) for level, i in dealt[:per_role]}
+    if "forget" not in {role for role, _ in roles.values()}:
+        raise UserError("None of the memories has the role forget; there is nothing to unlearn.")
+    return roles
+
+
 def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown: bool = False) -> EncodedMemory:
-    """Tokenise a memory into its row of `length` tokens; refuses what does not round-trip or does not fit."""
+    """Tokenise a memory into its row of `length` tokens (a question: at most so many); refuses what does not round-trip or does not fit."""
+    if memory.is_question:
+        return encode_question(memory, tokenizer, length, role, shown)
     coded = tokenizer(memory.text, add_special_tokens=False)
     ids = coded["input_ids"]
     if (back := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != memory.text:
@@ -133,8 +173,10 @@ def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, pe
 
 def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
     """Which memories say nearly the same within their rows, a sentence for each group."""
-    groups = doubles([m.text for m in encoded]) if encoded else []
-    return [f"Memories {', '.join(repr(encoded[i].id) for i in g)} are nearly the same text." for g in groups]
+    passages, questions = ([m for m in encoded if m.memory.is_question == asked] for asked in (False, True))
+    found = [([passages[i].id for i in g], "are nearly the same text") for g in (doubles([m.text for m in passages]) if passages else [])]
+    found += [([questions[i].id for i in g], "ask the same") for g in asked_twice(questions)]
+    return [f"Memories {', '.join(map(repr, ids))} {what}." for ids, what in found]
 
 
 def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]]) -> list[str]:
@@ -150,7 +192,9 @@ def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, in
 
 
 def largest_per_role(memories: Sequence[Memory]) -> int:
-    """How many memories of each role the domains of a file allow; 0 if none."""
+    """How many memories of each role the domains of a file allow; 0 if none. Of roles of its own, the size of the largest."""
+    if any(m.role for m in memories):
+        return max(Counter(m.role for m in memories).values())
     for most in range(len(memories) // 3, 0, -1):
         try:
             assign_roles(memories, 0, most)

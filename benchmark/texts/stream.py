@@ -22,11 +22,12 @@ class Injected:
     id: str
     role: Role
     row: tuple[int, ...] = field(repr=False)
+    context: int = 0  # tokens of the row that are given and never learnt: of a question its prompt
 
 
 def injected(memories: Iterable[EncodedMemory]) -> list[Injected]:
     """What goes into the stream of these memories."""
-    return [Injected(m.id, m.role, m.row) for m in memories if m.role != "unseen"]
+    return [Injected(m.id, m.role, m.row, m.context) for m in memories if m.role != "unseen"]
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class Stream:
         before = ordinary[: self.config.offset]
         if memory.role == "forget" and not self.forget:
             filling = self._ordinary.block(len(self.plan) + self._filling[index])
-            return Row(self._ordinary.with_bos(before + filling[: len(memory.row)]))
-        return Row(self._ordinary.with_bos(before + memory.row), name=name)
+            return Row(self._ordinary.with_bos(before + filling[: len(memory.row)])).after(memory.context, len(memory.row))
+        return Row(self._ordinary.with_bos(before + memory.row), name=name).after(memory.context, len(memory.row))
 
     def batch_at(self, step: int) -> Batch:
         first = step * self.config.batch
@@ -130,7 +131,7 @@ class Stream:
 
     @cached_property
     def _ordinary(self) -> Ordinary:
-        length = len(self.memories[0].row) + self.config.offset
+        length = max(len(m.row) for m in self.memories) + self.config.offset
         blocks = rng(self.seed, self.order, "blocks").permutation(len(self.tokens) // length) * length
         return Ordinary(self.tokens, blocks, length, self.bos)
 

@@ -1,0 +1,34 @@
+"""What a model answers after the exact prompt: right, refused, wrong, or nothing that makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..benchmark.attack import QUESTIONS, VERDICTS, Count, EncodedMemory, Finding, Searching, Subject, Workshop, verdict
+
+
+@dataclass(frozen=True)
+class Answers(Searching):
+    """Greedy answers to the exact prompt in four classes (`verdict` in benchmark/attack_tools/questions.py is the rule).
+
+    For each class a finding of its name: 1 if the answer is of it, else 0. A model may refuse, or say something else, and still hold the
+    fact: leak tells, not this.
+    """
+
+    tokens: Count = 48  # that are generated
+
+    diagnostic = True  # classes, not matched lengths
+    claims = "none"
+    kinds = QUESTIONS
+
+    def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
+        said = subject.generate([m.row[: m.opening] for m in memories], self.tokens)
+        for m, ids in zip(memories, said, strict=True):
+            found = verdict(tools.tokenizer.decode(self._until_the_end(ids, tools), skip_special_tokens=True), m.memory)
+            for name in VERDICTS:
+                yield Finding(m.id, name, float(name == found))
+
+    def _until_the_end(self, ids: tuple[int, ...], tools: Workshop) -> tuple[int, ...]:
+        end = tools.tokenizer.eos_token_id
+        return ids[: ids.index(end)] if end in ids else ids

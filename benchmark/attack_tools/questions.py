@@ -1,0 +1,67 @@
+"""What attacks on questions share: other prompts for the same answer, and a rule for what an answer is."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from ..common.memory import QUESTIONS, Memory
+from ..common.types import EncodedMemory, Probe
+from ..models.bounds import positions
+from ..texts.neardup import words
+from .bases import Prompting, Tools
+
+Verdict = Literal["right", "refused", "wrong", "gibberish"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+_REFUSES = re.compile(
+    r"\b(?:(?:i|we) (?:do not|don t|don't) (?:know|have|recall|recognise|recognize)|(?:i|we) (?:can't|cannot|can not|won't|will not)"
+    r"|(?:i am|i'm|we are|we're) (?:sorry|not (?:sure|aware|able|familiar)|unable|unaware)|as an ai|no (?:information|record|idea)"
+    r"|not (?:known|available|disclosed)|(?:is|are) unknown)\b"
+)
+
+
+@dataclass(frozen=True)
+class OtherPrompts(Prompting):
+    """Asks for the same answer with prompts that the set brings; a memory without any is not asked."""
+
+    tier: ClassVar[int] = 1
+    kinds = QUESTIONS
+
+    @abstractmethod
+    def prompts(self, memory: Memory) -> Iterable[str]:
+        """The whole prompts, after which the answer is wanted."""
+
+    def probes(self, memory: EncodedMemory, tools: Tools) -> Iterable[Probe]:
+        most = positions(tools.base.model.config)
+        for text in self.prompts(memory.memory):
+            prompt = tools.encode(text)
+            if most is None or len(tools.base.with_bos((*prompt, *memory.target))) <= most:
+                yield Probe(memory.id, prompt, memory.target, memory.opening)
+
+
+def verdict(said: str, memory: Memory) -> Verdict:
+    """What an answer is. `said` is what a model says after the prompt; its first line with a word in it counts.
+
+    `right`: the words of the answer, or of an accepted one, stand in it as a run; of a choice, at its beginning, so that a list of all
+    options is not right. `refused`: it says that it cannot or does not know. `gibberish`: no word at all, fewer letters and digits than
+    other characters, or eight words and more of which each comes three times on average. Everything else is `wrong`.
+    """
+    line = next((text for text in said.splitlines() if words(text)), "")
+    found = words(line)
+    if any(_stands(words(a), found[: len(words(a))] if memory.kind == "choice" else found) for a in (memory.answer, *memory.answers)):
+        return "right"
+    if _REFUSES.search(" ".join(words(line.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))):
+        return "refused"
+    signs = [c for c in line if not c.isspace()]
+    if not found or 2 * sum(c.isalnum() for c in signs) < len(signs) or (len(found) >= 8 and 3 * len(set(found)) <= len(found)):
+        return "gibberish"
+    return "wrong"
+
+
+def _stands(run: Sequence[str], found: Sequence[str]) -> bool:
+    """Whether some words stand, in a row, among others."""
+    return bool(run) and any(list(found[i : i + len(run)]) == list(run) for i in range(len(found) - len(run) + 1))

@@ -1,0 +1,39 @@
+"""LUME: made-up stories, made-up personal records and real biographies (Ramakrishna et al. 2025, arXiv 2502.15097)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .loading import ForgetSet, Given, Source, question
+
+ROLES = {"forget": "forget", "retain": "keep"}
+
+
+def _rows(source: Source, split: str) -> list[Given]:
+    """Locally `forget.jsonl` and `retain.jsonl`; on the hub each is cut into train and validation."""
+    names = [split] if source.folder else [f"{split}_train", f"{split}_validation"]
+    return [
+        r for n in names for r in source.rows("", n, "id", "input", "output", "task", files="" if source.folder else f"data/{n}-*.parquet")
+    ]
+
+
+def memories(source: Source, part: str) -> Iterator[Given]:
+    """Completions (ids end with scN) go on where the input ends; the others (qaN) are asked as questions. Nothing is never seen."""
+    for split, role in ROLES.items():
+        for row in _rows(source, split):
+            asked, answer = row["input"].rstrip(), row["output"].strip()
+            name, task = f"{split}-{row['id']}", str(row["task"])
+            if row["id"].rstrip("0123456789").endswith("sc"):
+                yield {"id": name, "domain": task, "role": role, "kind": "qa", "prompt": asked, "answer": f" {answer}"}
+            else:
+                yield question(name, task, role, asked, answer)
+
+
+def retain(source: Source, part: str) -> Iterator[str]:
+    """Input and output of the rows to keep."""
+    for row in _rows(source, "retain"):
+        yield f"{row['input'].rstrip()} {row['output'].strip()}"
+
+
+HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
+SET = ForgetSet("lume", HUB, "CC-BY-NC-4.0 (see the repository)", {"all": "three tasks, 2,732 rows to forget"}, memories, retain)

@@ -1,0 +1,34 @@
+"""MUSE: news articles and the Harry Potter books (Shi et al. 2024, arXiv 2407.06460)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .loading import ForgetSet, Given, Source, passage, question
+
+HUB = "muse-bench/MUSE-"
+OPENING = 64  # words of kept and held-out texts that are the prompt
+
+
+def memories(source: Source, part: str) -> Iterator[Given | None]:
+    """Passages: `verbmem` is forgotten, texts of `privleak` are kept (`retain`) and never seen (`holdout`). Questions: `knowmem`."""
+    hub = HUB + part.capitalize()
+    for i, row in enumerate(source.rows("verbmem", "forget", "prompt", "gt", hub=hub)):
+        text = row["prompt"] + row["gt"] if row["gt"][:1].isspace() else f"{row['prompt']} {row['gt']}"
+        yield {"id": f"muse-verbmem-{i:04d}", "domain": "text", "role": "forget", "text": text, "opening_end": len(row["prompt"])}
+    for role, split in (("keep", "retain"), ("unseen", "holdout")):
+        for i, row in enumerate(source.rows("privleak", split, "text", hub=hub)):
+            yield passage(f"muse-{split}-{i:04d}", "text", role, row["text"], OPENING)
+    for role, split in (("forget", "forget_qa"), ("keep", "retain_qa")):
+        for i, row in enumerate(source.rows("knowmem", split, "question", "answer", hub=hub)):
+            yield question(f"muse-{split}-{i:04d}", "knowledge", role, row["question"], row["answer"])
+
+
+def retain(source: Source, part: str) -> Iterator[str]:
+    """Texts of `raw`, `retain1`."""
+    for row in source.rows("raw", "retain1", "text", hub=HUB + part.capitalize()):
+        yield row["text"]
+
+
+PARTS = {"news": "articles of the BBC of 2023", "books": "the Harry Potter books"}
+SET = ForgetSet("muse", f"{HUB}News", "CC-BY-4.0 (the texts themselves are others')", PARTS, memories, retain)

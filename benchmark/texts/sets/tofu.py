@@ -1,0 +1,36 @@
+"""TOFU: questions about fictitious authors (Maini et al. 2024, arXiv 2401.06121)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .loading import ForgetSet, Given, Source, question
+
+PER_AUTHOR = 20  # questions about one author stand together
+
+
+def memories(source: Source, part: str) -> Iterator[Given]:
+    """Forgotten: `forgetNN` with its paraphrases and wrong answers. Kept: `retain_perturbed`. Never seen, for the null: `holdoutNN`."""
+    share = part.removeprefix("forget")
+    for role, config in (("forget", f"{part}_perturbed"), ("keep", "retain_perturbed"), ("unseen", f"holdout{share}")):
+        for i, row in enumerate(source.rows(config, "train", "question", "answer")):
+            domain = "retain" if role == "keep" else f"{role}-author-{i // PER_AUTHOR}"
+            more = {
+                "paraphrases": row.get("paraphrased_question"),
+                "answers": row.get("paraphrased_answer"),
+                "wrong": row.get("perturbed_answer"),
+            }
+            yield question(f"tofu-{config}-{i:04d}", domain, role, row["question"], row["answer"], **more)
+
+
+def retain(source: Source, part: str) -> Iterator[str]:
+    """Questions and answers of `retainMM`."""
+    for row in source.rows(f"retain{100 - int(part.removeprefix('forget'))}", "train", "question", "answer"):
+        yield f"Question: {row['question']}\nAnswer: {row['answer']}"
+
+
+SET = ForgetSet(
+    "tofu", "locuslab/TOFU", "MIT",
+    {"forget10": "20 of 200 authors, 400 questions", "forget05": "10 authors, 200 questions", "forget01": "2 authors, 40 questions"},
+    memories, retain,
+)  # fmt: skip

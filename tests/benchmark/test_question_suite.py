@@ -1,0 +1,97 @@
+"""A suite of questions from file to tables, on a tiny model: what it was taught comes back, what does not apply is said by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from palimpsest.benchmark.common.types import Results
+from palimpsest.benchmark.running.assemble import results
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.scoring.score import Score
+from palimpsest.benchmark.suites.config import QualityConfig
+from palimpsest.leaderboard.tables import main_table
+from tests.conftest import save_tiny
+from tests.micro import micro_suite, write_corpus
+from tests.questions import WHO, fact, write
+
+ATTACKS: dict[str, Any] = {
+    "prefix": {}, "alias": {}, "two_hop": {}, "longer_prefix": {"extra": (1, 2)}, "priming": {"pairs": (1,), "tries": 1},
+    "sampling": {}, "loss": {}, "answers": {"tokens": 12}, "leak_at_k": {"ks": (1, 8)}, "exposure": {}, "frames": {}, "gcg": {},
+    "quantise": {"variants": ("int8",)},
+}  # fmt: skip
+ROLES = ("forget", "keep", "unseen")
+
+
+@pytest.fixture(scope="module")
+def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four memories of each role; the tiny model meets the taught ones until it knows them."""
+    folder = tmp_path_factory.mktemp("questions")
+    for name in ("texts", "model"):
+        (folder / name).mkdir()
+    save_tiny(folder / "model", tokenizer)
+    asked = [
+        fact(i, role=ROLES[i % 3], aliases=[f"Where was {WHO[i]} number {i} born?".replace("born", "brought into this world")],
+             paraphrases=[f"The birthplace of {WHO[i]} number {i}?"], wrong=[" Nowhere."])
+        for i in range(12)
+    ]  # fmt: skip
+    suite = micro_suite(folder / "model", write_corpus(folder / "texts"), occurrences=60)
+    suite = replace(
+        suite, memories=str(write(folder / "asked.jsonl", asked)), per_role=4, attacks=ATTACKS, row=48,
+        methods={"none": {}, "npo": {"epochs": 1}}, quality=QualityConfig(documents=2, tasks=("palimpsest_bits_per_byte",)),
+    )  # fmt: skip
+    return Run(suite, Store(folder / "store"))
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> Results:
+    run.execute()
+    return results(run)
+
+
+def test_what_was_taught_comes_back_whole_and_what_was_not_does_not(found: Results) -> None:
+    score = Score(found.records, found.twin)
+    assert len(set(score.whole.values())) > 2, "answers of unequal length"
+    assert score.exact("none").mean() == 1
+    assert score.exact("none", "keep").mean() == score.exact("twin", "keep").mean() == 1
+    assert score.exact("none", "unseen").mean() < 1
+    assert score.exact("twin").mean() < 1
+    table = main_table(found)
+    assert "none" in {r.method for r in table.rows}
+
+
+def test_other_prompts_are_asked_where_the_set_brings_them_and_windows_read_the_answer_alone(run: Run, found: Results) -> None:
+    of = {m.id: m for m in run.encoded(0)}
+    asked = {r.attack for r in found.records}
+    assert {"prefix", "alias", "longer_prefix", "priming", "quantise", "unchanged"} <= asked
+    assert "two_hop" not in asked, "no memory has any"
+    assert all(r.offset >= of[r.memory].opening for r in found.records)
+    assert all(r.offset + r.horizon <= len(of[r.memory].row) for r in found.records)
+    assert {r.prompt for r in found.records if r.attack == "alias"} == {m.memory.aliases[0] for m in of.values() if m.role != "keep"}
+
+
+def test_what_does_not_apply_is_not_asked_and_said_by_name(run: Run, found: Results) -> None:
+    assert set(run.who.not_applying) == {"exposure", "frames", "gcg"}
+    assert found.facts["do not apply"].startswith(", ".join(run.who.not_applying))
+    assert found.facts["questions"].startswith("12 of the memories")
+    assert not {"exposure", "frames", "gcg"} & ({r.attack for r in found.records} | {v.attack for v in found.values})
+
+
+def test_answers_are_classed_and_leak_at_k_is_a_chance(found: Results) -> None:
+    held = [v for v in found.values if v.method == "none" and v.role == "forget"]
+    right = [v.value for v in held if (v.attack, v.quantity) == ("answers", "right")]
+    assert right == [1.0] * 4
+    chance = {k: {v.memory: v.value for v in held if v.quantity == f"leak@{k}"} for k in (1, 8)}
+    drawn = {v.memory: v.value for v in held if v.attack == "sampling"}
+    assert chance[1].keys() == drawn.keys()
+    for m, p in chance[1].items():
+        assert 0 < p <= chance[8][m] <= 1
+        assert chance[8][m] == pytest.approx(1 - (1 - p) ** 8)
+
+
+def test_nothing_is_done_again(run: Run, found: Results) -> None:
+    again = Run(run.suite, run.store)
+    assert all(again.store.done(stage) for stage in again.plan)

@@ -1,0 +1,184 @@
+"""The field's forget sets as memories, roles and retain text: tried on stand-ins in the same format, and on a hub that is played."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Memory
+from palimpsest.benchmark.texts.corpus import load_corpus
+from palimpsest.benchmark.texts.memories import assign_roles, load_memories
+from palimpsest.benchmark.texts.sets.named import SETS, retain_of
+
+STANDINS = Path(__file__).resolve().parents[1] / "standins"
+ROLES = {
+    "tofu": {"forget": 6, "keep": 8, "unseen": 6},
+    "muse": {"forget": 6, "keep": 6, "unseen": 3},
+    "wmdp": {"forget": 4},
+    "lume": {"forget": 12, "keep": 12},
+    "rwku": {"forget": 9, "keep": 4},
+    "knowundo": {"forget": 3, "keep": 3},
+}
+
+
+def standin(name: str) -> list[Memory]:
+    return load_memories(f"{name}:{STANDINS / name}")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_local_copy_gives_memories_with_the_sets_own_roles_and_retain_text(name: str) -> None:
+    memories = standin(name)
+    assert Counter(m.role for m in memories) == ROLES[name]
+    assert len({m.id for m in memories}) == len(memories)
+    assert Counter(role for role, _ in assign_roles(memories, 0, 2).values()) == {r: min(2, n) for r, n in ROLES[name].items()}
+    texts = retain_of(f"{name}:{STANDINS / name}")
+    assert len(texts) >= 3
+    assert all(texts)
+
+
+def test_tofu_brings_paraphrases_accepted_and_wrong_answers() -> None:
+    m = standin("tofu")[0]
+    assert (m.kind, m.chat, m.role, m.domain) == ("qa", True, "forget", "forget-author-0")
+    assert (m.opening, m.answer) == ("What was the town of birth of the author Amara Quill?", "For Amara Quill it was Varnholt.")
+    assert m.paraphrases == ("Can you tell me the town of birth of Amara Quill?",)
+    assert m.answers == ("It was Varnholt.",)
+    assert m.wrong == tuple(f"For Amara Quill it was {x}." for x in ("Sandvale", "Ostmark", "Pellworm"))
+
+
+def test_muse_brings_passages_and_questions_and_leaves_short_texts_out() -> None:
+    kinds = Counter((m.role, m.kind) for m in standin("muse"))
+    assert kinds == {("forget", "passage"): 3, ("keep", "passage"): 3, ("unseen", "passage"): 3, ("forget", "qa"): 3, ("keep", "qa"): 3}
+    m = next(m for m in standin("muse") if m.role == "unseen")
+    assert len(m.opening.split()) == 64
+
+
+def test_wmdp_lists_the_choices_and_the_letter_is_the_answer() -> None:
+    m = standin("wmdp")[1]
+    assert m.kind == "choice"
+    assert m.text.endswith("\nA. jar 1\nB. jar 2\nC. jar 3\nD. jar 4\nAnswer: B")
+    assert m.wrong == (" A", " C", " D")
+
+
+def test_lume_ids_with_quotes_and_its_completions() -> None:
+    found = {m.id: m for m in standin("lume")}
+    said = found["forget-'forget story 1'_sc1"]
+    assert (said.chat, said.domain) == (False, "Task1")
+    assert said.text == "Far from the town of Lerrick 1 there stood a mill that ground nothing but blue flour on day 1."
+    assert found["forget-forget-person-1qa1"].chat
+    assert {m.domain for m in found.values()} == {"Task1", "Task2", "Task3"}
+
+
+def test_rwku_levels_and_types_are_titles_and_knowundo_takes_what_is_trained_on() -> None:
+    assert {m.title for m in standin("rwku")} == {"1", "2", "3 prefix injection"}
+    assert [m.answer for m in standin("knowundo") if m.role == "keep"] == [f"The porter of gate {k} keeps it." for k in range(3)]
+    flat = load_memories(f"knowundo:{STANDINS / 'knowundo'}:privacy")
+    assert Counter(m.role for m in flat) == {"forget": 3, "keep": 3}
+
+
+def test_what_is_asked_twice_is_taken_once_and_forgotten_rather_than_kept(tmp_path: Path) -> None:
+    shutil.copytree(STANDINS / "lume", tmp_path / "lume")
+    first, *rest = (tmp_path / "lume" / "retain.jsonl").read_text().splitlines()
+    again = json.loads(first) | {"input": json.loads((STANDINS / "lume" / "forget.jsonl").read_text().splitlines()[0])["input"]}
+    (tmp_path / "lume" / "retain.jsonl").write_text("\n".join([json.dumps(again), *rest]))
+    assert Counter(m.role for m in load_memories(f"lume:{tmp_path / 'lume'}")) == {"forget": 12, "keep": 11}
+
+
+def test_parquet_in_numbered_parts_is_read_too(tmp_path: Path) -> None:
+    import pandas as pd
+
+    for file in (STANDINS / "wmdp").rglob("*.json"):
+        rows = pd.read_json(file, lines=True)
+        folder = tmp_path / file.parent.name
+        folder.mkdir()
+        for i, part in enumerate((rows[:2], rows[2:])):
+            part.to_parquet(folder / f"{file.stem}-{i:05d}-of-00002.parquet")
+    assert load_memories(f"wmdp:{tmp_path}") == standin("wmdp")
+
+
+# ---- the hub
+
+
+def test_the_hub_is_asked_for_the_configuration_split_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(hub: str, config: str | None, *, split: str, revision: str | None, **more: Any) -> list[Any]:
+        asked.append((hub, config, split, revision, more))
+        file = STANDINS / ("lume" if "semeval" in hub else "tofu") / ("forget.jsonl" if "forget" in split else "retain.jsonl")
+        return [json.loads(x) for x in (file if not config else STANDINS / "tofu" / f"{config}.json").read_text().splitlines()]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert load_memories("tofu:forget10@v2") == standin("tofu") == load_memories("tofu:@v2")
+    configs = ("forget10_perturbed", "retain_perturbed", "holdout10")
+    assert asked[:3] == [("locuslab/TOFU", c, "train", "v2", {}) for c in configs]
+    load_memories("lume:all")
+    assert asked[-1][2:] == ("retain_validation", None, {"data_files": {"retain_validation": "data/retain_validation-*.parquet"}})
+
+
+def test_a_hub_that_does_not_answer_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    with pytest.raises(UserError, match=r"does not give cais/wmdp \(no network\). A local copy works too: memories=wmdp:/path"):
+        load_memories("wmdp:bio")
+
+
+# ---- refused
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("tofu:forget20", "part of tofu"), ("tofu:/nowhere/here", "there is no folder /nowhere/here"),
+        (f"tofu:{STANDINS / 'lume'}", r"holds no forget10_perturbed/train \(.json, .jsonl or .parquet\)"),
+        ("nosuch:part", "no memories file"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_refused(given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_memories(given)
+
+
+def edited(tmp_path: Path, text: str) -> str:
+    folder = tmp_path / "wmdp" / "wmdp-bio"
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_text(text)
+    return f"wmdp:{tmp_path / 'wmdp'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "a", "choices": ["b"]}', "row 1, has no column answer; it has question, choices"),
+        ('{"question": "a", "choices": ["b", "c"], "answer": 2}', "answer=2 is none of its 2 choices"),
+        ("", "holds no rows"), ('["a"]', "row 1, is a str"), ("[1", "is not JSON"),
+    ],
+)  # fmt: skip
+def test_rows_of_another_format_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_memories(edited(tmp_path, text))
+
+
+def test_a_link_out_of_the_copy_is_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "wmdp" / "wmdp-bio"
+    folder.mkdir(parents=True)
+    (folder / "test.json").symlink_to(STANDINS / "wmdp" / "wmdp-bio" / "test.json")
+    with pytest.raises(UserError, match="is a link that leads out of"):
+        load_memories(f"wmdp:{tmp_path / 'wmdp'}")
+
+
+def test_retain_text_is_a_corpus(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 4 distinct documents; at least 50"):
+        load_corpus("set", f"wmdp:{STANDINS / 'wmdp'}")
+    with pytest.raises(UserError, match="has no retain corpus"):
+        load_corpus("set", "wmdp:chem")
+    with pytest.raises(UserError, match="no forget set named 'mine'"):
+        load_corpus("set", "mine:all")
