@@ -42,6 +42,7 @@ from .commands.study import study
 from .commands.submit import submit
 from .commands.verify import verify
 from .common.errors import UserError, unknown
+from .common.launched import adopt
 from .common.strangers import SHOW
 
 app = typer.Typer(
@@ -255,6 +256,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        adopt(os.environ)
         app(prog_name="palimpsest")
     except UserError as error:
         if interruption.pressed:
