@@ -83,6 +83,7 @@ class Cluster:
     finished: Callable[[Stage, str], Any] = lambda stage, worker: None
     show: Callable[[Mapping[str, Line]], Any] = lambda lines: None
     copied: bool = False  # whether some worker does not see the store
+    _tasks: dict[Demand, Any] = field(default_factory=dict, repr=False)  # as Ray knows them
     _archives: dict[str, Any] = field(default_factory=dict, repr=False)  # key -> reference
 
     def execute(self, address: str = "") -> None:
@@ -138,9 +139,10 @@ class Cluster:
 
     def _submit(self, ray: Any, job: Job, stage: Stage, needed: dict[str, frozenset[str]], board: Any) -> Any:
         want = demand(self.run, stage, self.ranks)
-        how = {"num_gpus": want.gpus, "num_cpus": want.cpus, "memory": want.memory, "max_retries": LOST, "name": stage.label}
+        if want not in self._tasks:  # declared with its GPUs, so that Ray ends the process afterwards: it could not take other ones
+            self._tasks[want] = ray.remote(num_gpus=want.gpus, num_cpus=want.cpus, memory=want.memory, max_retries=LOST)(task)
         sent = [self._archive(ray, key) for key in sorted(below(stage.key, needed))] if self.copied else []
-        return ray.remote(task).options(**how).remote(job, stage.key, self.ranks, board, self.copied, *sent)
+        return self._tasks[want].options(name=stage.label).remote(job, stage.key, self.ranks, board, self.copied, *sent)
 
     def _archive(self, ray: Any, key: str) -> Any:
         """A finished stage in Ray's own store, put there once."""
