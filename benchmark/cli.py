@@ -18,6 +18,7 @@ from rich.table import Table
 from .commands.attack import attack
 from .commands.board import board
 from .commands.check import check
+from .commands.cluster import run_on
 from .commands.data import corpus_app, memories_app
 from .commands.diff import diff
 from .commands.interruption import interruption
@@ -34,6 +35,7 @@ from .commands.shared import (
     console,
     escaped,
     estimated,
+    memory_line,
     named_suite,
     precision_line,
     progress_line,
@@ -42,6 +44,7 @@ from .commands.study import study
 from .commands.submit import submit
 from .commands.verify import verify
 from .common.errors import UserError, unknown
+from .common.launched import adopt
 from .common.strangers import SHOW
 
 app = typer.Typer(
@@ -110,6 +113,7 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     console.print(table)
     console.print(progress_line(run, estimates))
     console.print(precision_line(run), highlight=False)
+    console.print(memory_line(run), highlight=False)
 
 
 @app.command()
@@ -117,8 +121,14 @@ def run(
     overrides: Overrides = None,
     store: StorePath = DEFAULT_STORE,
     report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("palimpsest-report"),
+    on: Annotated[str, typer.Option(help="ray or ray:ADDRESS: make the stages on a Ray cluster, many at once.")] = "",
+    ranks: Annotated[int, typer.Option(min=1, help="With --on: devices on which each training and each reading is spread.")] = 1,
 ) -> None:
     """Run a suite: inject, unlearn, attack, measure, report. Interrupt it at any time; running it again continues."""
+    if on:
+        return run_on(on, ranks, overrides, store, report)
+    if ranks > 1:
+        raise UserError("--ranks goes with --on ray; without it a launcher starts the ranks (docs/cluster.md).")
     with RunDisplay(console) as display:
         interruption.kept = display.kept
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
@@ -255,6 +265,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        adopt(os.environ)
         app(prog_name="palimpsest")
     except UserError as error:
         if interruption.pressed:

@@ -50,8 +50,8 @@ MAY_IMPORT = {
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
     "common": (
-        "archive budget errors facts fields frozen guard limits lines paths plugins progress seeds sources strangers strict types versions "
-        "written"
+        "archive budget errors facts fields frozen guard launched limits lines paths plugins progress seeds sources strangers strict types "
+        "versions written"
     ),
     "scoring": "calibration score",
     "suites": "config frozen space tracks",

@@ -78,6 +78,18 @@ def precision_line(run: Any) -> str:
     return described(run.suite.precision, run.precision, config_of(run.base))
 
 
+def memory_line(run: Any, ranks: int = 1) -> str:
+    """What the largest training of a run takes on each rank, by arithmetic."""
+    from ..common.processes import device
+    from ..running.memory import GB, of_training
+
+    found = of_training(run, ranks)
+    parts = f"{(found.device + found.host) / GB:.1f} GB"
+    if device().type != "cpu":
+        parts = f"{found.device / GB:.1f} GB of the device and {found.host / GB:.1f} GB of the host"
+    return f"Memory of training: about {parts} for each of {ranks} rank{'s' * (ranks > 1)} (deepspeed={run.suite.deepspeed})."
+
+
 def escaped(text: str) -> str:
     """Text that the console prints as it is."""
     return escape(text)

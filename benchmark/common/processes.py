@@ -20,7 +20,8 @@ T = TypeVar("T")
 def device() -> torch.device:
     """The device of this process: its own GPU if there is one, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        here = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", here % torch.cuda.device_count())  # a launcher may show each rank its own alone
     return torch.device("cpu")
 
 
@@ -41,6 +42,7 @@ def start_distributed() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
     if gpu:
         torch.cuda.set_device(device())  # what names no device, such as a new tensor on "cuda", means this rank's own
+        os.environ["LOCAL_RANK"] = str(device().index)  # DeepSpeed takes it for the number of a device that is seen here
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
     else:

@@ -94,7 +94,7 @@ class Run(Models):
         for seed in self.suite.seeds:
             self.encoded(seed)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
-        deepspeed_config(self.suite.deepspeed, "fp32", 1.0, 1)
+        deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1)
         validate_tasks(self.corpus, self.suite.quality)
         self.who.validate()
 

@@ -101,15 +101,18 @@ class Store:
         """The manifest of the stage that a folder of this store holds."""
         return self._read_manifest(folder)
 
-    def ensure(self, stage: Stage) -> Path:
-        """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete."""
+    def ensure(self, stage: Stage, wait: float = 0) -> Path:
+        """The stage's folder, made now if it is not there. Work goes to a temporary name and is renamed when complete.
+
+        `wait`: seconds that another process may still be making it.
+        """
         final = self.folder(stage)
         if self.done(stage):
             self.verify(final)
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(str(final) + ".lock", timeout=0):
+            with FileLock(str(final) + ".lock", timeout=wait):
                 return self._make(stage, final)
         except Timeout:
             raise UserError(

@@ -39,14 +39,28 @@ def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dic
         raise UserError(f"{file} is not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} should hold a JSON object, as configs/deepspeed/zero0.json does.")
+    low = holds_low(config)
+    if low and precision == "fp32":
+        raise UserError(f"deepspeed={name} holds the weights in bf16 while they train, and the precision is fp32; say precision=bf16.")
+    if low and _stage(config) == 0:
+        raise UserError(f"{file} holds the weights in bf16 and partitions nothing; expected zero_optimization.stage 1, 2 or 3 with bf16.")
     config.setdefault("gradient_clipping", clip)
-    config.setdefault("torch_autocast", {"enabled": precision == "bf16", "dtype": "bfloat16"})
+    config.setdefault("torch_autocast", {"enabled": precision == "bf16" and not low, "dtype": "bfloat16"})
     return config | {
         "train_micro_batch_size_per_gpu": 1,  # the loop deals the rows itself
         "gradient_accumulation_steps": micros,
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def holds_low(config: dict[str, Any]) -> bool:
+    """Whether weights are in bf16 while they train, with an fp32 copy beside the optimizer that the steps change."""
+    return bool(config.get("bf16", {}).get("enabled"))
+
+
+def _stage(config: dict[str, Any]) -> int:
+    return config.get("zero_optimization", {}).get("stage", 0)
 
 
 def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
@@ -68,11 +82,18 @@ def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """Every weight in full, on the CPU, on every rank; gathers what ZeRO-3 has partitioned."""
+    """Every weight in full, on the CPU, on every rank; gathers what ZeRO-3 has partitioned.
+
+    Weights that compute in bf16 are given as the fp32 ones beside the optimizer are: rounding could undo a small update.
+    """
     from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.utils import safe_get_full_fp32_param
 
     out = {}
     for name, p in model.named_parameters():
+        if p.dtype == torch.bfloat16 and p.requires_grad and (whole := safe_get_full_fp32_param(p)) is not None:
+            out[name] = whole.detach().to("cpu", copy=True)
+            continue
         with GatheredParameters([p], enabled=hasattr(p, "ds_id")):
             out[name] = p.detach().to("cpu", copy=True)
     for name, b in model.named_buffers():

@@ -31,7 +31,8 @@ from .engine import full_state, let_go, open_engine
 from .lora import Lora
 from .metering import Meter
 from .recipe import Recipe
-from .resume import EVERY, Checkpoint
+from .resume import EVERY
+from .shards import checkpoint_of
 
 NEAR = 16  # rows of a group in one pass in fp32 on a CPU: what they hold stays near its caches; 32 took 1.14 times as long
 
@@ -101,14 +102,14 @@ def train(
     """Train `model` for `recipe.steps` optimizer steps; the weights to keep are in the result, and `model` is empty afterwards.
 
     `batch_at(step)` must be a pure function of the step. With `resume`, the run is saved to that folder (safetensors)
-    about every `save_every` seconds under ZeRO-0 and continues from there. `meter` counts the FLOPs.
+    about every `save_every` seconds and continues from there. `meter` counts the FLOPs.
     """
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     validate_batch(first := batch_at(0), 0, vocabulary)
     engine = _opened(model, loss, first, recipe)
     world = dist.get_world_size()
-    checkpoint = Checkpoint(resume, engine, extras.state, save_every) if resume else None
+    checkpoint = checkpoint_of(resume, engine, extras.state, save_every) if resume else None
     out, start, meter = Trained(), 0, meter or Meter()
     if checkpoint and (found := checkpoint.load()):
         start, out.tokens, out.steps = found["step"], found["tokens"], found["steps"]

@@ -17,7 +17,7 @@ SHARE = 0.05  # and longer where saving itself would take more than this share o
 
 
 class Checkpoint:
-    """One folder with the newest saved step. Works under ZeRO-0; under ZeRO 1 to 3 `load` finds nothing and training starts again."""
+    """One folder with the newest saved step, under ZeRO-0, where the first rank has everything. `shards.py` has that of ZeRO 1 to 3."""
 
     def __init__(self, folder: Path, engine: Any, state: Any, every: float = EVERY):
         self.file, self.engine, self.state, self.every = folder / "state.safetensors", engine, state, every

@@ -1,0 +1,211 @@
+"""The stages of a run as tasks of a Ray cluster. The machine on which the command is given decides what is ready; Ray decides where.
+
+Ray moves objects as pickles and runs the code of whoever joins: a cluster is for people who trust each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any
+
+import torch
+
+from ..common.errors import UserError
+from ..common.processes import device
+from .memory import GB, host_memory
+from .moving import bring_in
+from .needs import below, needs
+from .plan import Run
+from .reports import Board, Line
+from .store import Stage
+from .task import Job, Outcome, job_of, make, named, packed, require_seen, token_of, without_ranks
+
+MISSING = "--on ray needs Ray, an extra that is not installed here. Install it on every machine: pip install 'palimpsest-bench[ray]'."
+LOST = 3  # times that a stage is given to another worker after the loss of one
+POLL = 0.5  # seconds
+OFTEN = 1.0  # seconds between two reports of a worker
+SENT = ("PALIMPSEST_CACHE", "PALIMPSEST_TRACEBACK", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What must be free on a machine for a stage."""
+
+    gpus: int
+    cpus: int
+    memory: int  # bytes
+
+    def __str__(self) -> str:
+        return f"{f'{self.gpus} GPUs, ' if self.gpus else ''}{self.cpus} cores and {self.memory / GB:.1f} GB of memory"
+
+
+def demand(run: Run, stage: Stage, ranks: int) -> Demand:
+    """A GPU for each rank where the run computes on GPUs; else as many cores as this process has threads, so that results are its own."""
+    mine = ranks if stage.parallel else 1
+    memory = int(host_memory(run, stage.kind, mine))
+    return Demand(mine, mine, memory) if device().type == "cuda" else Demand(0, mine * torch.get_num_threads(), memory)
+
+
+def task(job: Job, key: str, ranks: int, board: Any, copied: bool, *archives: bytes) -> Outcome:
+    """What Ray runs: `make`, with reports to the board."""
+    import ray
+
+    without_ranks()
+    worker = named([str(g) for g in ray.get_gpu_ids()])
+    last: tuple[float, str] = (0.0, "")
+
+    def tell(what: str, done: int, of: int) -> None:
+        nonlocal last
+        name = what.split("  ")[0]  # without the terms of a loss
+        if monotonic() - last[0] >= OFTEN or name != last[1]:
+            last = monotonic(), name
+            board.tell.remote(worker, (what, done, of))
+
+    tell("starting", 0, 1)
+    try:
+        return make(job, key, ranks, tell, worker, archives if copied else None)
+    finally:
+        board.tell.remote(worker, None)
+
+
+@dataclass
+class Cluster:
+    """A run whose stages are made elsewhere. `finished` is told of a stage and its worker; `show` of what all workers do."""
+
+    run: Run
+    ranks: int = 1
+    finished: Callable[[Stage, str], Any] = lambda stage, worker: None
+    show: Callable[[Mapping[str, Line]], Any] = lambda lines: None
+    copied: bool = False  # whether some worker does not see the store
+    _tasks: dict[Demand, Any] = field(default_factory=dict, repr=False)  # as Ray knows them
+    _archives: dict[str, Any] = field(default_factory=dict, repr=False)  # key -> reference
+
+    def execute(self, address: str = "") -> None:
+        """Make what is not done yet. A stage that fails takes with it those that read it; the others are made before the error is told."""
+        self.run.validate()
+        todo = {s.key: s for s in self.run.plan if not self.run.store.done(s)}
+        if todo:
+            with joined(address) as ray, token_of(self.run.store) as token:
+                failed = self._all(ray, job_of(self.run, token), todo)
+            if failed:
+                label, why = failed[0]
+                raise UserError(f"{len(failed)} of {len(todo)} stages failed; what is finished is kept. {label}: {why}")
+
+    def _all(self, ray: Any, job: Job, todo: dict[str, Stage]) -> list[tuple[str, str]]:
+        needed = needs(self.run.plan)
+        waiting = {key: set(needed[key] & todo.keys()) for key in todo}
+        board = self._board(ray)
+        said = board.read.remote()
+        going: dict[Any, Stage] = {}
+        failed: list[tuple[str, str]] = []
+        alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        largest = [(int(has.get("GPU", 0)), has.get("CPU", 0.0), has.get("memory", 0.0)) for has in alive]
+        for stage in todo.values():
+            self._require_room(stage, largest)
+        while going or any(not rest for rest in waiting.values()):
+            for key in [k for k, rest in waiting.items() if not rest]:
+                del waiting[key]
+                going[self._submit(ray, job, todo[key], needed, board)] = todo[key]
+            done, _ = ray.wait(list(going), num_returns=1, timeout=POLL)
+            said = self._shown(ray, board, said)
+            for reference in done:
+                stage = going.pop(reference)
+                outcome = self._outcome(ray, reference, stage)
+                if outcome.unseen:
+                    self.copied = True
+                    waiting[stage.key] = set()
+                elif outcome.error:
+                    failed.append((stage.label, outcome.error))
+                else:
+                    self._take(stage, outcome)
+                    self.finished(stage, outcome.worker)
+                    for rest in waiting.values():
+                        rest.discard(stage.key)
+        return failed
+
+    def _shown(self, ray: Any, board: Any, said: Any) -> Any:
+        """Show what the board answered, if it did, and ask again; nothing waits for it."""
+        if not ray.wait([said], timeout=0)[0]:
+            return said
+        with suppress(ray.exceptions.RayError):
+            self.show(ray.get(said))
+        return board.read.remote()
+
+    def _submit(self, ray: Any, job: Job, stage: Stage, needed: dict[str, frozenset[str]], board: Any) -> Any:
+        want = demand(self.run, stage, self.ranks)
+        if want not in self._tasks:  # declared with its GPUs, so that Ray ends the process afterwards: it could not take other ones
+            self._tasks[want] = ray.remote(num_gpus=want.gpus, num_cpus=want.cpus, memory=want.memory, max_retries=LOST)(task)
+        sent = [self._archive(ray, key) for key in sorted(below(stage.key, needed))] if self.copied else []
+        return self._tasks[want].options(name=stage.label).remote(job, stage.key, self.ranks, board, self.copied, *sent)
+
+    def _archive(self, ray: Any, key: str) -> Any:
+        """A finished stage in Ray's own store, put there once."""
+        if key not in self._archives:
+            stage = next(s for s in self.run.plan if s.key == key)
+            self._archives[key] = ray.put(packed(self.run.store, stage))
+        return self._archives[key]
+
+    def _outcome(self, ray: Any, reference: Any, stage: Stage) -> Outcome:
+        try:
+            outcome = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            return Outcome("", error=f"its worker was lost {LOST + 1} times ({type(error).__name__}: {str(error).splitlines()[0]})")
+        if outcome.fault:
+            raise RuntimeError(f"{stage.label} failed on {outcome.worker}:\n{outcome.fault}")
+        return outcome
+
+    def _take(self, stage: Stage, outcome: Outcome) -> None:
+        """Bring in what a worker with a store of its own has made; see what another has made in this one."""
+        if outcome.archive is not None:
+            with TemporaryDirectory(dir=self.run.store.root, prefix=".received-") as folder:
+                (Path(folder) / "stage.tar").write_bytes(outcome.archive)
+                bring_in(self.run.store, Path(folder) / "stage.tar", "", lambda *_: None)
+        require_seen(self.run.store, stage)
+
+    def _board(self, ray: Any) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def _require_room(self, stage: Stage, largest: list[tuple[int, float, float]]) -> None:
+        want = demand(self.run, stage, self.ranks)
+        if not any(want.gpus <= gpus and want.cpus <= cpus and want.memory <= memory for gpus, cpus, memory in largest):
+            there = "; ".join(sorted({f"{g} GPUs, {c:g} cores, {m / GB:.1f} GB" for g, c, m in largest}))
+            raise UserError(f"{stage.label} needs {want}, and no machine of the cluster has that (there: {there}).")
+
+
+@contextmanager
+def joined(address: str) -> Iterator[Any]:
+    """Ray, joined to the cluster at `address`, to the one that RAY_ADDRESS or this machine names, or started on this machine alone."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError(MISSING) from None
+    sent = {name: os.environ[name] for name in SENT if name in os.environ}
+    began = not ray.is_initialized()
+    if began:
+        try:
+            ray.init(address or None, runtime_env={"env_vars": sent} if sent else None, log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"No Ray cluster was reached{f' at {address}' if address else ''}: {str(error).splitlines()[0]}") from None
+    try:
+        yield ray
+    finally:
+        if began:
+            ray.shutdown()
+
+
+def address_of(on: str) -> str:
+    """The address in `ray` or `ray:ADDRESS`; UserError for any other engine."""
+    engine, _, address = on.partition(":")
+    if engine != "ray":
+        raise UserError(f"--on {on}: expected ray, or ray:ADDRESS, for example ray:10.0.0.1:6379.")
+    return address

@@ -1,0 +1,48 @@
+"""Which stages a stage reads, by their keys: what must be done before it can be made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .store import Stage
+
+
+def needs(plan: Sequence[Stage]) -> dict[str, frozenset[str]]:
+    """Key of each stage -> the keys of the stages of the plan whose folders it reads.
+
+    A key is a hash over the keys of what a stage reads, so they stand in its inputs. What readings an attack is given, and which rows
+    need not be read again, changes no result and is in no key: both come from the shared pass of tier 0 over the same model.
+    """
+    known = {s.key for s in plan}
+    first = {s.inputs["model"]: s.key for s in plan if s.kind == "battery" and s.inputs["tier"] == 0}
+    found = {}
+    for stage in plan:
+        mine = known.intersection(_texts(stage.inputs))
+        if stage.kind in ("battery", "attack") and stage.inputs["model"] in first:
+            mine |= {first[stage.inputs["model"]]}
+        found[stage.key] = frozenset(mine - {stage.key})
+    return found
+
+
+def below(key: str, needed: dict[str, frozenset[str]]) -> set[str]:
+    """All that a stage rests on: what it reads, what that reads, and so on."""
+    found: set[str] = set()
+    rest = list(needed[key])
+    while rest:
+        one = rest.pop()
+        if one not in found:
+            found.add(one)
+            rest += needed[one]
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, Iterable):
+        for part in value:
+            yield from _texts(part)

@@ -1,0 +1,67 @@
+"""One rank of two that train under ZeRO, are stopped and go on: it prints how far they end from where they would have been.
+
+`python -m tests.benchmark.resume_worker MODEL FOLDER` prints, on the first rank, JSON: setting -> [steps seen after resuming, whether the
+history is the same, the largest difference of a weight].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.training.loop import Extras, Trained, train
+from palimpsest.benchmark.training.recipe import Recipe
+from tests.benchmark.uneven_rows import furthest, uneven
+
+RECIPE = Recipe(lr=1e-3, steps=5, schedule="linear", warmup=0.3, weight_decay=0.1, micro_batch=4, precision="fp32")
+STOP = 3  # steps before the interruption
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a run early."""
+
+
+def stop(what: str, done: int, of: int) -> None:
+    if done == STOP:
+        raise StoppedError
+
+
+def compared(start: Subject, setting: str, folder: Path, loss: Any, state: Any = lambda: None) -> tuple[list[int], bool, float]:
+    """Train without interruption, and with one; `state` makes what the method changes while it trains."""
+    recipe = replace(RECIPE, deepspeed=setting, precision="bf16" if "offload" in setting else "fp32")
+
+    def run(**how: Any) -> Trained:
+        mine = state()
+        return train(start.fresh(), uneven, mine.loss if mine else loss, recipe, Extras(mine), **how)
+
+    straight = run()
+    try:
+        run(resume=folder, save_every=0, progress=stop)
+    except StoppedError:
+        pass
+    else:
+        raise AssertionError("it was not stopped")
+    seen: list[int] = []
+    resumed = run(resume=folder, save_every=0, progress=lambda what, done, of: seen.append(done))
+    return seen, resumed.steps == straight.steps and resumed.tokens == straight.tokens, furthest(resumed.state, straight.state)
+
+
+def main(model: str, folder: Path, settings: Sequence[str]) -> None:
+    from palimpsest.benchmark.training.losses import language_model_loss
+
+    torch.set_num_threads(1)
+    found = {s: compared(Subject(Path(model)), s, folder / s, language_model_loss) for s in settings}
+    if os.environ["RANK"] == "0":
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
