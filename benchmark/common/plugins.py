@@ -22,7 +22,11 @@ from .strangers import each, stranger
 from .versions import NOTHING, modules
 
 FOLDERS = {"method": "methods", "attack": "attacks", "study": "benchmark/studies"}
-STAGES = {"method": ("method",), "attack": ("battery", "attack"), "study": ("method", "battery", "attack", "quality")}  # whose versions keys hold
+STAGES = {  # whose versions keys hold
+    "method": ("method",),
+    "attack": ("battery", "attack"),
+    "study": ("method", "battery", "attack", "quality"),
+}
 
 # Modules and folders that only run a study or show what it found: its keys hold the models it reads, and pages measure nothing.
 SHOWING = ("benchmark/study", "benchmark/running", "benchmark/studies/pages", "leaderboard/study_results", "leaderboard/drawing")
