@@ -74,13 +74,18 @@ class UnlearningData:
 
 
 def alternatives(memories: Sequence[EncodedMemory], base: Subject) -> dict[str, Row]:
-    """Name -> opening and alternative continuation, joined by ids and cut to the row's length; only the continuation is scored."""
+    """Name -> opening and alternative continuation, joined by ids and cut to the row's length; only the continuation is scored.
+
+    Of a question, its first wrong answer, whole.
+    """
     out = {}
     for m in memories:
-        if m.memory.alternative:
-            other = base.tokenizer(" " + m.memory.alternative, add_special_tokens=False)["input_ids"]
+        said = " " + m.memory.alternative if m.memory.alternative else next(iter(m.memory.wrong), "")
+        if said:
+            other = base.tokenizer(said, add_special_tokens=False)["input_ids"]
             opening = base.with_bos(m.row[: m.opening])
-            out[m.id] = Row((*opening, *other)[: len(base.with_bos(m.row))], len(opening), m.id)
+            most = None if m.memory.is_question else len(base.with_bos(m.row))
+            out[m.id] = Row((*opening, *other)[:most], len(opening), m.id)
     return out
 
 

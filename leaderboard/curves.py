@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..benchmark.common.types import HORIZON, Record, Results
-from ..benchmark.scoring.score import Score
+from ..benchmark.scoring.score import Score, whole_answers
 
 MANY = 7  # attacks beyond which a panel shows one curve per access level instead
 
@@ -42,9 +42,12 @@ def prompt_length_curves(results: Results, method: str) -> dict[str, dict[str, n
     for r in results.records:
         if r.method == method and r.role == "forget":
             found.setdefault(r.attack, {}).setdefault(r.variant, []).append(r)
-    lengths = {attack: _prompt_lengths(variants) for attack, variants in found.items()}
+    lengths, whole = {attack: _prompt_lengths(variants) for attack, variants in found.items()}, whole_answers(results.records)
     return {
-        attack: {name: survival([r.matched for r in found[attack][name]]) for name in sorted(by_variant, key=by_variant.__getitem__)}
+        attack: {
+            name: survival([r.matched * HORIZON / whole.get(r.memory, HORIZON) for r in found[attack][name]])
+            for name in sorted(by_variant, key=by_variant.__getitem__)
+        }
         for attack, by_variant in lengths.items()
         if len(by_variant) > 1
     }

@@ -28,7 +28,7 @@ def facts_for_flags(subject: Subject, held: Subject, memories: Sequence[EncodedM
         truth = m.row[span[0] : span[1]]
         matched = next((n for n, (a, b) in enumerate(zip(said[0][i], truth, strict=False)) if a != b), len(truth))
         matched = without_copying(p, span, matched)
-        out.append(Finding(m.id, "generated", float(matched)))
+        out.append(Finding(m.id, "generated", m.of_64(matched)))
         out.append(Finding(m.id, "stochastic", float(said[0][i] != said[1][i])))
         out.append(Finding(m.id, "generated_differs", float(matched != read[i])))
     share = share_undone(by_output(held.fresh()), by_output(subject.fresh()))

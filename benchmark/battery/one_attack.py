@@ -126,7 +126,7 @@ def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fo
         mine = my_share(scored)
         lengths = Reader(changed.subject, task.tools.precision).read([opening_probe(m) for m in mine])
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
-        task.findings += [Finding(m.id, MATCHED, float(of[m.id]), fold, changed.dose, changed.step) for m in scored]
+        task.findings += [Finding(m.id, MATCHED, m.of_64(of[m.id]), fold, changed.dose, changed.step) for m in scored]
         return
     asked = ask_all(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
     best: dict[tuple[str, str], BestAnswer] = {}

@@ -40,8 +40,7 @@ def memories_check(
     faults = must_hold(memories, tokenizers)
     _listed(faults)
     for name, (own, _) in tokenizers.items():
-        length, shortest = min((len(own(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories)
-        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: row can be at most that.", highlight=False)
+        _say_rows(name, own, memories)
     most = largest_per_role(memories)
     roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
     console.print(f"{len(memories)} memories, {len({m.domain for m in memories})} domains: {roles}.", highlight=False)
@@ -54,6 +53,20 @@ def memories_check(
         departures = style(memories, [t for split in load_corpus().splits.values() for t in split] if corpus else [])
         _listed(departures)
         console.print(f"House style: {len(departures)} departures in {len(memories)} memories.", highlight=False)
+
+
+def _say_rows(name: str, tokenizer: Any, memories: list[Any]) -> None:
+    """How large the row can be for the passages, and must be for the questions."""
+    from ..texts.questions import needed
+
+    passages = [(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories if not m.is_question]
+    questions = [(needed(m, tokenizer), m.id) for m in memories if m.is_question]
+    if passages:
+        length, shortest = min(passages)
+        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: row can be at most that.", highlight=False)
+    if questions:
+        length, longest = max(questions)
+        console.print(f"Under {name} the longest question, {longest!r}, needs {length} tokens: row must be at least that.", highlight=False)
 
 
 def _listed(faults: list[str]) -> None:

@@ -76,6 +76,12 @@ def _asking(tokenizer: Any) -> tuple[Callable[[str], str], str]:
     return ask, ""
 
 
+def needed(memory: Memory, tokenizer: Any) -> int:
+    """The fewest tokens of a row that hold the prompt and the target."""
+    m = rendered(memory, tokenizer)
+    return len(_ids(m.opening, tokenizer, m.id)) + min(HORIZON, len(_ids(m.answer, tokenizer, m.id)))
+
+
 def encode_question(memory: Memory, tokenizer: Any, length: int, role: Role, shown: bool) -> EncodedMemory:
     """Prompt and answer, tokenised apart, as a model meets them that is asked; at most `length` tokens of both.
 

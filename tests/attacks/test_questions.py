@@ -87,7 +87,8 @@ def test_answers_gives_one_class_to_each_memory(tiny: Subject, tokenizer: Any) -
 
 @pytest.mark.parametrize(("attack", "field"), [(Alias(), "aliases"), (TwoHop(), "two_hop")])
 def test_other_prompts_ask_for_the_same_answer(attack: Any, field: str, tiny: Subject, tokenizer: Any) -> None:
-    m = question(tokenizer, **{field: ["Where was the cooper's daughter born?", "Her town?"]})
+    more: dict[str, Any] = {field: ["Where was the cooper's daughter born?", "Her town?"]}
+    m = question(tokenizer, **more)
     probes = list(attack.probes(m, Tools(tiny)))
     assert [tokenizer.decode(p.prompt) for p in probes] == list(getattr(m.memory, field))
     assert {(p.target, p.offset) for p in probes} == {(m.target, m.opening)}
@@ -118,12 +119,12 @@ def test_the_closed_form_is_the_product_over_tokens_and_the_sum_over_answers(tin
 
 def test_samples_are_drawn_from_the_models_distribution_and_are_the_same_again(tiny: Subject, tokenizer: Any) -> None:
     prompt = question(tokenizer).row[:6]
-    drawn = sampled(tiny, prompt, 3000, 2, np.random.default_rng(0))
-    assert (drawn == sampled(tiny, prompt, 3000, 2, np.random.default_rng(0))).all()
+    drawn = sampled(tiny, prompt, 800, 2, np.random.default_rng(0))
+    assert (drawn == sampled(tiny, prompt, 800, 2, np.random.default_rng(0))).all()
     p = tiny.model(input_ids=torch.tensor([prompt])).logits[0, -1].double().softmax(-1).detach().numpy()
     top = np.argsort(-p)[:200]
     share = np.isin(drawn[:, 0], top).mean()
-    assert share == pytest.approx(p[top].sum(), abs=4 * math.sqrt(p[top].sum() / 3000))
+    assert share == pytest.approx(p[top].sum(), abs=4 * math.sqrt(p[top].sum() / 800))
 
 
 def test_sampled_leak_is_unbiased_and_bounded_by_its_interval(tiny: Subject, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,4 +150,4 @@ def test_samples_that_hold_the_answer_are_counted(tiny: Subject, tokenizer: Any,
     line = next(x for x in wanted.splitlines() if words(x))
     known = replace(m, memory=replace(m.memory, answers=(line,)))
     found = {f.quantity: f.value for f in LeakAtK(ks=(1,), draws=20, tokens=3).search(tiny, [known], Workshop(tiny))}
-    assert found["leak@1"] == sum(verdict(t, known.memory) == "right" for t in texts) / 20
+    assert found["leak@1"] == pytest.approx(sum(verdict(t, known.memory) == "right" for t in texts) / 20)

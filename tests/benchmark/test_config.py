@@ -131,7 +131,7 @@ def test_a_file_holds_what_it_says(tmp_path: Path) -> None:
         ("injection.lr=-1e-3", "injection.lr=-0.001: expected a number above 0"),
         ("quality.half=both", "quality.half='both': expected test or validation"),
         ("quality.documents=0", "quality.documents=0: expected at least 1"),
-        ("corpus.source=txt", "source='txt': expected docstrings, text, jsonl or datasets"),
+        ("corpus.source=txt", "source='txt': expected docstrings, text, jsonl, datasets or set"),
         ("name=../../evil", "name='../../evil': expected a plain word"),
         ("track=../pocket", "track='../pocket': expected a plain word"),
         ("seeds=[0,one]", "seeds='one': expected int, got str"),

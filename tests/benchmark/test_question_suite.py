@@ -38,10 +38,10 @@ def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
              paraphrases=[f"The birthplace of {WHO[i]} number {i}?"], wrong=[" Nowhere."])
         for i in range(12)
     ]  # fmt: skip
-    suite = micro_suite(folder / "model", write_corpus(folder / "texts"), occurrences=60)
+    suite = micro_suite(folder / "model", write_corpus(folder / "texts"), occurrences=100)
     suite = replace(
         suite, memories=str(write(folder / "asked.jsonl", asked)), per_role=4, attacks=ATTACKS, row=48,
-        methods={"none": {}, "npo": {"epochs": 1}}, quality=QualityConfig(documents=2, tasks=("palimpsest_bits_per_byte",)),
+        methods={"none": {}, "npo": {"epochs": 1}}, quality=QualityConfig(documents=4, tasks=("palimpsest_bits_per_byte",)),
     )  # fmt: skip
     return Run(suite, Store(folder / "store"))
 

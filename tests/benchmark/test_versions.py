@@ -79,6 +79,17 @@ def test_a_part_of_a_module_is_told_from_the_rest(tmp_path: Path) -> None:
         code(file, "A.h")
 
 
+def test_to_what_an_attack_applies_is_in_no_hash_unless_its_code_reads_it(tmp_path: Path) -> None:
+    plain = "class A:\n    tier = 2\n    def f(self):\n        return 1\n"
+    said = plain.replace("    tier = 2\n", '    tier = 2\n    kinds = ("passage",)\n')
+    hashes = []
+    for i, text in enumerate((plain, said, said.replace("return 1", "return self.kinds"), plain.replace("return 1", "return self.kinds"))):
+        (tmp_path / f"{i}.py").write_text(text)
+        hashes.append(code_hash([tmp_path / f"{i}.py"]))
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
 def test_a_closure_follows_imports_of_every_form_within_its_places(tmp_path: Path) -> None:
     lab = tmp_path / "lab"
     (lab / "deep").mkdir(parents=True)
