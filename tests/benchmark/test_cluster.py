@@ -23,7 +23,7 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.running.cluster import Cluster, address_of, joined
 from palimpsest.benchmark.running.needs import below, needs
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.running.reports import Line
+from palimpsest.benchmark.running.reports import Board, Line
 from palimpsest.benchmark.running.store import Stage, Store
 from palimpsest.benchmark.running.task import LOCAL_STORE, job_of, make, token_of
 from palimpsest.benchmark.suites.config import QualityConfig, Suite
@@ -110,6 +110,16 @@ def test_a_worker_that_plans_something_else_makes_nothing(small: Suite, tmp_path
 def test_a_worker_that_sees_no_store_and_is_sent_nothing_says_so(small: Suite, tmp_path: Path) -> None:
     run = Run(small, Store(tmp_path))
     assert make(job_of(run, "no such token"), run.held(0).key, 1, silent, "here", None).unseen
+
+
+def test_the_line_of_a_worker_that_was_lost_goes_when_another_has_its_stage() -> None:
+    board = Board()
+    board.tell("a", "held", ("inject", 1, 2))
+    board.tell("b", "twin", ("twin", 1, 2))
+    board.tell("c", "held", ("inject", 0, 2))
+    assert board.read() == {"b": ("twin", 1, 2), "c": ("inject", 0, 2)}
+    board.tell("b", "twin", None)
+    assert list(board.read()) == ["c"]
 
 
 # ---- on Ray
