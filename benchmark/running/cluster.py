@@ -65,13 +65,13 @@ def task(job: Job, key: str, ranks: int, board: Any, copied: bool, *archives: by
         name = what.split("  ")[0]  # without the terms of a loss
         if monotonic() - last[0] >= OFTEN or name != last[1]:
             last = monotonic(), name
-            board.tell.remote(worker, (what, done, of))
+            board.tell.remote(worker, key, (what, done, of))
 
     tell("starting", 0, 1)
     try:
         return make(job, key, ranks, tell, worker, archives if copied else None)
     finally:
-        board.tell.remote(worker, None)
+        board.tell.remote(worker, key, None)
 
 
 @dataclass

@@ -6,17 +6,18 @@ Line = tuple[str, int, int]  # what a worker does, steps done, of how many
 
 
 class Board:
-    """The present line of each worker."""
+    """The present line of each worker, and the stage that it makes."""
 
     def __init__(self) -> None:
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, tuple[str, Line]] = {}
 
-    def tell(self, worker: str, line: Line | None) -> None:
-        """`None`: the worker has nothing to do."""
+    def tell(self, worker: str, stage: str, line: Line | None) -> None:
+        """`None`: the worker has nothing to do. Another worker that had the same stage was lost."""
+        self.lines = {other: told for other, told in self.lines.items() if other == worker or told[0] != stage}
         if line is None:
             self.lines.pop(worker, None)
         else:
-            self.lines[worker] = line
+            self.lines[worker] = stage, line
 
     def read(self) -> dict[str, Line]:
-        return self.lines
+        return {worker: line for worker, (_, line) in self.lines.items()}

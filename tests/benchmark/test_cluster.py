@@ -21,11 +21,12 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.progress import silent
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.running.cluster import Cluster, address_of, joined
+from palimpsest.benchmark.running.moving import bring_in
 from palimpsest.benchmark.running.needs import below, needs
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.running.reports import Line
+from palimpsest.benchmark.running.reports import Board, Line
 from palimpsest.benchmark.running.store import Stage, Store
-from palimpsest.benchmark.running.task import LOCAL_STORE, job_of, make, token_of
+from palimpsest.benchmark.running.task import LOCAL_STORE, job_of, make, packed, token_of
 from palimpsest.benchmark.suites.config import QualityConfig, Suite
 from tests.command import Command
 from tests.micro import micro_suite, write_corpus
@@ -110,6 +111,33 @@ def test_a_worker_that_plans_something_else_makes_nothing(small: Suite, tmp_path
 def test_a_worker_that_sees_no_store_and_is_sent_nothing_says_so(small: Suite, tmp_path: Path) -> None:
     run = Run(small, Store(tmp_path))
     assert make(job_of(run, "no such token"), run.held(0).key, 1, silent, "here", None).unseen
+
+
+def test_a_worker_with_a_store_of_its_own_takes_what_a_stage_rests_on_and_gives_the_stage_back(
+    small: Suite, alone: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOCAL_STORE, str(tmp_path / "own"))
+    stage = alone.attacking.checks(alone.model("gradient_ascent", 0))
+    under = [s for s in alone.plan if s.key in below(stage.key, needs(alone.plan))]
+    sent = [packed(alone.store, s) for s in under]
+    asking = Run(small, Store(tmp_path / "asking"))
+    outcome = make(job_of(asking, "seen by nobody"), stage.key, 1, silent, "here", sent)
+    assert (outcome.error, outcome.fault) == ("", "")
+    (tmp_path / "stage.tar").write_bytes(outcome.archive or b"")
+    bring_in(asking.store, tmp_path / "stage.tar", "", silent)
+    name = f"checks/{stage.key}"
+    assert files(asking.store) == {name: files(alone.store)[name]}
+    assert set(files(Store(tmp_path / "own"))) == {name, *(f"{s.kind}/{s.key}" for s in under)}
+
+
+def test_the_line_of_a_worker_that_was_lost_goes_when_another_has_its_stage() -> None:
+    board = Board()
+    board.tell("a", "held", ("inject", 1, 2))
+    board.tell("b", "twin", ("twin", 1, 2))
+    board.tell("c", "held", ("inject", 0, 2))
+    assert board.read() == {"b": ("twin", 1, 2), "c": ("inject", 0, 2)}
+    board.tell("b", "twin", None)
+    assert list(board.read()) == ["c"]
 
 
 # ---- on Ray
