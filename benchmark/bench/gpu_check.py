@@ -111,17 +111,7 @@ def fits(shape: tuple[int, int, int]) -> bool:
 def suite(seconds: float, folder: Path) -> tuple[str, str]:
     """The quick suite end to end in a process of its own, which is ended when its time is over: (how it went, the last it said)."""
     name = __name__.rsplit(".", 2)[0]
-    asked = [
-        sys.executable,
-        "-m",
-        f"{name}.start",
-        "run",
-        "suite=quick",
-        "--store",
-        str(folder / "store"),
-        "--report",
-        str(folder / "report"),
-    ]
+    asked = [sys.executable, "-m", f"{name}.cli", "run", "suite=quick", f"--store={folder}/store", f"--report={folder}/report"]
     began = time.perf_counter()
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=seconds, check=False, env=os.environ | {"COLUMNS": "120"})
