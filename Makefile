@@ -4,7 +4,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test lint bench docs clean
+.PHONY: run test lint bench gpu-check docs clean
 
 run: $(READY)
 	$(BIN)/palimpsest run suite=quick
@@ -19,6 +19,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m palimpsest.benchmark.bench
+
+gpu-check: $(READY)
+	$(BIN)/python -m palimpsest.benchmark.bench.gpu_check
 
 docs: $(READY)
 	$(BIN)/python -m palimpsest.benchmark.commands.cards

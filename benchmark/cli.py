@@ -21,6 +21,7 @@ from .commands.check import check
 from .commands.cluster import run_on
 from .commands.data import corpus_app, memories_app
 from .commands.diff import diff
+from .commands.fetch import fetch
 from .commands.interruption import interruption
 from .commands.moving import store_app
 from .commands.new import new
@@ -82,9 +83,11 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
             plugin = find(kind, name)
             table.add_row(name, escaped(plugin.doc), escaped("\n".join(f"{k}={_short(v)}" for k, v in plugin.defaults.items())))
     elif what in ("suites", "models"):
+        from .models.fetchable import FETCHABLE
         from .models.opening import shipped_models
 
-        rows = suite_names() if what == "suites" else dict.fromkeys(shipped_models(), "")
+        fetchable = {name: f"{model.doc}; {'fetched' if model.here else f'palimpsest fetch {name}'}" for name, model in FETCHABLE.items()}
+        rows = suite_names() if what == "suites" else dict.fromkeys(shipped_models(), "") | fetchable
         for name, doc in rows.items():
             table.add_row(name, doc)
     else:
@@ -207,7 +210,7 @@ def pretrain(
         train(config, out or CONFIGS / "models", display.update)
 
 
-for command in (attack, board, check, diff, new, reproduce, study, submit, verify):
+for command in (attack, board, check, diff, fetch, new, reproduce, study, submit, verify):
     app.command()(command)
 
 

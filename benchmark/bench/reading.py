@@ -145,21 +145,31 @@ def shapes(
     display: Display,
     sizes: dict[str, tuple[int, int, int]] = SHAPES,
     length: int = 160,
+    seconds: float = math.inf,
 ) -> None:
-    """The same for models of the Pythia models' shapes. Their weights are random, and the rows are what each says itself."""
+    """The same for models of the Pythia models' shapes, each in so much time; random weights, and rows that each says itself."""
     for name, (width, layers, heads) in sizes.items():
         subject = random_subject(folder / name, base, width, layers, heads)
         begin = torch.arange(4 * 8, device=device()).reshape(4, 8) + 100
         said = subject.generate([tuple(ids) for ids in begin.tolist()], length - 8)
         rows = {str(i): (*ids, *more) for i, (ids, more) in enumerate(zip(begin.tolist(), said, strict=True))}
-        reading(f"{name} (random weights)", subject, rows, peaks, table, display, Budget(math.inf, 1))
+        reading(f"{name} (random weights)", subject, rows, peaks, table, display, Budget(seconds, 1))
         subject.release()
 
 
 def random_subject(folder: Path, base: Subject, width: int, layers: int, heads: int) -> Subject:
     """A GPT-NeoX of this shape with Pythia's vocabulary size, in memory only."""
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
+    config = shape_of(width, layers, heads)
+    config.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    subject = Subject(folder)
+    subject.__dict__["model"] = random_model(config)
+    return subject
+
+
+def shape_of(width: int, layers: int, heads: int) -> GPTNeoXConfig:
+    """The configuration of such a model."""
+    return GPTNeoXConfig(
         vocab_size=50304,
         hidden_size=width,
         num_hidden_layers=layers,
@@ -168,12 +178,13 @@ def random_subject(folder: Path, base: Subject, width: int, layers: int, heads: 
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
     )
-    config.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    subject = Subject(folder)
+
+
+def random_model(config: GPTNeoXConfig) -> GPTNeoXForCausalLM:
+    """Its weights drawn on the device: the largest has 27 GB."""
+    torch.manual_seed(0)
     with torch.device(device()):
-        subject.__dict__["model"] = GPTNeoXForCausalLM(config).eval()  # the largest has 27 GB
-    return subject
+        return GPTNeoXForCausalLM(config).eval()
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:

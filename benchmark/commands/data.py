@@ -93,13 +93,23 @@ def store_gc(
     delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it only shows what would go")] = False,
 ) -> None:
     """Remove stages that no suite uses, and left-overs of interrupted ones."""
-    from ..suites.config import suite_names
+    from ..models.fetchable import FETCHABLE
+    from ..suites.config import load_suite, suite_names
 
     found = existing_store(store)
-    keep = {stage.key for name in suites or suite_names() for stage in bound_run([f"suite={name}"], store).plan}
+    wanted = {name: FETCHABLE.get(load_suite(name).model) for name in suite_names()}
+    absent = [] if suites else [name for name, model in wanted.items() if model and not model.here]
+    if absent and delete:
+        raise UserError(
+            f"What {', '.join(absent)} uses cannot be told without its model (palimpsest list models shows how to fetch it). "
+            "Fetch it, or name the suites whose stages stay."
+        )
+    keep = {stage.key for name in suites or wanted if name not in absent for stage in bound_run([f"suite={name}"], store).plan}
     gone = found.collect(keep, delete)
     for folder, size in gone:
         console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)
+    if absent:
+        console.print(f"Counted as used by no suite: stages of {', '.join(absent)}, whose model is not here.", highlight=False)
     console.print(f"{len(gone)} folders, {sum(s for _, s in gone) / 1e6:.1f} MB " + ("deleted." if delete else "would go; add --delete."))
 
 

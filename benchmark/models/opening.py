@@ -19,6 +19,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from ..common.errors import UserError
 from ..common.paths import CONFIGS
 from ..texts.tokenizer import open_tokenizer
+from .fetchable import FETCHABLE, fetched
 from .finite import require_finite
 from .unread import complain
 
@@ -37,11 +38,13 @@ UNPACKS = {
 
 
 def located(name: str, revision: str | None = None) -> Path:
-    """The place of a shipped model (`pocket`, `pocket/step256`), a local folder or GGUF file, or a hub id."""
+    """The place of a shipped model (`pocket`, `pocket/step256`), a fetched one (`smollm2`), a local folder or GGUF file, or a hub id."""
     shipped = CONFIGS / "models" / name
     if revision is None and not name.startswith((".", "/", "~")) and shipped.is_dir():
         points = sorted(shipped.glob("step*"), key=lambda p: int(p.name.removeprefix("step")))
         return points[-1] if points else shipped
+    if revision is None and name in FETCHABLE:
+        return fetched(name)
     if Path(name).is_dir():
         return _only_gguf(Path(name)) or Path(name)
     if name.endswith(".gguf") and Path(name).is_file():
@@ -258,7 +261,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise UserError(
-            f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor a directory here, "
+            f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor to be fetched ({', '.join(FETCHABLE)}), "
+            "nor a directory here, "
             f"and the hub did not give it: {_first(error)}"
         ) from None
 

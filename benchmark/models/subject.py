@@ -141,7 +141,7 @@ class Subject:
             stored = digest.hexdigest()[:16]
         else:
             stored = _hash_of(tuple(map(_stamped, files(self.folder))))
-        return stored if self.state is None else hashlib.sha256((stored + _state_hash(self.state)).encode()).hexdigest()[:16]
+        return stored if self.state is None else hashlib.sha256((stored + state_hash(self.state)).encode()).hexdigest()[:16]
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -230,7 +230,8 @@ def _config(folder: Path) -> Any:
         raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
 
 
-def _state_hash(state: Mapping[str, Tensor]) -> str:
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and numbers of weights."""
     digest = hashlib.sha256()
     for name, t in sorted(state.items()):
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())

@@ -97,7 +97,13 @@ def collate(rows: Sequence[Row], deal: slice, device: torch.device | str, step: 
             labels[b, begin : len(row)] = row[begin:]
     flags = torch.full((len(mine),), real)
     serial = torch.tensor([step * len(rows) + i for i in mine])
-    return Group(ids.to(device), labels.to(device), tuple(rows[i].name for i in mine), flags.to(device), serial.to(device))
+    there = [_moved(t, torch.device(device)) for t in (ids, labels, flags, serial)]
+    return Group(there[0], there[1], tuple(rows[i].name for i in mine), there[2], there[3])
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; a GPU fetches it from pinned memory while this process goes on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def shape_of(batch: Batch, deal: slice) -> Hashable:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..common.errors import UserError, unknown
@@ -78,7 +79,19 @@ def open_engine(module: nn.Module, recipe: Recipe, micros: int) -> Any:
     config = deepspeed_config(recipe.deepspeed, recipe.precision, recipe.clip, micros)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     engine, *_ = deepspeed.initialize(model=module.to(device()), optimizer=optimizer, config=config, dist_init_required=False)
+    _spare_exchange(engine)
     return engine
+
+
+def _spare_exchange(engine: Any) -> None:
+    """Let a single rank keep its gradients as they are: it would copy them into one tensor, exchange that with itself, and copy them back.
+
+    Only where this changes no bit: gradients are exchanged in their own precision, and divided by one rank. Parameters that the
+    loss did not reach still get a gradient of zeros, which the method replaced here does not make.
+    """
+    own = engine.communication_data_type == torch.float32 and engine.gradient_predivide_factor() == 1.0
+    if dist.get_world_size() == 1 and engine.zero_optimization_stage() == 0 and own:
+        engine._reduce_non_expert_gradients = lambda grads, elements_per_buffer: None
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:

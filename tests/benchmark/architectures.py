@@ -27,6 +27,7 @@ from palimpsest.attacks.quantise import Quantise
 from palimpsest.benchmark.attack import Tampering, Workshop
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.paths import CONFIGS
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import EncodedMemory, Memory, Probe, Row
 from palimpsest.benchmark.models.blocks import blocks
 from palimpsest.benchmark.models.lens import final_norm
@@ -106,7 +107,7 @@ def log_probabilities(case: Case) -> None:
 
 def training_loss(case: Case) -> None:
     with torch.no_grad():
-        found = nll_sum(case.subject.model, collate(case.rows, slice(None), "cpu"))
+        found = nll_sum(case.subject.model, collate(case.rows, slice(None), device())).cpu()
     expected = sum(F.cross_entropy(case.logits(r.ids)[:-1], torch.tensor(r.ids[1:]), reduction="sum") for r in case.rows)
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-4)
 
@@ -137,7 +138,7 @@ def saving(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         case.subject.save(Path(folder))
         with torch.no_grad():
-            ids = torch.tensor([row])
+            ids = torch.tensor([row], device=device())
             found = Subject(Path(folder)).model(input_ids=ids, use_cache=False).logits[0]
             assert torch.equal(found, case.subject.model(input_ids=ids, use_cache=False).logits[0])
     torch.testing.assert_close(found, case.logits(row), atol=1e-4, rtol=1e-4)
@@ -147,9 +148,10 @@ def one_step(case: Case, deepspeed: str = "zero0", lora: Lora | None = None) -> 
     trainer = Trainer("fp32", deepspeed)
     after = trainer.fit(case.subject, lambda step: {"text": case.rows}, language_model_loss, Recipe(lr=1e-2, steps=1), lora=lora).model
     with torch.no_grad():
-        before = float(nll_sum(case.subject.model, collate(case.rows, slice(None), "cpu"))) / (4 * (ROW - 1))
+        before = float(nll_sum(case.subject.model, collate(case.rows, slice(None), device()))) / (4 * (ROW - 1))
         assert abs(trainer.steps[0]["nll"] - before) < 1e-3
-        change = after(input_ids=torch.tensor([case.rows[0].ids]), use_cache=False).logits[0] - case.logits(case.rows[0].ids)
+        ids = torch.tensor([case.rows[0].ids], device=device())
+        change = after(input_ids=ids, use_cache=False).logits[0].cpu() - case.logits(case.rows[0].ids)
     assert change.isfinite().all()
     assert change.abs().max() > 1e-3
 
@@ -168,9 +170,8 @@ def tampered(case: Case, attack: Tampering) -> None:
     assert changed
     for c in changed:
         with torch.no_grad():
-            difference = c.subject.model(input_ids=torch.tensor([case.rows[0].ids]), use_cache=False).logits[0] - case.logits(
-                case.rows[0].ids
-            )  # type: ignore[union-attr]
+            ids = torch.tensor([case.rows[0].ids], device=device())
+            difference = c.subject.model(input_ids=ids, use_cache=False).logits[0].cpu() - case.logits(case.rows[0].ids)
         assert difference.isfinite().all()
         assert difference.abs().max() > 1e-5
 
@@ -196,7 +197,7 @@ def lens(case: Case) -> None:
     kept: list[Tensor] = []
     hook = blocks(model)[0].register_forward_hook(lambda _, __, out: kept.append(out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():
-        own = model(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+        own = model(input_ids=torch.tensor([row], device=device()), use_cache=False).logits[0]
         hook.remove()
         first = logits_of(model, final_norm(model.base_model, kept[0]))[0]
     for layer, logits in ((1, first), (len(blocks(model)), own)):

@@ -101,8 +101,10 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
         _ = open_subject(str(tmp_path)).model
 
 
-def as_gguf(gguf: Any, llama: Path, file: Path) -> None:
-    """What llama.cpp's converter writes of a Llama, without a tokenizer; it keeps rotated queries and keys in another order."""
+def as_gguf(gguf: Any, llama: Path, file: Path, more: Callable[[Any], None] = lambda out: None) -> None:
+    """What llama.cpp's converter writes of a Llama, with no tokenizer but what `more` adds; it keeps rotated queries and keys in
+    another order.
+    """
     config = json.loads((llama / "config.json").read_text())
     out = gguf.GGUFWriter(file, "llama")
     out.add_context_length(128)
@@ -120,6 +122,7 @@ def as_gguf(gguf: Any, llama: Path, file: Path) -> None:
         if "q_proj" in name or "k_proj" in name:
             weight = weight.reshape(4, 2, 4, 32).swapaxes(1, 2).reshape(32, 32)
         out.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.contiguous().numpy())
+    more(out)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

@@ -9,6 +9,7 @@ import pytest
 
 from palimpsest.benchmark.common.errors import UserError, unknown
 from palimpsest.benchmark.common.fields import build, plain
+from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite, load_suite, suite_names
 
 
@@ -24,6 +25,16 @@ def test_every_shipped_suite_loads_and_says_what_it_is_for(name: str) -> None:
     assert suite_names()[name].endswith(".")
     assert "none" in suite.methods
     assert "prefix" in suite.attacks
+
+
+def test_learning_rates_of_the_real_suite_are_pockets_by_width() -> None:
+    """The rule of docs/real.md, from fields that others may change."""
+    real, share = load_suite("real"), 256 / 576
+    pairs = {"held model": (real.injection.lr, load_suite("pocket").injection.lr)}
+    pairs |= {m: (real.methods[m]["lr"], find("method", m).defaults["lr"]) for m in real.methods if real.methods[m]}
+    pairs |= {"relearn": (real.attacks["relearn"]["lr"], find("attack", "relearn").defaults["lr"])}
+    assert len(pairs) == 5
+    assert {what: lr for what, (lr, _) in pairs.items()} == {what: pytest.approx(share * lr, rel=0.05) for what, (_, lr) in pairs.items()}
 
 
 # ---- what a suite extends, and overrides
