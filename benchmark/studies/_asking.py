@@ -29,6 +29,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 MEMBERSHIPS = ("loss", "zlib_ratio", "min_k", "min_k_plus_plus", "reference", "sampling")
 ROUNDED: dict[str, dict[str, Any]] = {"quantise": {"variants": ["int4"]}}
+ABLATED: dict[str, dict[str, Any]] = {"ablate_direction": {}}  # needs ordinary text that the model was trained on
 RELEARN: dict[str, dict[str, Any]] = {"relearn": {"shares": [0.5], "points": []}}
 MATCHED = "matched "  # before an attack's name: its longest match
 
@@ -47,7 +48,7 @@ class Battery:
         """`siblings`: texts among which exposure ranks. Not `comparing`: without what needs held model and twin at hand."""
         dear: dict[str, dict[str, Any]] = {"exposure": {"texts": siblings}} | ({"patching": {}} if comparing else {})
         again = {"relearn": {**RELEARN["relearn"], **relearn}}
-        return cls(arm(PROMPTS | ROUNDED), arm({name: {} for name in MEMBERSHIPS}), arm(dear), arm(again))
+        return cls(arm(PROMPTS | ROUNDED | (ABLATED if comparing else {})), arm({name: {} for name in MEMBERSHIPS}), arm(dear), arm(again))
 
     @property
     def spec(self) -> list[dict[str, Any]]:

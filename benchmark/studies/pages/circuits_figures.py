@@ -97,7 +97,7 @@ def unlearned_figure(retained: Rows) -> StudyFigure | None:
             axes.errorbar(x, y, xerr=error, color=colour, marker=mark, ms=4, ls="", elinewidth=0.8, label=what)
         for at in (0, 1):
             axes.axvline(at, color=FAINT, lw=0.8)
-        axes.set(xlabel="share retained (0: as the twin, 1: as the held model)", yticks=range(len(retained)))
+        axes.set(xlabel="share retained (0: twin, 1: held model)", yticks=range(len(retained)))
         axes.set_yticklabels([short(r["model"]) for r in retained])
         axes.set(xlim=(-0.6, 1.6), ylim=(len(retained) - 0.5, -0.5))
         figure.legend(loc="outside upper center", ncols=4, fontsize=7, columnspacing=0.8, handletextpad=0.2)

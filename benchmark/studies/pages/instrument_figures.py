@@ -26,9 +26,7 @@ def auc_figure(measures: Sequence[Told]) -> tuple[str, str]:
                     axes.plot([e.low, e.high], [i + shift] * 2, color=colour, lw=0.9, alpha=0.7)
             axes.plot([e.value for _, e in found if e], [i + shift for i, e in found if e], mark, color=colour, ms=3.2, label=name)
         axes.axvline(0.5, color=FAINT, lw=0.6, ls=":")
-        axes.set(
-            yticks=range(len(measures)), ylim=(-0.7, len(measures) - 0.3), xlabel="AUC: models that hold against models that never did"
-        )
+        axes.set(yticks=range(len(measures)), ylim=(-0.7, len(measures) - 0.3), xlabel="AUC")
         axes.set_yticklabels([("▸ " if t.measure.startswith("leak") else "") + t.measure for t in reversed(measures)], fontsize=7)
         axes.set_xlim(right=1.01)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
