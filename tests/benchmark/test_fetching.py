@@ -33,12 +33,12 @@ RUNS = "raise SystemExit('code of the wheel was run')\n"
 def speaks(out: Any) -> None:
     """A byte-level tokenizer of 300 tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<end>", *alphabet, *(f"<{i}>" for i in range(43))]
+    tokens = ["<end>", *alphabet, "el", *(f"<{i}>" for i in range(42))]
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("smollm")
     out.add_token_list(tokens)
-    out.add_token_types([3, *[1] * 256, *[3] * 43])
-    out.add_token_merges([])
+    out.add_token_types([3, *[1] * 257, *[3] * 42])
+    out.add_token_merges(["e l"])
     out.add_eos_token_id(0)
     out.add_bos_token_id(0)
 
