@@ -116,7 +116,9 @@ def _beyond(best: pd.DataFrame, quantiles: Mapping[str, float], tau: float, whol
 
 
 def _is_whole(lengths: pd.DataFrame, whole: Whole) -> pd.DataFrame:
-    """Where a whole answer came back."""
+    """Where a whole answer came back; nowhere without answers, and then lengths need not say of which memories they are."""
+    if not whole:
+        return pd.DataFrame(False, lengths.index, lengths.columns)
     tokens = lengths.index.get_level_values("memory").map(lambda m: whole.get(m, math.inf)).to_numpy(float)
     return lengths.ge(tokens, axis=0)
 

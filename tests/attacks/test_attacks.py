@@ -26,7 +26,7 @@ from tests.attacks.conftest import encoded_text, fresh_tools
 from tests.conftest import Memorised
 
 ATTACKS = names("attack")
-PROMPTING = [name for name in ATTACKS if issubclass(find("attack", name).cls, Prompting)]
+PROMPTING = [name for name in ATTACKS if issubclass(cls := find("attack", name).cls, Prompting) and "passage" in cls.kinds]
 FIRST_TIERS = {
     "prefix", "longer_prefix", "shifted_window", "paraphrase", "word_substitution", "base_substitution", "embedding_neighbours",
     "filler", "formatting", "frames", "priming", "paraphraser",
