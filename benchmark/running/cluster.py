@@ -54,7 +54,7 @@ def demand(run: Run, stage: Stage, ranks: int) -> Demand:
 
 def task(job: Job, key: str, ranks: int, board: Any, copied: bool, *archives: bytes) -> Outcome:
     """What Ray runs: `make`, with reports to the board."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     without_ranks()
     worker = named([str(g) for g in ray.get_gpu_ids()])
@@ -169,7 +169,7 @@ class Cluster:
         require_seen(self.run.store, stage)
 
     def _board(self, ray: Any) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -186,7 +186,7 @@ def joined(address: str) -> Iterator[Any]:
     """Ray, joined to the cluster at `address`, to the one that RAY_ADDRESS or this machine names, or started on this machine alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(MISSING) from None
     sent = {name: os.environ[name] for name in SENT if name in os.environ}
