@@ -157,10 +157,11 @@ def cluster() -> Iterator[Any]:
 
 @with_ray
 def test_a_worker_is_killed_in_the_middle_of_a_training_and_the_records_are_those_of_one_process(
-    small: Suite, alone: Run, cluster: Any, tmp_path: Path
+    small: Suite, cluster: Any, tmp_path: Path
 ) -> None:
     cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-    run, workers, killed = Run(small, Store(tmp_path / "store")), set(), []
+    longer = replace(small, injection=replace(small.injection, occurrences=(80,)))  # seconds, in which its steps can be seen
+    run, workers, killed = Run(longer, Store(tmp_path / "store")), set(), []
 
     def show(lines: Mapping[str, Line]) -> None:
         for worker, (what, done, of) in lines.items():
@@ -179,6 +180,8 @@ def test_a_worker_is_killed_in_the_middle_of_a_training_and_the_records_are_thos
     assert killed
     assert sorted(finished) == sorted(s.key for s in run.plan), "each once"
     assert len(workers - set(killed)) >= 2, "both nodes worked"
+    alone = Run(longer, Store(tmp_path / "alone"))
+    alone.execute()
     assert files(run.store) == files(alone.store)
 
 
