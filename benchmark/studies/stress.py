@@ -36,7 +36,7 @@ class Stress(Study):
     """
 
     methods: tuple[str, ...] = ()  # empty: all that are shipped
-    track: str = "pocket"  # whose tuned fields the methods have
+    track: str = "pocket-rule-1"  # whose tuned fields the methods have
     stride: Count = 16  # of the starts of windows
     least: CountOrZero = 50  # tokens that the held model must say of a memory
     documents: Count = 200  # on which quality is measured
