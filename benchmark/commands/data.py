@@ -88,15 +88,16 @@ def store_ls(store: StorePath = DEFAULT_STORE) -> None:
 
 @store_app.command("gc")
 def store_gc(
-    suites: Annotated[list[str] | None, typer.Argument(help="Suites whose stages stay (all shipped ones without it)")] = None,
+    suites: Annotated[list[str] | None, typer.Argument(help="Suites whose stages stay (without it all shipped ones that inject)")] = None,
     store: StorePath = DEFAULT_STORE,
     delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it only shows what would go")] = False,
 ) -> None:
     """Remove stages that no suite uses, and left-overs of interrupted ones."""
-    from ..suites.config import suite_names
+    from ..suites.config import load_suite, suite_names
 
     found = existing_store(store)
-    keep = {stage.key for name in suites or suite_names() for stage in bound_run([f"suite={name}"], store).plan}
+    shipped = [name for name in suite_names() if not load_suite(name).held]  # for the others' models the hub would have to be asked
+    keep = {stage.key for name in suites or shipped for stage in bound_run([f"suite={name}"], store).plan}
     gone = found.collect(keep, delete)
     for folder, size in gone:
         console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)

@@ -289,7 +289,7 @@ class Results:
     suite: str
     seeds: tuple[int, ...]
     methods: tuple[str, ...]  # in the suite's order; "none" is the held model, "retrain" a second twin
-    twin: str  # the method name under which the retrained twin's own records stand ("twin"; not a row of the table)
+    twin: str  # the method name under which the retrained twin's own records stand ("twin"; not a row of the table); "" without one
     records: list[Record] = field(repr=False)
     quality: list[Quality] = field(repr=False)
     costs: list[Cost] = field(repr=False)
@@ -303,6 +303,12 @@ class Results:
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
     budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
+    published: list[Said] = field(default_factory=list, repr=False)  # what measures of other papers are made of, where they are wanted
+
+    @property
+    def undamaged(self) -> str:
+        """The model against whose quality damage is a loss: the twin, or without one the held model."""
+        return self.twin or HELD
 
 
 def opening_probe(m: EncodedMemory) -> Probe:

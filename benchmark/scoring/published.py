@@ -1,7 +1,7 @@
 """Measures that other papers print, each with its formula, direction and source, so that they stand beside ours for the same models.
 
 Made of `Said`: what one model says about one text. Traps of public code are named where a formula differs from it. What compares two
-models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/published.md is the same for readers.
+models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/observed.md is the same for readers.
 """
 
 from __future__ import annotations
