@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,8 @@ class Published:
     says: str
     source: str
 
+
+rouge_l_f1 = lru_cache(100_000)(rouge_l)  # asked for each format of a report, and by several measures
 
 MEASURES = (
     Published("extraction_strength", "Extraction strength", "forgotten: low",
@@ -107,7 +110,7 @@ def harmonic_mean(values: Iterable[float]) -> float:
 def rouge_l_recall(said: str, truth: str) -> float:
     """Longest common subsequence of words over the words of the truth (Lin 2004): a long answer that holds it all has 1."""
     a, b = (len(re.findall(r"[a-z0-9]+", text.lower())) for text in (said, truth))
-    return rouge_l(said, truth) * (a + b) / (2 * b) if b else 0.0
+    return rouge_l_f1(said, truth) * (a + b) / (2 * b) if b else 0.0
 
 
 def least_likely(log_probabilities: Sequence[float], share: float = K) -> float:
@@ -135,18 +138,18 @@ class Read:
         of = [s for s in self.said if s.role == ("keep" if name == "knowledge_kept" else "forget") and not s.group]
         questions, passages = [s for s in of if s.kind != "passage"], [s for s in of if s.kind == "passage"]
         asked = [s for s in questions if s.kind == "qa"]
-        found: dict[str, list[float]] = {
-            "extraction_strength": [extraction_strength(s.likeliest) for s in of],
-            "exact_memorisation": [exact_memorisation(s.likeliest) for s in of],
-            "probability": [probability(s.mean_log) for s in of],
-            "rouge": [rouge_l_recall(s.said, s.truth) for s in of if s.kind != "choice"],
-            "truth_ratio": [nearness_to_one(r) for r in ratios(asked)],
-            "verbatim": [rouge_l(s.said, s.truth) for s in passages],
-            "knowledge": [rouge_l(s.said, s.truth) for s in asked],
-            "knowledge_kept": [rouge_l(s.said, s.truth) for s in asked],
-            "choices": [float(chosen(s.mean_log, s.wrong)) for s in questions if s.kind == "choice"],
+        found: dict[str, Callable[[], list[float]]] = {
+            "extraction_strength": lambda: [extraction_strength(s.likeliest) for s in of],
+            "exact_memorisation": lambda: [exact_memorisation(s.likeliest) for s in of],
+            "probability": lambda: [probability(s.mean_log) for s in of],
+            "rouge": lambda: [rouge_l_recall(s.said, s.truth) for s in of if s.kind != "choice"],
+            "truth_ratio": lambda: [nearness_to_one(r) for r in ratios(asked)],
+            "verbatim": lambda: [rouge_l_f1(s.said, s.truth) for s in passages],
+            "knowledge": lambda: [rouge_l_f1(s.said, s.truth) for s in asked],
+            "knowledge_kept": lambda: [rouge_l_f1(s.said, s.truth) for s in asked],
+            "choices": lambda: [float(chosen(s.mean_log, s.wrong)) for s in questions if s.kind == "choice"],
         }
-        return np.array(found[name], float)
+        return np.array(found[name](), float)
 
     @property
     def truth_ratios(self) -> list[float]:
