@@ -40,9 +40,9 @@ def made_elsewhere(folder: Path, tokenizer: Any) -> Elsewhere:
         _taught(Subject(folder / "blank"), [m for m in every if m.role in roles]).save(folder / name)
     suite = Suite(
         name="elsewhere", held=str(folder / "held"), memories=SET, per_role=8, seeds=(0,), row=ROW, precision="fp32",
-        corpus=write_corpus(folder / "texts"), methods={"none": {}, "npo": {"epochs": 1}}, excerpts=1,
+        corpus=write_corpus(folder / "texts", 500), methods={"none": {}, "npo": {"epochs": 1}}, excerpts=1,
         attacks={"prefix": {}, "paraphrase": {}, "loss": {}, "reference": {}, "patching": {}, "quantise": {"variants": ("int8",)}},
-        published=True, quality=QualityConfig(documents=2, tasks=("palimpsest_bits_per_byte",)),
+        published=True, quality=QualityConfig(documents=4, tasks=("palimpsest_bits_per_byte",)),
     )  # fmt: skip
     return Elsewhere(folder / "held", folder / "retrained", suite)
 

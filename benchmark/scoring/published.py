@@ -42,7 +42,7 @@ MEASURES = (
               "Carlini et al. 2021, arXiv 2012.07805; Wang et al. 2025"),
     Published("exact_memorisation", "Exact memorisation", "forgotten: low",
               "share of the answer's tokens that are the likeliest, given the true ones before", "Tirumala et al. 2022, arXiv 2205.10770"),
-    Published("probability", "Probability", "forgotten: low", "P(answer | question)^(1/tokens)", TOFU),
+    Published("probability", "Probability", "forgotten: low", "P(answer given the question)^(1/tokens)", TOFU),
     Published("rouge", "ROUGE-L recall", "forgotten: low",
               "longest common subsequence of words of generated and true answer, as a share of the true one's words", TOFU),
     Published("truth_ratio", "Truth ratio", "forgotten: high",

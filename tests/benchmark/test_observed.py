@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import Results
@@ -144,8 +145,9 @@ def test_methods_that_need_the_history_and_commands_that_need_an_injection_are_r
 
 def test_a_model_with_another_tokenizer_is_refused_by_name(run: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
     strange = Path(shutil.copytree(elsewhere.held, tmp_path / "strange"))
-    file = strange / "tokenizer_config.json"
-    file.write_text(file.read_text().replace('"eos_token": "<|endoftext|>"', '"eos_token": "a"'))
+    other = AutoTokenizer.from_pretrained(strange)
+    other.add_tokens(["Varnholt"])
+    other.save_pretrained(strange)
     with pytest.raises(UserError, match=r"theirs \(.*strange\) has another tokenizer than .*retrained"):
         Run(replace(run.suite, given={"theirs": str(strange)}), run.store).validate()
 
