@@ -91,7 +91,6 @@ class Models(Inputs):
         """Part of a key: all that decides which texts a model meets in training."""
         s = self.suite
         return {
-            "base": self.base.hash,
             "tokenizer": self.base.encoding,
             "corpus": self.corpus.key,
             "memories": memories_hash(self.memories),
@@ -106,6 +105,7 @@ class Models(Inputs):
         if s.held:
             raise UserError(f"Suite {s.name} injects nothing (held={s.held}), and this needs a model that was made here.")
         inputs = {
+            "base": self.base.hash,
             **self._texts(seed),
             "injection": plain(s.injection),
             "precision": precision or self.precision,

@@ -14,8 +14,10 @@ from palimpsest.benchmark.running.assemble import results
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.scoring.published import Read
+from palimpsest.leaderboard import report
 from palimpsest.leaderboard.published_grid import published_grids
 from palimpsest.leaderboard.report import write_report
+from tests.command import Command
 from tests.observed import made_elsewhere
 
 
@@ -84,7 +86,8 @@ def test_further_groups_are_asked_for_model_utility_alone(run: Run, found: Resul
     assert 0 <= Read([s for s in found.published if s.method == "none"]).model_utility <= 1
 
 
-def test_the_table_stands_beside_ours_with_what_each_number_is(found: Results, tmp_path: Path) -> None:
+def test_the_table_stands_beside_ours_with_what_each_number_is(found: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "figures", lambda *_: [])
     (grid,) = published_grids(found)
     table = {row.cells[0].text: dict(zip(grid.header[1:], row.cells[1:], strict=True)) for row in grid.rows}
     by_method = table if "none" in table else {m: {title: cells[m] for title, cells in table.items()} for m in grid.header[1:]}
@@ -104,3 +107,18 @@ def test_a_suite_that_wants_none_has_no_stage_and_no_table(run: Run, found: Resu
     assert {s.kind for s in run.plan} - {s.kind for s in plain.plan} == {"published"}
     assert results(plain).published == []
     assert published_grids(results(plain)) == []
+
+
+def test_the_shipped_suite_runs_on_stand_ins_from_the_command_line(
+    palimpsest: Command, run: Run, found: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "figures", lambda *_: [])
+    s = run.suite
+    models = (f"held={s.held}", f"retrained={s.retrained}", "given=null", f"given.theirs={s.given['theirs']}")
+    texts = (f"memories={s.memories}", "corpus.source=text", f"corpus.path={s.corpus.path}")
+    little = ("per_role=8", f"row={s.row}", "attack=prefix", "quality.documents=4", "precision=fp32")
+    code, _, err = palimpsest("run", "suite=tofu", *models, *texts, *little, "--store", str(run.store.root))
+    assert code == 0, err
+    page = Path("palimpsest-report/tofu/report.md").read_text()
+    assert "## Measures of other papers" in page
+    assert "theirs" in page
