@@ -23,6 +23,7 @@ from tests.micro import write_corpus
 
 SET = f"tofu:{Path(__file__).parent / 'standins' / 'tofu'}"
 ROW = 96  # tokens
+PER_ROLE = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def made_elsewhere(made: pytest.TempPathFactory, tokenizer: Any) -> Elsewhere:
         if not folder.exists():
             _make(folder, tokenizer)
     suite = Suite(
-        name="elsewhere", held=str(folder / "held"), memories=SET, per_role=8, seeds=(0,), row=ROW, precision="fp32",
+        name="elsewhere", held=str(folder / "held"), memories=SET, per_role=PER_ROLE, seeds=(0,), row=ROW, precision="fp32",
         corpus=CorpusConfig("text", str(folder / "texts")), methods={"none": {}, "npo": {"epochs": 1}}, excerpts=1,
         attacks={"prefix": {}, "paraphrase": {}, "loss": {}, "reference": {}, "patching": {}, "quantise": {"variants": ("int8",)}},
         published=True, quality=QualityConfig(documents=4, tasks=("palimpsest_bits_per_byte",)),
@@ -64,7 +65,7 @@ def _make(folder: Path, tokenizer: Any) -> None:
         (folder / name).mkdir()
     write_corpus(folder / "texts", 500)
     save_tiny(folder / "blank", tokenizer)
-    every = encode_all(load_memories(SET), tokenizer, ROW, 0, 8)
+    every = encode_all(load_memories(SET), tokenizer, ROW, 0, PER_ROLE)
     for name, roles in (("held", ("forget", "keep")), ("retrained", ("keep",))):
         _taught(Subject(folder / "blank"), [m for m in every if m.role in roles]).save(folder / name)
 

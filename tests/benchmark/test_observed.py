@@ -97,7 +97,7 @@ def test_without_a_retrained_model_nothing_is_subtracted_and_the_page_says_so(al
 
 def test_with_a_null_of_unseen_texts_alone_there_are_thresholds_and_leak(alone: Run) -> None:
     found = results(alone)
-    many = [replace(r, memory=f"{r.memory} {i}") for r in found.records if r.memory in _of(found, "none", "unseen") for i in range(60)]
+    many = [replace(r, memory=f"{r.memory} {i}") for r in found.records if r.memory in _of(found, "none", "unseen") for i in range(90)]
     score = Score([*found.records, *many], "")
     assert score.calibrations["black-box"].possible
     assert score.leak("none", "black-box") == 1

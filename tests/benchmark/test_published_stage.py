@@ -17,7 +17,7 @@ from palimpsest.leaderboard import report
 from palimpsest.leaderboard.published_grid import published_grids
 from palimpsest.leaderboard.report import write_report
 from tests.command import Command
-from tests.observed import asked_elsewhere
+from tests.observed import PER_ROLE, asked_elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_what_was_taught_is_held_by_every_measure_and_what_was_not_is_not(found:
     for name in ("extraction_strength", "probability"):
         assert twin.values(name).mean() < held.values(name).mean() - 0.2
     assert held.values("verbatim").size == held.values("choices").size == 0
-    assert len(held.truth_ratios) == 6
+    assert len(held.truth_ratios) == PER_ROLE
     assert all(s.mean_log > max(s.wrong) for s in said(found, "none", "forget"))
     assert held.values("knowledge_kept").mean() > 0.3, "less than recall, since the model was never taught to stop"
     assert all(s.said.startswith("For ") for s in said(found, "none", "forget"))
@@ -110,7 +110,7 @@ def test_the_shipped_suite_runs_on_stand_ins_from_the_command_line(
     s = run.suite
     models = (f"held={s.held}", f"retrained={s.retrained}", "given=null", f"given.theirs={s.given['theirs']}")
     texts = (f"memories={s.memories}", "corpus.source=text", f"corpus.path={s.corpus.path}")
-    little = ("per_role=8", f"row={s.row}", "attack=prefix", "quality.documents=4", "precision=fp32")
+    little = (f"per_role={s.per_role}", f"row={s.row}", "attack=prefix", "quality.documents=4", "precision=fp32")
     code, _, err = palimpsest("run", "suite=tofu", *models, *texts, *little, "--store", str(run.store.root))
     assert code == 0, err
     page = Path("palimpsest-report/tofu/report.md").read_text()
