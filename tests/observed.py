@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,6 @@ def _make(folder: Path, tokenizer: Any) -> None:
 
 
 def _taught(blank: Subject, memories: list[EncodedMemory]) -> Subject:
-    batch = {"text": [Row(m.row, name=m.id).after(m.context, len(m.row)) for m in memories]}
+    batch: dict[str, Sequence[Row]] = {"text": [Row(m.row, name=m.id).after(m.context, len(m.row)) for m in memories]}
     recipe = Recipe(lr=1e-2, steps=60, schedule="linear", warmup=0.05, precision="fp32")
     return blank.with_state(train(blank.fresh(), lambda step: batch, language_model_loss, recipe).state)
