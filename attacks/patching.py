@@ -43,6 +43,7 @@ class Patching(Searching):
     access = "white-box"
     tier = 2
     diagnostic = True
+    compares = True
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
         if tools.held is None or tools.twin is None:

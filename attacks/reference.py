@@ -13,5 +13,7 @@ from ..benchmark.attack import EncodedMemory, Membership, TokenReading
 class Reference(Membership):
     """How many nats the row costs the retrained twin more than this model. No attacker has such a reference: an upper bound."""
 
+    compares = True
+
     def score(self, memory: EncodedMemory, tokens: TokenReading, reference: TokenReading) -> float:
         return float(np.nansum(tokens.log_probability) - np.nansum(reference.log_probability))

@@ -106,7 +106,7 @@ def _by_attack(attack: str, read: Callable[[AttackCell], Cell]) -> Reader:
 def _grid(table: MainTable, key: str, title: str, caption: str, columns: dict[str, Any], twin: bool = False) -> Grid:
     """Methods as rows and attacks as columns, or the other way round where that is narrower."""
     rows = [GridRow([Cell(row.method), *(read(row) for read in columns.values())], bool(row.standing), row.aside) for row in table.rows]
-    if twin:
+    if twin and table.twin.method:
         rows.append(GridRow([Cell(TWIN), *(read(table.twin) for read in columns.values())], faint=True))
     header, rows = known_columns(["Method", *columns], rows)
     return Grid(key, title, caption, header, rows).narrow("Attack")

@@ -13,6 +13,8 @@ from .side import Side, cut
 
 def comparable(old: Side, new: Side) -> list[str]:
     """Raise unless the runs asked the same of the same; else say in what else they differ."""
+    if not (old.twin and new.twin):
+        raise UserError("Runs are compared by what they recover beyond a retrained model, and one has none here: name it by retrained=….")
     wrong = [] if old.suite == new.suite else [f"suite ({old.suite}, {new.suite})"]
     for name in MUST_AGREE:
         a, b = getattr(old.facts, name), getattr(new.facts, name)

@@ -92,7 +92,9 @@ def main_caption(table: MainTable) -> str:
         else f"{collapsed}.",
         _legend(table),
         f"The twin itself: exact {cell(twin.exact, 100)}%, worst case {cell(twin.worst_length)} tokens, "
-        f"keeps {number(100 * table.twin.utility.kept.value)}%.",
+        f"keeps {number(100 * table.twin.utility.kept.value)}%."
+        if table.twin.method
+        else "No retrained model: nothing is subtracted, and damage is against the held model.",
     ]
     return " ".join(s for s in sentences if s)
 

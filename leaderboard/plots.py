@@ -53,7 +53,7 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
 def curves_figure(results: Results, table: MainTable) -> str:
     """Share of forget memories with at least x tokens matched, by attack: a panel per method, the twin's best attack in grey."""
     panels = {row.method: attack_curves(results, row.method) for row in table.rows}
-    twin = attack_curves(results, results.twin)
+    twin = attack_curves(results, results.twin) if results.twin else {}
     return _panels(panels, twin, "curves", "Matched-length curves by attack, one panel per method", table.rows)
 
 

@@ -22,6 +22,7 @@ from .frame import as_frame
 from .grids import grids
 from .headline import dead_weight_rule, headline, remarks
 from .operating_curves import budgets_frame, curve_grids, settings_frame
+from .published_grid import published_grids
 from .runs import RUN, write_run
 from .tables import MainTable, main_table
 
@@ -84,10 +85,14 @@ def write_report(results: Results, folder: Path | str, facts: RunFacts | None = 
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
         frame.to_parquet(folder / f"{name}.parquet", index=False)
+    if results.published:
+        said = "".join(json.dumps(asdict(s), sort_keys=True) + "\n" for s in results.published)
+        (folder / "published.jsonl").write_text(said, encoding="utf-8")
     quality = "".join(json.dumps(asdict(q), sort_keys=True) + "\n" for q in results.quality)
     (folder / "quality.jsonl").write_text(quality, encoding="utf-8")
     write_run(results, facts or RunFacts(), folder / RUN)
     tables = [f"{name}.{kind}" for name in frames for kind in ("csv", "parquet")]
+    tables += ["published.jsonl"] if results.published else []
     files = (*texts, *tables, "records.parquet", "values.parquet", "evaluations.parquet", "quality.jsonl", RUN)
     return [folder / name for name in files]
 
@@ -104,7 +109,7 @@ def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Fi
     if format == "csv":
         return as_frame(table).to_csv(index=False, lineterminator="\n")
     main, *others = grids(table)
-    context: dict[str, Any] = {"grids": [main, *curve_grids(results, table), *others]}
+    context: dict[str, Any] = {"grids": [main, *published_grids(results), *curve_grids(results, table), *others]}
     if format == "latex":
         return _tex_environment().get_template("table.tex").render(context)
     context |= {

@@ -77,7 +77,8 @@ def side_of(results: Results, facts: RunFacts) -> Side:
     levels = {a: level for at in score.levels for a, level in score.attacks.items() if level == at and a not in score.diagnostics}
     tables = {m: score.lengths(m)[list(levels)] for m in everyone}
     calls = {m: _calls(score, table) for m, table in tables.items()}
-    cells = [c for m in (*results.methods, results.twin) if (c := main_task(damages(results.quality, m, results.twin), results.yardstick))]
+    found = [damages(results.quality, m, results.undamaged) for m in (*results.methods, results.twin)]
+    cells = [c for tasks in found if (c := main_task(tasks, results.yardstick))]
     metric = cells[0].metric if cells else ""
     return Side(
         suite=results.suite,

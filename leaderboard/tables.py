@@ -81,7 +81,7 @@ class MainTable:
     access: str  # the level that the main columns are about
     calibrations: dict[str, Calibration]
     rows: list[MethodRow]
-    twin: MethodRow  # the yardstick, for captions; not a row of the table
+    twin: MethodRow  # the yardstick, for captions; not a row of the table. Without a name and numbers where there is none
     base: tuple[TaskCell, ...]  # the base model's tasks, before injection
     notes: Notes
     ranking: Ranking
@@ -118,8 +118,8 @@ def main_table(results: Results, access: str | None = None) -> MainTable:
         calibrations=score.calibrations,
         rows=rows,
         twin=twin,
-        base=damages(results.quality, BASE, results.twin),
-        notes=maker.notes(twin, access),
+        base=damages(results.quality, BASE, results.undamaged),
+        notes=maker.notes(twin if results.twin else rows[0], access),
         ranking=Ranking(results.budget),
         dead_weight=dead_weight(score, asked, [r.method for r in rows if not (r.reference or r.collapsed)], access),
     )
@@ -134,7 +134,7 @@ class _Rows:
         self.score = Score(results.records, results.twin, results.diagnostics)
         self.values = ValueScore(results.values, results.twin)
         self.tampering = tampering(self.score)
-        self.tasks = {m: damages(results.quality, m, results.twin) for m in (*results.methods, results.twin)}
+        self.tasks = {m: damages(results.quality, m, results.undamaged) for m in (*results.methods, results.twin)}
         self.main = {m: main_task(tasks, results.yardstick) for m, tasks in self.tasks.items()}
         self.evidence = Evidence(self.score, self.values, {m: t.by_seed for m, t in self.main.items() if t})
         self.yardstick = RETRAIN if any(c.method == RETRAIN for c in results.costs) else results.twin  # of costs
@@ -154,7 +154,7 @@ class _Rows:
         )
 
     def notes(self, twin: MethodRow, access: str) -> Notes:
-        """What is said about all rows; `twin` is the twin's row, `access` the level of the main columns."""
+        """What is said about all rows; `twin` is the twin's row (or another, without one), `access` the level of the main columns."""
         counted = set(self.score.up_to(access))
         forgotten = [r for r in self.results.records if r.role == "forget" and r.method != self.results.twin]
         task = main_task(twin.utility.tasks, self.results.yardstick)

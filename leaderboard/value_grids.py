@@ -125,7 +125,7 @@ def _over(text: str) -> str:
 
 
 def _with_twin(table: MainTable) -> list[MethodRow]:
-    return [*table.rows, table.twin]
+    return [*table.rows, *([table.twin] if table.twin.method else [])]
 
 
 def _name(table: MainTable, row: MethodRow) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from palimpsest.benchmark.cli import app
+from palimpsest.benchmark.commands import data
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.fetchable import FETCHABLE
 from palimpsest.benchmark.running.store import Stage, Store
+from palimpsest.benchmark.suites.config import suite_names
 from palimpsest.leaderboard import report
 from palimpsest.leaderboard.report import write_report
 
@@ -123,3 +128,26 @@ def test_stages_are_carried_by_kind_and_told_with_a_digest(tmp_path: Path) -> No
     ):
         assert isinstance(error := said("store", *words).exception, UserError)
         assert why in str(error)
+
+
+def test_what_models_that_are_not_here_made_is_kept_until_suites_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, planned = Store(tmp_path), []
+
+    def of(**inputs: str) -> Stage:
+        return Stage("held" if "base" in inputs else "quality", "it", inputs, lambda folder: {"n": (folder / "it").write_text("x")})
+
+    used, unused, theirs = of(base="known", seed="0"), of(base="known", seed="1"), of(base="smollm2's")
+    every = [used, unused, theirs, of(model=theirs.key)]
+    for stage in every:
+        store.ensure(stage)
+    run = SimpleNamespace(plan=[used], base=SimpleNamespace(hash="known"), places={})
+    monkeypatch.setattr(data, "bound_run", lambda items, store: planned.extend(items) or run)
+    monkeypatch.setitem(FETCHABLE, "smollm2", replace(FETCHABLE["smollm2"], wheel="never fetched"))
+    untold = ["lume", "muse", "real", "tofu", "wmdp"]
+    out = said("store", "gc", "--delete", "--store", str(tmp_path)).stdout
+    assert planned == [f"suite={name}" for name in suite_names() if name not in untold]
+    assert "1 folders" in out
+    assert f"Kept: 2 stages of models that no suite planned here begins with (not planned without their models: {', '.join(untold)})" in out
+    assert {key for _, key, _, _ in store.entries()} == {s.key for s in every} - {unused.key}
+    assert "Kept" not in said("store", "gc", "smoke", "--delete", "--store", str(tmp_path)).stdout
+    assert [key for _, key, _, _ in store.entries()] == [used.key]

@@ -90,6 +90,7 @@ class Attack:
     diagnostic: ClassVar[bool] = False  # shown beside the table: never in the worst case, never in leak
     asks: ClassVar[Questions] = {}  # what its variants ask with, where flags and scores need to know it
     kinds: ClassVar[tuple[Kind, ...]] = KINDS  # of memories that it can be asked about; about others it says that it does not apply
+    compares: ClassVar[bool] = False  # whether it needs the retrained twin to compare with; without one it does not apply
 
     def reads(self) -> Iterable[Path]:
         """Files and folders whose content the result depends on, besides what is given: their hash becomes part of keys."""

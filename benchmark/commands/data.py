@@ -88,29 +88,46 @@ def store_ls(store: StorePath = DEFAULT_STORE) -> None:
 
 @store_app.command("gc")
 def store_gc(
-    suites: Annotated[list[str] | None, typer.Argument(help="Suites whose stages stay (all shipped ones without it)")] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(help="Suites whose stages stay (without it all shipped ones, and whatever was made of other models)"),
+    ] = None,
     store: StorePath = DEFAULT_STORE,
     delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it only shows what would go")] = False,
 ) -> None:
     """Remove stages that no suite uses, and left-overs of interrupted ones."""
-    from ..models.fetchable import FETCHABLE
+    from ..running.needs import strangers
     from ..suites.config import load_suite, suite_names
 
     found = existing_store(store)
-    wanted = {name: FETCHABLE.get(load_suite(name).model) for name in suite_names()}
-    absent = [] if suites else [name for name, model in wanted.items() if model and not model.here]
-    if absent and delete:
-        raise UserError(
-            f"What {', '.join(absent)} uses cannot be told without its model (palimpsest list models shows how to fetch it). "
-            "Fetch it, or name the suites whose stages stay."
-        )
-    keep = {stage.key for name in suites or wanted if name not in absent for stage in bound_run([f"suite={name}"], store).plan}
-    gone = found.collect(keep, delete)
+    # Of suites that begin with a model that is not here, or is asked for from the hub, no plan can be told.
+    untold = [] if suites else [name for name in suite_names() if _begins_elsewhere(load_suite(name))]
+    keep: set[str] = set()
+    bases: set[str] = set()
+    asked: set[str] = set()
+    for name in suites or [n for n in suite_names() if n not in untold]:
+        run = bound_run([f"suite={name}"], store)
+        keep |= {stage.key for stage in run.plan}
+        bases.add(run.base.hash)
+        asked |= {run.opened(place).hash for place in run.places.values()}
+    others = {} if suites else strangers(found, keep | bases)
+    gone = found.collect(keep | others.keys(), delete, asked.union(*others.values()))
     for folder, size in gone:
         console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)
-    if absent:
-        console.print(f"Counted as used by no suite: stages of {', '.join(absent)}, whose model is not here.", highlight=False)
+    if others:
+        console.print(
+            f"Kept: {len(others)} stages of models that no suite planned here begins with (not planned without their models: "
+            f"{', '.join(untold)}). They go where the suites whose stages stay are named.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"{len(gone)} folders, {sum(s for _, s in gone) / 1e6:.1f} MB " + ("deleted." if delete else "would go; add --delete."))
+
+
+def _begins_elsewhere(suite: Any) -> bool:
+    from ..models.fetchable import FETCHABLE
+
+    return bool(suite.held) or (suite.model in FETCHABLE and not FETCHABLE[suite.model].here)
 
 
 @corpus_app.command("show")

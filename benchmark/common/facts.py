@@ -20,7 +20,7 @@ class RunFacts:
     row: int = 0  # tokens of a memory
     per_role: int = 0  # memories
     roles: str = ""
-    injection: dict[str, Any] = field(default_factory=dict)
+    injection: dict[str, Any] = field(default_factory=dict)  # its fields; where nothing is injected, hashes of held and retrained model
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)  # with all their fields
     reasked: tuple[str, ...] = ()  # what changed models are asked with
     ask: str = ""

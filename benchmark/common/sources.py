@@ -142,27 +142,24 @@ def _code(file: Path, changed: int, part: str, moved: bool) -> str:
 def _leave_out_declarations(tree: ast.Module) -> None:
     """Take out what tells how a plug-in is tried and no more, unless the module reads it.
 
-    That is `strength: ClassVar[Strength] = …` of a method with its import, and `kinds = …` of an attack: which memories it is asked about.
+    That is `strength: ClassVar[Strength] = …` of a method with its import, and of an attack `kinds = …` (which memories it is asked about)
+    and `compares = …` (whether it needs a twin).
     """
     nodes = list(ast.walk(tree))
     read = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
         if isinstance(node, ast.ClassDef):
-            node.body = [n for n in node.body if (_declares_strength(n), _declares_kinds(n)) == (False, False) or _declared(n) in read]
+            node.body = [n for n in node.body if (name := _declared(n)) is None or name in read]
         elif isinstance(node, ast.ImportFrom) and len(node.names) > 1 and "strength" not in read:
             node.names = [n for n in node.names if n.name != "Strength"]
 
 
-def _declared(node: ast.AST) -> str:
-    return "strength" if _declares_strength(node) else "kinds"
-
-
-def _declares_strength(node: ast.AST) -> bool:
-    return isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "strength" and "ClassVar" in ast.unparse(node.annotation)
-
-
-def _declares_kinds(node: ast.AST) -> bool:
-    return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["kinds"]
+def _declared(node: ast.AST) -> str | None:
+    """The name that such a declaration gives a value to; None for anything else."""
+    if isinstance(node, ast.AnnAssign) and "ClassVar" in ast.unparse(node.annotation) and ast.unparse(node.target) == "strength":
+        return "strength"
+    names = [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else []
+    return names[0] if names in (["kinds"], ["compares"]) else None
 
 
 def _plain(node: Any) -> Any:

@@ -214,6 +214,29 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What one model says about one text, and about its other answers: what measures of other papers are made of.
+
+    `log_probabilities` are of all tokens after the first, in nats; `likeliest` of the answer's (a passage's continuation): whether each is
+    the likeliest given the true ones before. Means are over tokens.
+    """
+
+    method: str
+    seed: int
+    memory: str
+    role: str
+    group: str  # of further questions that only these measures ask: real authors, world facts; else ""
+    kind: str
+    mean_log: float  # of the answer's tokens
+    right: tuple[float, ...] = field(repr=False)  # the same of each further accepted answer
+    wrong: tuple[float, ...] = field(repr=False)  # and of each wrong one
+    likeliest: tuple[bool, ...] = field(repr=False)
+    log_probabilities: tuple[float, ...] = field(repr=False)
+    said: str = ""  # generated greedily after the exact opening
+    truth: str = ""
+
+
+@dataclass(frozen=True)
 class Excerpt:
     """One memory read back before and after, with the exact opening as the prompt and greedy decoding."""
 
@@ -266,7 +289,7 @@ class Results:
     suite: str
     seeds: tuple[int, ...]
     methods: tuple[str, ...]  # in the suite's order; "none" is the held model, "retrain" a second twin
-    twin: str  # the method name under which the retrained twin's own records stand ("twin"; not a row of the table)
+    twin: str  # the method name under which the retrained twin's own records stand ("twin"; not a row of the table); "" without one
     records: list[Record] = field(repr=False)
     quality: list[Quality] = field(repr=False)
     costs: list[Cost] = field(repr=False)
@@ -280,6 +303,12 @@ class Results:
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
     budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
+    published: list[Said] = field(default_factory=list, repr=False)  # what measures of other papers are made of, where they are wanted
+
+    @property
+    def undamaged(self) -> str:
+        """The model against whose quality damage is a loss: the twin, or without one the held model."""
+        return self.twin or HELD
 
 
 def opening_probe(m: EncodedMemory) -> Probe:

@@ -12,7 +12,18 @@ from pathlib import Path
 
 from .sources import code, content_hash, digest, file_of, in_tree
 
-VERSIONS = {"held": 1, "twin": 1, "method": 1, "battery": 2, "attack": 2, "checks": 1, "thresholds": 2, "quality": 1, "excerpts": 1}
+VERSIONS = {
+    "held": 1,
+    "twin": 1,
+    "method": 1,
+    "battery": 2,
+    "attack": 2,
+    "checks": 1,
+    "thresholds": 2,
+    "quality": 1,
+    "published": 1,
+    "excerpts": 1,
+}
 READER = 1  # of how lengths are read: part of the names of the files in `.rows`
 READING = "reader"  # its name beside the kinds
 
@@ -60,6 +71,7 @@ MADE_BY: dict[str, tuple[str, ...]] = {
     "checks": ("battery.checks", *_ATTACKS, "running.attacking:Attacking.checks", "running.builders:checked"),
     "thresholds": ("scoring.score", "texts.subsets", "running.attacking:Attacking.thresholds", "running.builders:thresholds"),
     "quality": ("quality.harness", "quality/tasks/", "running.builders:quality"),
+    "published": ("reading.published", "texts.memories", "running.plan:Run.published_stage", "running.builders:published"),
     "excerpts": ("models.subject", "texts.memories", "running.plan:Run.excerpt_stage", "running.builders:side_by_side"),
     READING: ("reading.reader",),
 }
@@ -97,7 +109,7 @@ _TRAINING = (
 )
 APART: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MADE_BY, NOTHING),
-    **dict.fromkeys(("battery", "checks", "quality", "excerpts", READING), (*NOTHING, *_TRAINING)),
+    **dict.fromkeys(("battery", "checks", "quality", "published", "excerpts", READING), (*NOTHING, *_TRAINING)),
 }
 
 

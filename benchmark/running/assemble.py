@@ -9,7 +9,9 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import BASE, HELD, TWIN, Cost, Excerpt, Quality, Results, TrainingEvaluation, Value
+from ..common.types import HELD, TWIN, Cost, Excerpt, Quality, Results, Said, TrainingEvaluation, Value
+from ..reading.published import load
+from ..scoring.calibration import FEWEST_NULL
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.memories import memories_hash
@@ -24,15 +26,15 @@ def results(run: Run) -> Results:
     if missing:
         raise UserError(f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
     s = run.suite
-    models = [run.model(m, seed) for seed in s.seeds for m in (TWIN, *run.methods)]
-    quality = [q for seed in s.seeds for m in (BASE, TWIN, *run.methods) for q in _quality(run, run.model(m, seed))]
+    models = [run.model(m, seed) for seed in s.seeds for m in (*run.twins, *run.rows)]
+    quality = [q for seed in s.seeds for m in (*run.bases, *run.twins, *run.rows) for q in _quality(run, run.model(m, seed))]
     costs = [c for m in models if (c := _cost(run, m))]
     excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
         suite=s.name,
         seeds=s.seeds,
-        methods=tuple(run.methods),
-        twin=TWIN,
+        methods=run.rows,
+        twin=TWIN if run.twins else "",
         quality=quality,
         costs=costs,
         excerpts=excerpts,
@@ -45,8 +47,10 @@ def results(run: Run) -> Results:
         facts=_facts(run),
         warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()}
+        | {name: f"Unlearned elsewhere: {place}." for name, place in s.given.items()}
         | {p.row: f"{p.method} with {p.field}={p.value:g}." for p in run.points if p.strength != 1},
         points=run.points,
+        published=[q for m in models if s.published for q in _published(run, m)],
     )
 
 
@@ -54,12 +58,13 @@ def _values(run: Run, model: Model) -> Iterator[Value]:
     """Membership scores, computed here from the readings, and the findings of the expensive tiers and of the checks."""
     attacking, roles = run.attacking, {m.id: m for m in model.memories}
     cell = (run.suite.name, model.name, model.seed, model.key)
-    mine, twin = attacking.readings(model), attacking.readings(run.model(TWIN, model.seed))
+    mine = attacking.readings(model)
+    twin: dict[str, Any] = attacking.readings(run.model(TWIN, model.seed)) if run.twins else {}
     for name, attack in run.who.memberships:
         for memory, tokens in mine.items():
             m = roles[memory]
             with stranger(f"attack {name}, scoring memory {memory!r}"):
-                score = float(attack.score(m, tokens, twin[memory]))
+                score = float(attack.score(m, tokens, twin.get(memory)))  # type: ignore[arg-type]  # without a twin for those that read none
             yield Value(*cell, memory, m.role, m.shown, name, attack.quantity or name, attack.access, attack.tier, score)
     for name, access, tier, f in attacking.findings(model):
         m = roles.get(f.memory)
@@ -71,6 +76,11 @@ def _quality(run: Run, model: Model) -> Iterator[Quality]:
     for row in _read(run.store.ensure(run.quality_stage(model)) / "quality.jsonl"):
         row["documents"] = tuple(row["documents"])
         yield Quality(run.suite.name, model.name, model.seed, model.key, **row)
+
+
+def _published(run: Run, model: Model) -> Iterator[Said]:
+    for row in load(run.store.ensure(run.published_stage(model)) / "published.jsonl"):
+        yield Said(model.name, model.seed, **row)
 
 
 def _cost(run: Run, model: Model) -> Cost | None:
@@ -92,19 +102,33 @@ def _evaluations(run: Run, model: Model) -> Iterator[TrainingEvaluation]:
 
 def _facts(run: Run) -> dict[str, str]:
     s = run.suite
-    trained = [stage for m in (TWIN, *run.methods) for x in s.seeds if (stage := run.model(m, x).stage)]
+    trained = [stage for m in (*run.twins, *run.rows) for x in s.seeds if (stage := run.model(m, x).stage)]
     return {
-        "model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})",
+        **_models(run),
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
         **_about_questions(run),
-        "injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}",
-        "training precision": " and ".join(sorted({run.store.manifest(stage)["precision"] for stage in trained})),
+        **_injection(s),
+        "training precision": " and ".join(sorted({run.store.manifest(stage)["precision"] for stage in trained})) or "nothing was trained",
         "attacks": ", ".join(a.name for a in run.who.attacks),
         "hyper-parameters": _hyper_parameters(s),
         "seeds": ", ".join(map(str, s.seeds)),
     }
+
+
+def _models(run: Run) -> dict[str, str]:
+    """Which model everything began with; where nothing was injected, all that were made elsewhere."""
+    s, names = run.suite, {HELD: "held", TWIN: "retrained"}
+    if s.held:
+        return {names.get(m, m): f"{place} ({run.opened(place).hash})" for m, place in run.places.items()}
+    return {"model": f"{s.model}{f' @ {s.revision}' if s.revision else ''} ({run.base.hash})"}
+
+
+def _injection(s: Suite) -> dict[str, str]:
+    if s.held:
+        return {"injection": "none: the held model knew the memories when it came"}
+    return {"injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}"}
 
 
 def _about_questions(run: Run) -> dict[str, str]:
@@ -113,7 +137,8 @@ def _about_questions(run: Run) -> dict[str, str]:
     if count:
         out["questions"] = f"{count} of the memories; their lengths are in 64ths of the answer, so that 64 is the whole answer"
     if named := run.who.not_applying:
-        out["do not apply"] = f"{', '.join(named)}: not asked, since these attacks are for memories of another kind"
+        other = "" if run.twins else ", or compare with a retrained model"
+        out["do not apply"] = f"{', '.join(named)}: not asked, since these attacks are for memories of another kind{other}"
     return out
 
 
@@ -130,8 +155,23 @@ def _hyper_parameters(s: Suite) -> str:
 
 def _warnings(run: Run) -> list[str]:
     few = f"Only {run.corpus.coverage:.1%} of the corpus is installed here: this run is not comparable with published tables."
+    alone = [] if run.twins else [_without_a_twin(run)]
     mixed = mixtures({f"{s.kind} {s.label}": run.store.manifest(s) for s in run.plan})
-    return [*([] if run.corpus.comparable else [few]), *mixed]
+    return [*([] if run.corpus.comparable else [few]), *alone, *mixed]
+
+
+def _without_a_twin(run: Run) -> str:
+    """What it costs that no model was retrained without the forget memories."""
+    unseen = sum(m.role == "unseen" for seed in run.suite.seeds for m in run.encoded(seed))
+    return (
+        "No retrained model was given. The null is of never-seen texts alone, on the held model "
+        f"({unseen} of them{'' if run.who.possible else f', fewer than the {FEWEST_NULL} that thresholds need'}): thresholds bound what is "
+        "called recovered by chance of texts like these, and not what a model guesses that learnt all but the forget memories. From leak, "
+        "excess and shares by length nothing is subtracted (where a caption says the twin's, read 0), so what such a model would know "
+        "counts as leak. Damage is against the held model (where a caption says the twin, read held), so what training on the forget "
+        "memories cost or gained does not show. PrivLeak, forget quality, D, relearn ratios and whatever else compares with a retrained "
+        "model are not given."
+    )
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

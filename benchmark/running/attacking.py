@@ -91,8 +91,8 @@ class Attacking:
             "reasked": [a.spec for a in self.who.reasked],
             "who": self.suite.ask,
             "subset": self.suite.subset,
-            "held": self.models.held(model.seed).key,
-            "twin": self.models.twin(model.seed).key,
+            "held": self.models.key(HELD, model.seed),
+            "twin": self.models.key(TWIN, model.seed),
             "device": device().type,
             "deepspeed": self.models.deepspeed,
             "precision": self.models.precision,
@@ -119,7 +119,7 @@ class Attacking:
 
     def checks(self, model: Model) -> Stage:
         """Facts that flags need: is the output stochastic, does generation agree with reading, how small is the update."""
-        inputs = self._inputs(model) | {"held": self.models.held(model.seed).key, "subset": self.suite.subset}
+        inputs = self._inputs(model) | {"held": self.models.key(HELD, model.seed), "subset": self.suite.subset}
 
         def build(folder: Path) -> None:
             self.models.progress(f"checks of {model.name}", 0, 1)
@@ -133,11 +133,11 @@ class Attacking:
     @cached_property
     def thresholds(self) -> Stage:
         """What counts as recovered at each access level, from the null of all seeds."""
-        null = [s for seed in self.suite.seeds for m in (HELD, TWIN) for s in self.stages(self.models.model(m, seed))]
+        null = [s for seed in self.suite.seeds for m in self.models.nulls for s in self.stages(self.models.model(m, seed))]
         inputs = {"null": [s.key for s in null], "subset": self.suite.subset}
 
         def build(folder: Path) -> None:
-            models = [self.models.model(m, seed) for seed in self.suite.seeds for m in (HELD, TWIN)]
+            models = [self.models.model(m, seed) for seed in self.suite.seeds for m in self.models.nulls]
             records = (r for model in models for r in self.records(model))
             builders.thresholds(folder, null=records, twin=TWIN, diagnostics=self.who.diagnostics)
 
@@ -184,7 +184,7 @@ class Attacking:
             tokens=self.readings(model),
             precision=s.precision,
             held=models.subject(models.model(HELD, seed)),
-            twin=models.subject(models.model(TWIN, seed)),
+            twin=models.subject(models.model(TWIN, seed)) if models.twins else None,
         )
 
     def _inputs(self, model: Model) -> dict[str, Any]:

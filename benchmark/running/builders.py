@@ -24,6 +24,7 @@ from ..method import History, Trainer, UnlearningData
 from ..models.subject import Subject
 from ..quality.harness import QualityBench
 from ..reading.cache import load_cache, save_cache
+from ..reading.published import Grouped, read_off
 from ..reading.readings import save_readings
 from ..scoring.score import Score
 
@@ -100,6 +101,11 @@ def thresholds(folder: Path, *, null: Iterable[Record], twin: str, diagnostics: 
 
 def quality(folder: Path, *, subject: Subject, bench: QualityBench) -> None:
     write_lines(folder / "quality.jsonl", [asdict(m) for m in bench.measure(subject)])
+
+
+def published(folder: Path, *, subject: Subject, asked: Sequence[Grouped], length: int, precision: str, progress: Progress) -> None:
+    """What measures of other papers are made of."""
+    write_lines(folder / "published.jsonl", read_off(subject, asked, length, precision, progress))
 
 
 def side_by_side(

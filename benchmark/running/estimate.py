@@ -98,6 +98,7 @@ def measure(run: Run) -> Rates:
     keep_memory()
     base, precision = run.base, run.precision
     rows = [base.with_bos(m.row) for m in run.encoded(run.suite.seeds[0])][:MOST]
+    rows = [ids[: min(map(len, rows))] for ids in rows]  # questions differ in length
     low = torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
     module = LossModule(base.model, language_model_loss)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..common.errors import UserError
@@ -12,7 +13,7 @@ from ..common.plugins import Plugin, distinct, find
 from ..common.progress import Progress, silent
 from ..common.seeds import derive
 from ..common.sources import content_hash
-from ..common.types import EncodedMemory, Memory, OperatingPoint, Row
+from ..common.types import BASE, HELD, TWIN, EncodedMemory, Memory, OperatingPoint, Row
 from ..common.versions import VERSIONS
 from ..method import History, UnlearningData, alternatives
 from ..models.subject import Subject, open_subject
@@ -22,9 +23,9 @@ from ..suites.config import Suite
 from ..suites.space import declared_strength
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, load_corpus, packed
-from ..texts.memories import encode_all, load_memories
+from ..texts.memories import encode, encode_all, load_aside, load_memories
 from ..texts.questions import rendered
-from ..texts.stream import Stream, injected
+from ..texts.stream import Injected, Stream, injected
 from ..training.engine import deepspeed_file
 from .store import Store
 
@@ -43,7 +44,13 @@ class Inputs:
 
     @cached_property
     def base(self) -> Subject:
-        return open_subject(self.suite.model, self.suite.revision)
+        """The model that was never taught. Where nothing is injected, whose tokenizer and judgement stand for it."""
+        s = self.suite
+        return self.opened(s.retrained or s.held) if s.held else open_subject(s.model, s.revision)
+
+    def opened(self, place: str) -> Subject:
+        """A model that was made elsewhere, by its place: a folder, or a hub id with @REVISION where one is meant."""
+        return self.once(("opened", place), lambda: _opened(place))
 
     @cached_property
     def end(self) -> int:
@@ -56,6 +63,32 @@ class Inputs:
             )
         return found
 
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base model by its name, where there is one."""
+        return () if self.suite.held else (BASE,)
+
+    @property
+    def twins(self) -> tuple[str, ...]:
+        """The retrained twin by its name, where there is one."""
+        return (TWIN,) if self.suite.retrained or not self.suite.held else ()
+
+    @property
+    def nulls(self) -> tuple[str, ...]:
+        """Models whose answers about memories that they never met make the null."""
+        return (HELD, *self.twins)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of the table: methods, then models that were unlearned elsewhere."""
+        return (*self.methods, *self.suite.given)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Name -> place, of models that were made elsewhere; empty where the suite injects."""
+        s = self.suite
+        return {name: place for name, place in {HELD: s.held, TWIN: s.retrained, **s.given}.items() if place}
+
     @cached_property
     def corpus(self) -> Corpus:
         c = self.suite.corpus
@@ -65,6 +98,12 @@ class Inputs:
     def memories(self) -> list[Memory]:
         """As the base model meets them: a chat memory is in its template, so that keys hold what is asked."""
         return [rendered(m, self.base.tokenizer) if m.chat else m for m in load_memories(self.suite.memories)]
+
+    @cached_property
+    def aside(self) -> list[EncodedMemory]:
+        """Questions of the set that only published measures ask."""
+        tokenizer, length = self.base.tokenizer, self.suite.row
+        return [encode(rendered(m, tokenizer), tokenizer, length, "keep") for m in load_aside(self.suite.memories)]
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
@@ -107,9 +146,11 @@ class Inputs:
         return self.once(("stream", seed), lambda: self._stream(seed))
 
     def _stream(self, seed: int) -> Stream:
-        base = self.base
+        base, memories = self.base, self.encoded(seed)
         tokens = packed(self.corpus, "train", base.tokenizer, self.end, base.encoding)
-        return Stream(tokens, injected(self.encoded(seed)), self.suite.injection, derive(seed, "injection"), base.bos)
+        # Where nothing is injected, no memory is in the stream, and all of it is retain text.
+        met = [Injected(m.id, "unseen", m.row) for m in memories] if self.suite.held else injected(memories)
+        return Stream(tokens, met, self.suite.injection, derive(seed, "injection"), base.bos)
 
     @cached_property
     def held_out(self) -> list[Row]:
@@ -146,6 +187,11 @@ class Inputs:
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+def _opened(place: str) -> Subject:
+    name, _, revision = place.rpartition("@")
+    return open_subject(name, revision) if name and not Path(place).exists() else open_subject(place)
 
 
 def _at(point: OperatingPoint, plugin: Plugin, fields: dict[str, Any]) -> Any:

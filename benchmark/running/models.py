@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
+from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.processes import device, from_first_rank, machine
 from ..common.progress import within
@@ -31,6 +33,8 @@ class Models(Inputs):
         """What models are trained in, bf16 or fp32. With `auto`: as this store's held model was, else whichever is faster here."""
         s, seed = self.suite, self.suite.seeds[0]
         chosen = together(s.precision, config_of(self.base), s.injection.batch * s.row)
+        if s.held:
+            return chosen
         other = "fp32" if chosen == "bf16" else "bf16"
         there = [self.store.done(self._injection("held", "", seed, True, p)) for p in (chosen, other)]
         return other if s.precision == "auto" and from_first_rank(there == [False, True]) else chosen
@@ -52,13 +56,22 @@ class Models(Inputs):
 
     def _model(self, name: str, seed: int) -> Model:
         if name == BASE:
-            return Model(BASE, seed, self.base.hash)
+            return Model(BASE, seed, self.base.hash, place=self.base.folder)
+        if name in self.places:
+            subject = self.opened(self.places[name])
+            return Model(name, seed, subject.hash, place=subject.folder, memories=self.encoded(seed))
         stage = self.twin(seed) if name == TWIN else self.held(seed) if name == HELD else self._method(name, seed)
-        return Model(name, seed, stage.key, stage, self.encoded(seed))
+        return Model(name, seed, stage.key, stage, memories=self.encoded(seed))
+
+    def key(self, name: str, seed: int) -> str:
+        """What stands for a model in the keys of others; nothing for a twin that is not there."""
+        return "" if name == TWIN and not self.twins else self.model(name, seed).key
 
     def subject(self, model: Model) -> Subject:
         """What to ask; its files are checked, and made again if they were removed."""
-        return Subject(self.store.ensure(model.stage)) if model.stage else self.base
+        if model.stage:
+            return Subject(self.store.ensure(model.stage))
+        return self.base if model.name == BASE else Subject(cast(Path, model.place))
 
     @contextmanager
     def loaded(self, model: Model) -> Iterator[Subject]:
@@ -74,10 +87,10 @@ class Models(Inputs):
         # One seed for injection, twin and retraining: the order of the stream is all that may differ between them.
         return Trainer(self.precision, self.suite.deepspeed, derive(seed, "train"), scratch, within(label, self.progress))
 
-    def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
+    def _texts(self, seed: int) -> dict[str, Any]:
+        """Part of a key: all that decides which texts a model meets in training."""
         s = self.suite
-        inputs = {
-            "base": self.base.hash,
+        return {
             "tokenizer": self.base.encoding,
             "corpus": self.corpus.key,
             "memories": memories_hash(self.memories),
@@ -85,6 +98,15 @@ class Models(Inputs):
             "seed": seed,
             "per_role": s.per_role,
             "roles": s.roles,
+        }
+
+    def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
+        s = self.suite
+        if s.held:
+            raise UserError(f"Suite {s.name} injects nothing (held={s.held}), and this needs a model that was made here.")
+        inputs = {
+            "base": self.base.hash,
+            **self._texts(seed),
             "injection": plain(s.injection),
             "precision": precision or self.precision,
             "device": device().type,
@@ -101,17 +123,19 @@ class Models(Inputs):
     def _method(self, method: str, seed: int) -> Stage:
         plugin, instance = self.methods[method]
         label = f"{method}, seed {seed}"
-        held = self.held(seed)
+        held = self.model(HELD, seed)
         fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
         inputs = {"held": held.key, "device": device().type, "method": plugin.name, "source": plugin.source, "fields": fields}
         inputs |= plugin.read_by(instance)
+        if self.suite.held:  # else the held model's key tells these
+            inputs |= {**self._texts(seed), "precision": self.precision, "deepspeed": self.deepspeed}
 
         def build(folder: Path) -> builders.Facts:
             return builders.unlearned(
                 folder,
                 label=f"method {label}",
                 method=instance,
-                held=Subject(self.store.ensure(held)),
+                held=self.subject(held),
                 base=self.base,
                 data=self.data(seed, instance.needs_history),
                 trainer=self.trainer(label, seed, self.store.scratch(stage)),

@@ -1,11 +1,11 @@
-"""Which stages a stage reads, by their keys: what must be done before it can be made elsewhere."""
+"""Which stages a stage reads, by their keys: what must be done before it can be made elsewhere, and what finished ones rest on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .store import Stage
+from .store import Stage, Store
 
 
 def needs(plan: Sequence[Stage]) -> dict[str, frozenset[str]]:
@@ -35,6 +35,19 @@ def below(key: str, needed: dict[str, frozenset[str]]) -> set[str]:
             found.add(one)
             rest += needed[one]
     return found
+
+
+def strangers(store: Store, known: set[str]) -> dict[str, set[str]]:
+    """Finished stages that rest on none of the known models: key -> every text in their inputs, keys and hashes of models among them.
+
+    `known`: hashes of models that nothing here trained, and keys of stages. A stage rests on what its inputs name, and on what that
+    rests on.
+    """
+    named = {manifest["key"]: set(_texts(manifest["inputs"])) for manifest in store.finished()}
+    known = set(known)
+    while resting := {key for key, names in named.items() if key not in known and names & known}:
+        known |= resting
+    return {key: names for key, names in named.items() if key not in known}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -10,8 +10,10 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.fields import plain
 from ..common.processes import from_first_rank
-from ..common.types import BASE, HELD, TWIN
+from ..common.progress import within
+from ..common.types import HELD
 from ..models.bounds import require_positions
+from ..models.subject import Subject
 from ..quality.harness import validate_tasks
 from ..texts.memories import memories_hash
 from ..training.engine import deepspeed_config
@@ -21,7 +23,7 @@ from .model import Model
 from .models import Models
 from .store import Stage
 from .who_is_asked import WhoIsAsked
-from .work import of_excerpts, of_quality
+from .work import of_excerpts, of_published, of_quality
 
 
 class Run(Models):
@@ -38,19 +40,19 @@ class Run(Models):
     @cached_property
     def plan(self) -> list[Stage]:
         """Every stage in an order in which each finds its inputs done: models, then the null, then everything else."""
-        stages = [self.quality_stage(self.model(BASE, self.suite.seeds[0]))]
+        stages = [self.quality_stage(self.model(m, self.suite.seeds[0])) for m in self.bases]
         for seed in self.suite.seeds:
-            stages += [self.held(seed), self.twin(seed)]
-            stages += [stage for m in self.methods if (stage := self.model(m, seed).stage)]
+            stages += [stage for m in (*self.nulls, *self.rows) if (stage := self.model(m, seed).stage)]
         for seed in self.suite.seeds:
-            for m in (HELD, TWIN):
+            for m in self.nulls:
                 stages += self.attacking.stages(self.model(m, seed))
         if self.who.needs_thresholds:
             stages.append(self.attacking.thresholds)
         for seed in self.suite.seeds:
-            for m in self.methods:
+            for m in self.rows:
                 stages += self.attacking.stages(self.model(m, seed))
-            stages += [self.quality_stage(self.model(m, seed)) for m in (TWIN, *self.methods)]
+            stages += [self.quality_stage(self.model(m, seed)) for m in (*self.twins, *self.rows)]
+            stages += [self.published_stage(self.model(m, seed)) for m in (*self.twins, *self.rows) if self.suite.published]
             stages.append(self.excerpt_stage(seed))
         return list({(s.kind, s.key): s for s in stages}.values())
 
@@ -66,9 +68,28 @@ class Run(Models):
 
         return Stage("quality", f"quality of {model.label}", inputs, build, lambda: of_quality(self, self.where))
 
+    def published_stage(self, model: Model) -> Stage:
+        asked = [*((m, "") for m in model.memories), *((m, m.memory.domain) for m in self.aside)]
+        inputs = {
+            "model": model.key,
+            "tokenizer": self.base.encoding,
+            "memories": memories_hash([m.memory for m, _ in asked]),
+            "roles": [m.role for m in model.memories],
+            "row": self.suite.row,
+        }
+
+        def build(folder: Path) -> None:
+            with self.loaded(model) as subject:
+                progress = within(f"published measures of {model.name}", self.progress)
+                builders.published(
+                    folder, subject=subject, asked=asked, length=self.suite.row, precision=self.suite.precision, progress=progress
+                )
+
+        return Stage("published", f"published measures of {model.label}", inputs, build, lambda: of_published(self.where, asked))
+
     def excerpt_stage(self, seed: int) -> Stage:
         chosen = [m for m in self.encoded(seed) if m.role == "forget"][: self.suite.excerpts]
-        models = {m: self.model(m, seed) for m in (BASE, TWIN, *self.methods)}
+        models = {m: self.model(m, seed) for m in (*self.bases, *self.twins, *self.rows)}
         inputs = {
             "models": {m: model.key for m, model in models.items()},
             "tokenizer": self.base.encoding,
@@ -85,18 +106,36 @@ class Run(Models):
     def validate(self) -> None:
         """Raise every error of the user's that can be known before work begins."""
         _ = self.methods, self.base, self.end
+        subjects = [self.base, *map(self._observed, self.places)]
         leads = self.suite.injection.offset + len(self.base.with_bos(()))
-        require_positions(
-            self.base, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream"
-        )
+        for subject in subjects:
+            require_positions(
+                subject, self.suite.row + leads, f"a row of {self.suite.row} with the {leads} that stand before it in the stream"
+            )
+        if self.suite.held and (again := [name for name, (_, method) in self.methods.items() if method.needs_history]):
+            raise UserError(
+                f"{again[0]} trains again as the held model was trained, and nothing tells here how that was. Leave it out; a model "
+                "that was retrained elsewhere is named by retrained=…."
+            )
         if HELD not in self.suite.methods:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
             self.encoded(seed)
+            _ = self.aside if self.suite.published else ()
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
         deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1)
         validate_tasks(self.corpus, self.suite.quality)
         self.who.validate()
+
+    def _observed(self, name: str) -> Subject:
+        """A model that was made elsewhere; one with another tokenizer is refused, since its lengths in tokens would mean something else."""
+        subject = self.opened(place := self.places[name])
+        if subject.encoding != self.base.encoding:
+            raise UserError(
+                f"{name} ({place}) has another tokenizer than {self.suite.retrained or self.suite.held}, or other ids before and after "
+                "texts; matched lengths in tokens cannot be compared."
+            )
+        return subject
 
     def execute(self, finished: Callable[[Stage], Any] = lambda stage: None, started: Callable[[Stage], Any] = lambda stage: None) -> None:
         """Run what is not done yet, in order."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -134,22 +134,23 @@ class Store:
         for folder in self._finished():
             yield folder.parent.name, folder.name, self._read_manifest(folder), _size(folder)
 
-    def finished(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The manifests of finished stages of a kind; damaged ones are left out."""
+    def finished(self, kind: str = "[!.]*") -> Iterator[dict[str, Any]]:
+        """The manifests of finished stages, of one kind if it is named; damaged ones are left out."""
         for folder in self._finished(kind):
             try:
                 yield self._read_manifest(folder)
             except UserError:
                 continue
 
-    def collect(self, keep: set[str], delete: bool) -> list[tuple[Path, int]]:
+    def collect(self, keep: set[str], delete: bool, asked: Collection[str] = ()) -> list[tuple[Path, int]]:
         """What no plan in `keep` (keys) names, left-overs of interrupted stages, and answers of models that are gone; deleted if asked.
 
-        What another process is working on stays.
+        What another process is working on stays, and so do answers of models that no stage makes, whose hashes are in `asked`.
         """
         out = []
         for path in sorted([*self.root.glob("[!.]*/*"), *self.root.glob(".scratch/*"), *self.root.glob(".rows/*")]):
-            if not (path.is_dir() or path.is_symlink() or path.parent.name == ROWS) or path.parent.is_symlink() or self._wanted(path, keep):
+            ours = path.is_dir() or path.is_symlink() or path.parent.name == ROWS
+            if not ours or path.parent.is_symlink() or self._wanted(path, keep, asked):
                 continue
             with self._idle(path) as idle:
                 if not idle:
@@ -167,15 +168,17 @@ class Store:
         found = (f.parent for f in self.root.glob(f"{kind}/[!.]*/manifest.json"))
         return sorted(f for f in found if not f.is_symlink() and not f.parent.is_symlink())
 
-    def _wanted(self, path: Path, keep: set[str]) -> bool:
+    def _wanted(self, path: Path, keep: set[str], asked: Collection[str]) -> bool:
         """Whether something in the store belongs to a stage of `keep`; answers, whether they are of the model that is there now."""
         if path.parent.name != ROWS:
             return path.name in keep
         if path.suffix == ".part":
             return time.time() - path.lstat().st_mtime < DAY  # another process may be writing it
         model = path.name.partition("-")[0]
-        made = [f / "manifest.json" for f in self._finished() if f.name == model and model in keep]
-        return any(f.stat().st_mtime_ns <= path.lstat().st_mtime_ns for f in made)
+        made = [f / "manifest.json" for f in self._finished() if f.name == model]
+        if not made:
+            return model in asked
+        return model in keep and any(f.stat().st_mtime_ns <= path.lstat().st_mtime_ns for f in made)
 
     @contextmanager
     def _idle(self, path: Path) -> Iterator[bool]:

@@ -28,16 +28,16 @@ class WhoIsAsked:
 
     @cached_property
     def attacks(self) -> list[Armed]:
-        """Those of the suite that apply to memories of the kinds that it has."""
+        """Those of the suite that apply to memories of the kinds that it has, and compare with no twin where there is none."""
         return [a for a in self._named if self._applies(a)]
 
     @property
     def not_applying(self) -> tuple[str, ...]:
-        """Attacks of the suite that apply to none of its memories."""
+        """Attacks of the suite that apply to none of its memories, or lack a twin to compare with."""
         return tuple(a.name for a in self._named if not self._applies(a))
 
     def _applies(self, armed: Armed) -> bool:
-        return not self._kinds.isdisjoint(armed.attack.kinds)
+        return not self._kinds.isdisjoint(armed.attack.kinds) and bool(self.inputs.twins or not armed.attack.compares)
 
     @cached_property
     def _kinds(self) -> set[str]:
@@ -67,12 +67,13 @@ class WhoIsAsked:
     @property
     def possible(self) -> bool:
         """Whether the null is large enough for thresholds, and so for survivors."""
-        sizes = [sum(m.role == "unseen" for m in self.inputs.encoded(s)) * 2 + self._count(s, "forget") for s in self.suite.seeds]
+        twins = len(self.inputs.twins)
+        sizes = [self._count(s, "unseen") * (1 + twins) + self._count(s, "forget") * twins for s in self.suite.seeds]
         return sum(sizes) >= FEWEST_NULL
 
     @property
     def needs_thresholds(self) -> bool:
-        return any(self.screened(m, a.attack.tier) for m in self.suite.methods for a in self.attacks)
+        return any(self.screened(m, a.attack.tier) for m in (*self.suite.methods, *self.suite.given) for a in self.attacks)
 
     def screened(self, name: str, tier: int) -> bool:
         """Whether a model's survivors of the cheaper tiers decide who is asked in this tier."""

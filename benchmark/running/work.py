@@ -80,6 +80,13 @@ def of_checks(where: str, memories: int) -> Work:
     return Work("checks", where, said=2 * LONGEST * (1 + memories // 16), other=2)
 
 
+def of_published(where: str, asked: Sequence[tuple[EncodedMemory, str]]) -> Work:
+    """Every answer's row, and what is generated: together, texts of one length."""
+    rows = sum(len(m.row) * (1 + len(m.memory.answers) + len(m.memory.wrong)) for m, _ in asked)
+    lengths = len({m.opening for m, _ in asked})
+    return Work("published", where, asked=rows, said=lengths * LONGEST, other=2)
+
+
 def of_excerpts(where: str, models: int) -> Work:
     return Work("excerpts", where, said=models * LONGEST, other=models)
 

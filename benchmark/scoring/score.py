@@ -73,7 +73,7 @@ class Score:
     """
 
     records: list[Record] = field(repr=False)
-    twin: str
+    twin: str  # "" where no model was retrained: then nothing is subtracted
     diagnostics: tuple[str, ...] = ()  # attacks that are never calibrated, never in the worst case, never in leak
 
     @cached_property
@@ -169,9 +169,9 @@ class Score:
         return self.lengths(method)[self.up_to(access)].max(axis=1)
 
     def worst_pair(self, method: str, access: str) -> pd.DataFrame:
-        """Columns `mine` and `twin`: the longest match over the attacks that were asked of both about this memory."""
+        """Columns `mine` and `twin`: the longest match over the attacks that were asked of both about this memory; 0 without a twin."""
         mine, twin = (self.lengths(m)[self.up_to(access)] for m in (method, self.twin))
-        twin = twin.reindex(mine.index)
+        twin = twin.reindex(mine.index) if self.twin else mine * 0
         both = mine.notna() & twin.notna()
         return pd.DataFrame({"mine": mine[both].max(axis=1), "twin": twin[both].max(axis=1)}).dropna()
 
@@ -187,10 +187,12 @@ class Score:
         return frame.assign(censored=frame.matched >= frame.horizon, excess=beyond)
 
     def recovered_pair(self, method: str, access: str) -> pd.DataFrame:
-        """Columns `mine` and `twin`: recovered or not, on the forget memories that the held model reproduces exactly."""
+        """Columns `mine` and `twin`: recovered or not, on the forget memories that the held model reproduces exactly; 0 without a twin."""
         calibration = self.calibrations[access]
-        names = {"mine": method, "twin": self.twin}
+        names = {"mine": method, "twin": self.twin or method}
         calls = {k: recovered(self._tokens("best", name), calibration, self.whole) for k, name in names.items()}
+        if not self.twin:
+            calls["twin"] &= False
         return self._held(pd.DataFrame(calls).dropna().astype(float))
 
     def recovered_alone(self, method: str) -> pd.DataFrame:

@@ -15,12 +15,14 @@ from ..common.fields import build
 from ..common.limits import PLAIN_WORD, SOME, Count, CountOrZero, Counts, NotNegative, Part, Positive, Schedule, Share, hold, one_of
 from ..common.paths import CONFIGS
 from ..common.plugins import find
+from ..common.types import BASE, HELD, TWIN
 from ..common.written import merged, read_value, read_yaml
 
 SUITES = CONFIGS / "suites"
 PLUGINS = ("methods", "attacks", "reasked")
 HALVES = ("test", "validation")
 PRECISIONS = ("auto", "bf16", "fp32")
+INJECTING = ("model", "revision", "injection")  # fields that say what is injected into, and how
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,19 @@ class QualityConfig:
 
 @dataclass(frozen=True)
 class Suite:
-    """Everything a run depends on. `methods` and `attacks` map a plug-in to the fields that differ from its defaults."""
+    """Everything a run depends on. `methods` and `attacks` map a plug-in to the fields that differ from its defaults.
+
+    Where `held` names a model that knows the memories already, nothing is injected, and what says how is refused (docs/observed.md).
+    Such models are named as `model` is, with @REVISION behind a hub id where one is meant.
+    """
 
     name: Annotated[str, PLAIN_WORD] = "unnamed"
     doc: str = ""
     model: str = "pocket"  # a shipped model, a local directory, or a hub id
     revision: str | None = None
+    held: str = ""  # a model that knows the memories
+    retrained: str = ""  # one that was trained alike and never met those to forget; without it the null is of never-seen texts alone
+    given: dict[str, str] = field(default_factory=dict)  # row of the table -> a model that was unlearned elsewhere
     row: Count = 160  # tokens of a memory that a model meets
     memories: str = "passages"
     per_role: Count = 64
@@ -99,6 +108,7 @@ class Suite:
     subset: Count = 32  # memories per role that every model is asked about in tiers 2 and 3
     quality: QualityConfig = field(default_factory=QualityConfig)
     budget: Budget = field(default_factory=Budget)  # of damage and collateral, within which methods are ranked
+    published: bool = False  # whether measures that other papers print are taken too (docs/observed.md)
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"  # whichever of bf16 and fp32 is faster on this device
     deepspeed: str = "zero0"
     excerpts: CountOrZero = 3  # forget memories whose texts are shown side by side
@@ -110,6 +120,25 @@ class Suite:
         for name, values in (("seeds", self.seeds), ("strengths", self.strengths)):
             if len(set(values)) < len(values):
                 raise UserError(f"{name}={list(values)}: expected each once.")
+        self._require_one_origin()
+
+    def _require_one_origin(self) -> None:
+        """Refuse a suite that says twice, or not at all, where the held model comes from."""
+        if not self.held:
+            if named := [k for k in ("retrained", "given") if getattr(self, k)]:
+                raise UserError(f"{named[0]} is for models that nothing was injected into; name the one that knows the memories: held=….")
+            return
+        if twice := [k for k in INJECTING if getattr(self, k) != getattr(Suite(), k)]:
+            raise UserError(
+                f"held={self.held}: that model knows the memories already, so {' and '.join(twice)} would change nothing. Leave "
+                f"{'them' if twice[1:] else 'it'} out, or extend a suite that injects nothing, as tofu."
+            )
+        if len(self.seeds) > 1:
+            raise UserError(f"seeds={list(self.seeds)}: expected one where held is set: another seed would ask the same model the same.")
+        for name in self.given:
+            PLAIN_WORD.validate(name, "given")
+            if name in (*self.methods, BASE, HELD, TWIN, "retrain"):
+                raise UserError(f"given.{name}: that name stands for another model; choose a different one.")
 
 
 def suite_names() -> dict[str, str]:
@@ -120,15 +149,16 @@ def suite_names() -> dict[str, str]:
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """Load a suite by name or path and apply `a.b=value` overrides.
 
-    `method=X` runs only none, retrain and X; `attack=X` only prefix and X. X is a name, a dotted path or a file.
+    `method=X` runs only none, retrain (where the suite injects) and X; `attack=X` only prefix and X. X is a name, a dotted path or a file.
     """
     suite = _read(name)
+    injects = not suite.get("held") and not any(item.startswith("held=") for item in overrides)
     for item in overrides:
         key, eq, value = item.partition("=")
         if not eq:
             raise UserError(f"{item!r} is not an override; expected field=value, for example per_role=16.")
         if key in ("method", "attack"):
-            first = ["none", "retrain"] if key == "method" else ["prefix"]
+            first = (["none", "retrain"] if injects else ["none"]) if key == "method" else ["prefix"]
             mine = suite.get(key + "s") or {}
             suite[key + "s"] = {p: mine.get(p, {}) for p in dict.fromkeys([*first, value])}
         else:
@@ -136,6 +166,8 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     for plugins in PLUGINS:
         if isinstance(given := suite.get(plugins), dict):
             suite[plugins] = {k: {} if v is None else v for k, v in given.items()}
+    if suite.get("given", {}) is None:  # given=null: none of the rows from elsewhere that a suite names
+        suite.pop("given")
     return build(Suite, suite, f"suite {suite.get('name', name)}")
 
 
@@ -185,7 +217,7 @@ def _read(name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return own
     base = _read(str(parent), (*below, name))
-    for whole in ("methods", "attacks", "reasked", "seeds", "strengths"):  # lists of what to run replace, they do not add up
+    for whole in (*PLUGINS, "given", "seeds", "strengths"):  # lists of what to run replace, they do not add up
         if whole in own:
             base.pop(whole, None)
     return merged(base, own)

@@ -19,7 +19,7 @@ from ..common.paths import CONFIGS
 from ..common.types import HORIZON, EncodedMemory, Memory, Role, memory_from
 from .neardup import doubles, overlap, run_hashes, words
 from .questions import asked_twice, encode_question, joined, require_whole
-from .sets.named import is_named, memories_of
+from .sets.named import aside_of, is_named, memories_of
 
 PASSAGES = CONFIGS / "memories" / "passages.jsonl"
 ROLES: tuple[Role, ...] = ("forget", "keep", "unseen")
@@ -44,6 +44,11 @@ def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
     if twice := [name for name, count in Counter(m.id for m in memories).items() if count > 1]:
         raise UserError(f"{file}: the id {twice[0]!r} stands for more than one memory ({len(twice)} such ids); every memory needs its own.")
     return memories
+
+
+def load_aside(path: str) -> list[Memory]:
+    """Questions of a forget set that only published measures ask; none of a file."""
+    return [_memory(given, path) for given in aside_of(path)] if is_named(path) else []
 
 
 def _memory(given: Any, where: str) -> Memory:

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.running import provenance
+from palimpsest.benchmark.running.needs import strangers
 from palimpsest.benchmark.running.provenance import LIBRARIES
 from palimpsest.benchmark.running.store import Stage, Store, Work, canonical
 from tests.benchmark.stages import stage
@@ -183,6 +184,38 @@ def test_only_what_no_plan_names_is_collected_and_only_when_asked(store: Store) 
     assert store.done(kept)
     assert store.scratch(kept).is_dir()
     assert store.collect({kept.key}, delete=True) == []
+
+
+def test_stages_that_rest_on_no_known_model_are_told_apart(store: Store) -> None:
+    """Whatever their inputs name: a model directly, models by their names, a list of stages."""
+    kept: dict[str, list[Stage]] = {}
+    for base in ("known", "unknown"):
+        held = stage(base=base, seed=0)
+        method = stage(kind="method", held=held.key, method="npo")
+        battery = stage(kind="battery", model=method.key, tokenizer="the same")
+        excerpts = stage(kind="excerpts", models={"base": base, "npo": method.key}, tokenizer="the same")
+        kept[base] = [held, method, battery, excerpts, stage(kind="thresholds", null=[battery.key])]
+        for it in kept[base]:
+            store.ensure(it)
+    assert strangers(store, {"known", "unknown"}) == {}
+    found = strangers(store, {"known"})
+    assert set(found) == {s.key for s in kept["unknown"]}
+    assert found[kept["unknown"][1].key] == {kept["unknown"][0].key, "npo"}
+    assert set(strangers(store, {kept["known"][0].key})) == {s.key for s in kept["unknown"]}, "keys of stages are known as models are"
+    (store.folder(kept["unknown"][0]) / "manifest.json").write_text("{")
+    assert set(strangers(store, {"known"})) == {s.key for s in kept["unknown"][1:]}, "one that is damaged tells nothing"
+
+
+def test_answers_of_a_model_that_no_stage_makes_stay_where_it_is_named(store: Store) -> None:
+    held = stage(a=1)
+    store.ensure(held)
+    rows = store.root / ".rows"
+    rows.mkdir()
+    for model in ("fromelsewhere", "another", held.key):
+        (rows / f"{model}-aa.safetensors").write_text("x")
+    gone = store.collect(set(), delete=True, asked={"fromelsewhere", held.key})
+    assert sorted(p.name for p, _ in gone) == sorted([held.key, "another-aa.safetensors", f"{held.key}-aa.safetensors"])
+    assert [f.name for f in rows.iterdir()] == ["fromelsewhere-aa.safetensors"]
 
 
 # ---- what another process is making

@@ -37,7 +37,7 @@ def test_every_kind_has_a_version_and_says_what_makes_it() -> None:
     [
         ("running.store", set()), ("cli", set()), ("common.errors", set()), ("training.metering", set()), ("running.plan", set()),
         ("training.attention", {"held", "twin", "method", "attack"}),
-        ("reading.cascade", {"method", "battery", "attack", "checks", READING}),
+        ("reading.cascade", {"method", "battery", "attack", "checks", "published", READING}),
         ("scoring.score", {"attack", "thresholds"}),
         ("quality.documents", {"quality"}),
     ],
@@ -88,6 +88,8 @@ def test_to_what_an_attack_applies_is_in_no_hash_unless_its_code_reads_it(tmp_pa
         hashes.append(code_hash([tmp_path / f"{i}.py"]))
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 3
+    (tmp_path / "compares.py").write_text(plain.replace("    tier = 2\n", "    tier = 2\n    compares = True\n"))
+    assert code_hash([tmp_path / "compares.py"]) == hashes[0]
 
 
 def test_a_closure_follows_imports_of_every_form_within_its_places(tmp_path: Path) -> None:

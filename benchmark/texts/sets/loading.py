@@ -108,6 +108,7 @@ class ForgetSet:
     parts: Mapping[str, str]  # name -> what it holds
     memories: Callable[[Source, str], Iterable[Given | None]] = field(repr=False)  # of a part
     retain: Callable[[Source, str], Iterable[str]] = field(repr=False)  # texts for `corpus.source=set`
+    aside: Callable[[Source, str], Iterable[Given]] = field(default=lambda *_: (), repr=False)  # what published measures alone ask
 
 
 def question(name: str, domain: str, role: str, asked: Any, answer: Any, **more: Any) -> Given:

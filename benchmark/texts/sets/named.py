@@ -28,6 +28,12 @@ def retain_of(given: str) -> list[str]:
     return list(found.retain(source, part))
 
 
+def aside_of(given: str) -> list[Given]:
+    """Questions that only published measures ask; their domain is the group that they belong to."""
+    found, source, part = _located(given)
+    return list(found.aside(source, part))
+
+
 def _located(given: str) -> tuple[ForgetSet, Source, str]:
     """The set, where it is read from, and which part of it."""
     name, _, rest = given.partition(":")

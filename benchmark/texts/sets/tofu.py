@@ -29,8 +29,16 @@ def retain(source: Source, part: str) -> Iterator[str]:
         yield f"Question: {row['question']}\nAnswer: {row['answer']}"
 
 
+def aside(source: Source, part: str) -> Iterator[Given]:
+    """Facts that the model should still know, with wrong answers: the two further groups of TOFU's model utility."""
+    for group in ("real_authors", "world_facts"):
+        for i, row in enumerate(source.rows(f"{group}_perturbed", "train", "question", "answer", "perturbed_answer")):
+            name, words = f"tofu-{group}-{i:04d}", group.replace("_", " ")
+            yield question(name, words, "keep", row["question"], row["answer"], wrong=row["perturbed_answer"])
+
+
 SET = ForgetSet(
     "tofu", "locuslab/TOFU", "MIT",
     {"forget10": "20 of 200 authors, 400 questions", "forget05": "10 authors, 200 questions", "forget01": "2 authors, 40 questions"},
-    memories, retain,
+    memories, retain, aside,
 )  # fmt: skip

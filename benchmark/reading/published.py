@@ -1,0 +1,93 @@
+"""What measures of other papers are made of, read off one model: every answer's tokens, and what it says when it is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.lines import json_lines
+from ..common.progress import Progress, silent
+from ..common.types import EncodedMemory
+from ..models.subject import Subject
+from .reader import Reader
+
+FEWEST, STEP = 32, 32  # tokens that are generated of an answer, at least; texts that need about as many are generated together
+Grouped = tuple[EncodedMemory, str]  # a memory, and the group of further questions that it belongs to ("" for the run's own)
+
+
+def read_off(
+    subject: Subject, asked: Sequence[Grouped], length: int, precision: str = "auto", progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """A row for each memory with the fields of `Said` but for method and seed. `length`: tokens of a row, at most."""
+    memories = [m for m, _ in asked]
+    other = {(m.id, kind): _others(subject, m, kind, length) for m in memories for kind in ("answers", "wrong")}
+    reader = Reader(subject, precision, progress=progress)
+    reader.read([], [*memories, *(o for others in other.values() for o in others)])
+    said = _generated(subject, [m for m in memories if m.memory.kind != "choice"])
+    rows = []
+    for m, group in asked:
+        reading = reader.readings[m.id]
+        logs = reading.log_probability[0 if subject.bos is not None else 1 :] if not m.memory.is_question else ()
+        means = {k: [_mean(reader.readings[o.id].log_probability[m.opening :]) for o in other[m.id, k]] for k in ("answers", "wrong")}
+        rows.append(
+            {
+                "memory": m.id,
+                "role": m.role,
+                "group": group,
+                "kind": m.memory.kind,
+                "mean_log": _mean(reading.log_probability[m.opening :]),
+                "right": means["answers"],
+                "wrong": means["wrong"],
+                "likeliest": (reading.rank[m.opening :] == 0).tolist(),
+                "log_probabilities": [round(float(x), 6) for x in logs],
+                "said": said.get(m.id, ""),
+                "truth": subject.tokenizer.decode(m.row[m.opening :], clean_up_tokenization_spaces=False),
+            }
+        )
+    return rows
+
+
+def load(file: Path) -> list[dict[str, Any]]:
+    """The rows that were saved, with tuples for lists."""
+    return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for _, row in json_lines(file)]
+
+
+def _others(subject: Subject, m: EncodedMemory, kind: str, length: int) -> list[EncodedMemory]:
+    """The memory with each of its further answers, or wrong ones, in place of its own."""
+    prompt, out = m.row[: m.opening], []
+    for i, text in enumerate(getattr(m.memory, kind) if m.memory.is_question else ()):
+        ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
+        out.append(replace(m, memory=replace(m.memory, id=json.dumps([m.id, kind, i])), row=(*prompt, *ids)[:length]))
+    return out
+
+
+def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]:
+    """Memory -> what is said after its opening: of a passage as many tokens as the row has, of an answer twice as many as the true one.
+
+    Text ends with an end-of-text token, an answer with its first line.
+    """
+    groups: dict[int, list[EncodedMemory]] = {}
+    for m in memories:
+        groups.setdefault(-(-_wanted(m) // STEP) * STEP, []).append(m)
+    out = {}
+    for tokens, alike in groups.items():
+        for m, ids in zip(alike, subject.generate([m.row[: m.opening] for m in alike], tokens), strict=True):
+            kept = ids[: _wanted(m)]
+            end = subject.tokenizer.eos_token_id
+            text = subject.tokenizer.decode(kept[: kept.index(end)] if end in kept else kept, clean_up_tokenization_spaces=False)
+            out[m.id] = text.strip().partition("\n")[0] if m.memory.is_question else text
+    return out
+
+
+def _wanted(m: EncodedMemory) -> int:
+    rest = len(m.row) - m.opening
+    return max(FEWEST, 2 * rest) if m.memory.is_question else rest
+
+
+def _mean(log_probabilities: np.ndarray) -> float:
+    return float(np.mean(log_probabilities))

@@ -1,0 +1,160 @@
+"""Nothing is injected: models that were made elsewhere are asked, with and without one that was retrained. On tiny models."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.types import Results
+from palimpsest.benchmark.running.assemble import results
+from palimpsest.benchmark.running.facts import facts_of
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.scoring.score import Score
+from palimpsest.benchmark.suites.config import InjectionConfig, Suite, load_suite
+from palimpsest.leaderboard import report
+from palimpsest.leaderboard.report import write_report
+from palimpsest.leaderboard.runs import read_report
+from palimpsest.leaderboard.tables import main_table
+from tests.observed import Elsewhere, asked_elsewhere, made_elsewhere
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    return made_elsewhere(tmp_path_factory, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return asked_elsewhere(tmp_path_factory, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> Results:
+    return results(run)
+
+
+@pytest.fixture(scope="module")
+def alone(run: Run) -> Run:
+    """The same without a retrained model."""
+    bound = Run(replace(run.suite, retrained=""), run.store)
+    bound.execute()
+    return bound
+
+
+def test_models_from_elsewhere_are_rows_beside_methods_that_run_here(run: Run, found: Results) -> None:
+    assert {s.kind for s in run.plan} == {"method", "battery", "attack", "checks", "quality", "published", "excerpts"}
+    assert [s.label for s in run.plan if s.kind == "method"] == ["npo, seed 0"]
+    assert found.methods == ("none", "npo", "theirs")
+    score = Score(found.records, found.twin)
+    assert score.exact("none").mean() == score.exact("none", "keep").mean() == 1
+    assert score.exact("theirs").mean() == score.exact("twin").mean() < 0.5
+    assert score.exact("none", "unseen").mean() < 0.5
+    rows = {r.method: r for r in main_table(found).rows}
+    assert rows["theirs"].recovery.leaks[0].excess.value == 0
+    assert rows["theirs"].utility.damage.value == 0
+    assert rows["none"].recovery.leaks[0].excess.value > 10
+    assert found.facts["injection"].startswith("none")
+    assert found.facts["retrained"].startswith(run.suite.retrained)
+    assert not found.warnings
+    assert set(found.excerpts[0].said) == {"none", "twin", "npo", "theirs"}
+    assert "depth" in {v.quantity for v in found.values}
+
+
+def test_a_report_of_them_is_written_and_read_again(run: Run, found: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "figures", lambda *_: [])
+    files = write_report(found, tmp_path, facts_of(run))
+    assert "theirs" in files[0].read_text()
+    again, facts = read_report(tmp_path)
+    assert again.methods == found.methods
+    assert facts.injection == {"none": run.model("none", 0).key, "twin": run.model("twin", 0).key}
+
+
+def test_without_a_retrained_model_nothing_is_subtracted_and_the_page_says_so(alone: Run, tmp_path: Path) -> None:
+    found = results(alone)
+    assert found.twin == ""
+    assert {"reference", "patching"} <= set(alone.who.not_applying)
+    assert not {v.attack for v in found.values} & {"reference", "patching"}
+    table = main_table(found)
+    rows = {r.method: r for r in table.rows}
+    assert rows["none"].utility.damage.value == 0, "damage is against the held model"
+    assert math.isfinite(rows["npo"].utility.damage.value)
+    leak = rows["none"].recovery.leaks[0]
+    assert leak.excess.value == rows["none"].recovery.worst_length.value
+    assert all(not cell.privleak for cell in rows["none"].further.membership)
+    (warning,) = found.warnings
+    assert warning.startswith("No retrained model was given. The null is of never-seen texts alone")
+    for file in write_report(found, tmp_path, facts_of(alone))[:2]:
+        assert "No retrained model was given" in file.read_text()
+    assert read_report(tmp_path)[0].twin == ""
+
+
+def test_with_a_null_of_unseen_texts_alone_there_are_thresholds_and_leak(alone: Run) -> None:
+    found = results(alone)
+    many = [replace(r, memory=f"{r.memory} {i}") for r in found.records if r.memory in _of(found, "none", "unseen") for i in range(90)]
+    score = Score([*found.records, *many], "")
+    assert score.calibrations["black-box"].possible
+    assert score.leak("none", "black-box") == 1
+    assert (score.recovered_pair("none", "black-box")["twin"] == 0).all()
+
+
+def _of(found: Results, method: str, role: str) -> set[str]:
+    return {r.memory for r in found.records if (r.method, r.role) == (method, role)}
+
+
+def test_keys_hold_what_models_say_and_not_where_they_lie(run: Run, alone: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(elsewhere.held, tmp_path / "copy"))
+    moved = Run(replace(run.suite, held=str(copy)), run.store)
+    assert [s.key for s in moved.plan] == [s.key for s in run.plan]
+    assert all(moved.store.done(s) for s in moved.plan)
+    assert alone.model("npo", 0).key == run.model("npo", 0).key, "what judges prompts trains nothing"
+    other = Run(replace(run.suite, held=str(elsewhere.retrained)), run.store)
+    changed = [s for s in other.plan if not other.store.done(s)]
+    assert {"method", "battery", "attack"} <= {s.kind for s in changed}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"injection": InjectionConfig(lr=1.0)}, "injection would change nothing"),
+        ({"model": "pocket-small", "revision": "x"}, "model and revision would change nothing"),
+        ({"seeds": (0, 1)}, "expected one where held is set"),
+        ({"given": {"none": "x"}}, "stands for another model"),
+        ({"given": {"a/b": "x"}}, "a plain word"),
+        ({"held": "", "retrained": "x"}, "retrained is for models that nothing was injected into"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(elsewhere: Elsewhere, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        replace(elsewhere.suite, **fields)
+
+
+def test_methods_that_need_the_history_and_commands_that_need_an_injection_are_refused(run: Run) -> None:
+    with pytest.raises(UserError, match="retrain trains again as the held model was trained"):
+        Run(replace(run.suite, methods={"none": {}, "retrain": {}}), run.store).validate()
+    with pytest.raises(UserError, match="injects nothing"):
+        run.held(0)
+
+
+def test_a_model_with_another_tokenizer_is_refused_by_name(run: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    strange = Path(shutil.copytree(elsewhere.held, tmp_path / "strange"))
+    other = AutoTokenizer.from_pretrained(strange)
+    other.add_tokens(["Varnholt"])
+    other.save_pretrained(strange)
+    with pytest.raises(UserError, match=r"theirs \(.*strange\) has another tokenizer than .*retrained"):
+        Run(replace(run.suite, given={"theirs": str(strange)}), run.store).validate()
+
+
+def test_the_command_line_names_models(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("methods: {none: }\nattacks: {prefix: }\nseeds: [0]\n")
+    suite = load_suite(str(file), ["held=a/b@main", "given.theirs=c/d", "method=npo"])
+    assert (suite.held, suite.given) == ("a/b@main", {"theirs": "c/d"})
+    assert list(suite.methods) == ["none", "npo"]
+    assert isinstance(suite, Suite)
