@@ -45,7 +45,7 @@ def made_elsewhere(made: pytest.TempPathFactory, tokenizer: Any) -> Elsewhere:
     suite = Suite(
         name="elsewhere", held=str(folder / "held"), memories=SET, per_role=PER_ROLE, seeds=(0,), row=ROW, precision="fp32",
         corpus=CorpusConfig("text", str(folder / "texts")), methods={"none": {}, "npo": {"epochs": 1}}, excerpts=1,
-        attacks={"prefix": {}, "paraphrase": {}, "loss": {}, "reference": {}, "patching": {}, "quantise": {"variants": ("int8",)}},
+        attacks={"prefix": {}, "paraphrase": {}, "loss": {}, "reference": {}, "patching": {}},
         published=True, quality=QualityConfig(documents=4, tasks=("palimpsest_bits_per_byte",)),
     )  # fmt: skip
     return Elsewhere(folder / "held", folder / "retrained", suite)
