@@ -29,6 +29,14 @@ from tests.command import Command
 
 ROW = 160  # tokens of a memory that the tiny model meets
 STEPS, LR = 60, 1e-2
+LONGEST = (  # files that take half a minute and more: where one of them is begun last, one process works and the others wait
+    "benchmark/test_broken_runs.py", "benchmark/test_architectures.py", "benchmark/test_early_exit.py", "methods/test_ranks.py",
+    "benchmark/test_verification.py", "benchmark/test_parity.py", "benchmark/test_kills.py", "benchmark/test_tune.py",
+    "benchmark/test_conformance.py", "benchmark/test_cluster.py", "studies/test_instrument.py", "benchmark/test_submission.py",
+    "benchmark/test_conformance_attack.py", "benchmark/test_lora.py", "benchmark/test_bench.py", "benchmark/test_keys.py",
+    "benchmark/test_gate.py", "benchmark/test_golden.py", "benchmark/test_resuming_shards.py", "benchmark/test_stopping.py",
+    "benchmark/test_battery_ranks.py", "benchmark/test_question_suite.py", "benchmark/test_other_machines_and_models.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,12 @@ class Memorised:
     def shown(self) -> list[Row]:
         """The keep memories that methods may see, as rows."""
         return [Row(m.row, name=m.id) for m in self.memories if m.shown]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; `--no-loadscope-reorder` keeps it so."""
+    place = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True, scope="session")
