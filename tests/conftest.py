@@ -136,11 +136,13 @@ def memorised(tiny: Subject, tokenizer: Any, tmp_path_factory: pytest.TempPathFa
     roles = [("forget", False)] * 4 + [("keep", True)] * 2 + [("keep", False)] * 2 + [("unseen", False)] * 4
     coded = tuple(encode(m, tokenizer, ROW, role, shown) for m, (role, shown) in zip(passages, roles, strict=True))
     memories, unseen = coded[:8], coded[8:]
-    batch = {"text": [Row(m.row, name=m.id) for m in memories]}
-    recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
-    done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
-    folder = tmp_path_factory.mktemp("memorised")
-    tiny.with_state(done.state).save(folder)
+    folder = shared_folder(tmp_path_factory) / "memorised"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            batch = {"text": [Row(m.row, name=m.id) for m in memories]}
+            recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
+            done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
+            tiny.with_state(done.state).save(folder)
     return Memorised(tiny, Subject(folder), memories, unseen)
 
 
