@@ -20,22 +20,28 @@ PLAIN = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "
 IMPORTED = ("deepspeed", "peft", "transformers.models.gpt_neox.modeling_gpt_neox", "tests.benchmark.parity_worker")
 
 
-def ranks(world: int, work: Callable[..., object], *arguments: Any, limit: float = 240.0) -> None:
-    """Run `work(*arguments)` as so many ranks to their end; when one fails or `limit` seconds are over, end all and show their output.
-
-    One process alone gets no rank and makes its own group. `work` is a function at the top of a module.
-    """
-    fork = multiprocessing.get_context("forkserver")
-    fork.set_forkserver_preload(list(IMPORTED))
+def forks() -> Any:
+    """A multiprocessing context whose processes are forks of one that has imported everything, and that begins when first asked for."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in PLAIN.items():
             patch.setenv(name, value)
         forkserver.ensure_running()
+    return context
+
+
+def ranks(world: int, work: Callable[..., object], *arguments: Any, limit: float = 600.0) -> None:
+    """Run `work(*arguments)` as so many ranks to their end; when one fails or `limit` seconds are over, end all and show their output.
+
+    One process alone gets no rank and makes its own group. `work` is a function at the top of a module.
+    """
+    make = forks().Process
     group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     own = [group | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {} for r in range(world)]
     with tempfile.TemporaryDirectory() as logs:
         files = [Path(logs) / str(r) for r in range(world)]
-        started = [fork.Process(target=_rank, args=(f, o, work, arguments), daemon=True) for f, o in zip(files, own, strict=True)]
+        started = [make(target=_rank, args=(f, o, work, arguments), daemon=True) for f, o in zip(files, own, strict=True)]
         for process in started:
             process.start()
         end = time.monotonic() + limit
@@ -43,7 +49,7 @@ def ranks(world: int, work: Callable[..., object], *arguments: Any, limit: float
             time.sleep(0.02)
         codes = [p.exitcode for p in started]
         for process in started:
-            process.terminate()
+            process.kill()
             process.join()
         if any(code != 0 for code in codes):
             told = zip(codes, files, strict=True)

@@ -130,7 +130,7 @@ def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str]
     ranks(world, work, folder, stages, cases)
 
 
-def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES), limit: float = 240.0) -> None:
+def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES), limit: float = 600.0) -> None:
     """The same with two processes that DeepSpeed's own launcher starts."""
     launcher = ["deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), "--module"]
     given = ["--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]

@@ -32,7 +32,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny: Subject, tmp_path:
 
 
 def test_two_ranks_go_on_each_from_its_part(tiny: Subject, tmp_path: Path) -> None:
-    ranks(2, work, tiny.folder, tmp_path, SETTINGS, limit=600)
+    ranks(2, work, tiny.folder, tmp_path, SETTINGS)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found == {s: [list(range(STOP + 1, 6)), True, 0.0] for s in SETTINGS}
     assert sorted(f.name for f in (tmp_path / "zero3" / "step4").iterdir()) == ["rank0.safetensors", "rank1.safetensors"]
