@@ -151,7 +151,9 @@ def memorised(tiny: Subject, tokenizer: Any, tmp_path_factory: pytest.TempPathFa
             batch = {"text": [Row(m.row, name=m.id) for m in memories]}
             recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
             done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
-            tiny.with_state(done.state).save(folder)
+            (part := folder.with_name("memorised.part")).mkdir()
+            tiny.with_state(done.state).save(part)
+            part.rename(folder)
     return Memorised(tiny, Subject(folder), memories, unseen)
 
 
