@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/ready
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
+# Most of the 310 MB of Python is never imported. What is, is compiled then and kept; to compile all of it takes a core two minutes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint bench gpu-check docs clean
 
@@ -10,7 +13,7 @@ run: $(READY)
 	$(BIN)/palimpsest run suite=quick
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,9 +34,9 @@ $(READY): constraints.txt setup.cfg
 	@echo "Installing the versions of constraints.txt into .venv: 2 GB and more, some minutes (once). The quick suite follows by itself after 'make run'."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "1 of 2: PyTorch, the larger part"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(PIP) torch
 	@echo "2 of 2: everything else"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	touch $(READY)
 
 clean:

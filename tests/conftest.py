@@ -21,6 +21,7 @@ from palimpsest.benchmark import cli
 from palimpsest.benchmark.common.paths import CONFIGS
 from palimpsest.benchmark.common.types import EncodedMemory, Row
 from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.running import store
 from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss
@@ -29,6 +30,14 @@ from tests.command import Command
 
 ROW = 160  # tokens of a memory that the tiny model meets
 STEPS, LR = 60, 1e-2
+LONGEST = (  # files that take half a minute and more: where one of them is begun last, one process works and the others wait
+    "benchmark/test_broken_runs.py", "benchmark/test_architectures.py", "benchmark/test_early_exit.py", "methods/test_ranks.py",
+    "benchmark/test_verification.py", "benchmark/test_parity.py", "benchmark/test_kills.py", "benchmark/test_tune.py",
+    "benchmark/test_conformance.py", "benchmark/test_cluster.py", "studies/test_instrument.py", "benchmark/test_submission.py",
+    "benchmark/test_conformance_attack.py", "benchmark/test_lora.py", "benchmark/test_bench.py", "benchmark/test_keys.py",
+    "benchmark/test_gate.py", "benchmark/test_golden.py", "benchmark/test_resuming_shards.py", "benchmark/test_stopping.py",
+    "benchmark/test_battery_ranks.py", "benchmark/test_question_suite.py", "benchmark/test_other_machines_and_models.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,12 @@ class Memorised:
         return [Row(m.row, name=m.id) for m in self.memories if m.shown]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; `--no-loadscope-reorder` keeps it so."""
+    place = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """The models are so small that a second thread only gets in the way."""
@@ -69,6 +84,14 @@ def little_to_collect() -> None:
     """Every stage that is built collects garbage, and a process builds hundreds: what libraries are made of is not looked through again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_is_given_back() -> Iterator[None]:
+    """Before a stage is built freed memory is given back, so that its peak is its own; here it is wanted again at once, by hundreds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "reset_peak", lambda: None)
+        yield
 
 
 @pytest.fixture
@@ -122,11 +145,15 @@ def memorised(tiny: Subject, tokenizer: Any, tmp_path_factory: pytest.TempPathFa
     roles = [("forget", False)] * 4 + [("keep", True)] * 2 + [("keep", False)] * 2 + [("unseen", False)] * 4
     coded = tuple(encode(m, tokenizer, ROW, role, shown) for m, (role, shown) in zip(passages, roles, strict=True))
     memories, unseen = coded[:8], coded[8:]
-    batch = {"text": [Row(m.row, name=m.id) for m in memories]}
-    recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
-    done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
-    folder = tmp_path_factory.mktemp("memorised")
-    tiny.with_state(done.state).save(folder)
+    folder = shared_folder(tmp_path_factory) / "memorised"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            batch = {"text": [Row(m.row, name=m.id) for m in memories]}
+            recipe = Recipe(lr=LR, steps=STEPS, schedule="linear", warmup=0.05, precision="fp32")
+            done = train(tiny.fresh(), lambda step: batch, language_model_loss, recipe)
+            (part := folder.with_name("memorised.part")).mkdir()
+            tiny.with_state(done.state).save(part)
+            part.rename(folder)
     return Memorised(tiny, Subject(folder), memories, unseen)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from palimpsest.benchmark.common.types import HORIZON, EncodedMemory
 from palimpsest.benchmark.models.subject import Subject
-from tests.conftest import Memorised
+from tests.conftest import LONGEST, Memorised
 
 
 def matched(subject: Subject, memory: EncodedMemory) -> int:
@@ -19,3 +21,7 @@ def test_the_memorised_model_repeats_what_it_was_trained_on_and_nothing_else(mem
     assert [matched(memorised.subject, m) == HORIZON for m in memorised.memories].count(True) >= 7
     assert max(matched(memorised.subject, m) for m in memorised.unseen) <= 3
     assert max(matched(memorised.base, m) for m in memorised.memories) <= 3
+
+
+def test_the_files_that_are_begun_first_are_there() -> None:
+    assert [name for name in LONGEST if not (Path(__file__).parent / name).is_file()] == []

@@ -117,9 +117,10 @@ def lengths(case: Case, precision: str = "fp32") -> None:
     probes = []
     for i, r in enumerate(case.rows[:3]):
         prompt = r.ids[: 10 + 13 * i]
-        said = case.says(prompt, 16)
+        said = case.says(prompt, 24)[:16]
         wrong = (*said[:6], (said[6] + 1) % 4096, *said[7:])
-        assert case.subject.generate([prompt], 16) == [said]
+        if precision == "fp32":  # which generating does not ask for
+            assert case.subject.generate([prompt], 16) == [said]
         probes.append(Probe(f"m{i}", prompt, wrong + case.says(prompt + wrong, 8), 10, (0, 8, 16), ("a", "b", "c")))
     read = Reader(case.subject, precision).read(probes)
     for p, found in zip(probes, read, strict=True):

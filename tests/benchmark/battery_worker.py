@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +50,3 @@ def work(model: Path, out: Path) -> None:
     }  # fmt: skip
     rank, world = (dist.get_rank(), dist.get_world_size())
     (out / f"{world}-{rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -37,6 +37,7 @@ from tests.conftest import Memorised, shared_folder
 from tests.micro import micro_suite, write_corpus
 
 COMMIT, ADDRESS = "c" * 40, "https://example.org/of-the-author"
+TAUGHT = InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2)
 
 # ---- the reader
 
@@ -133,14 +134,20 @@ def corpus(made_up_corpus: tuple[CorpusConfig, Path]) -> Iterator[CorpusConfig]:
     """A thousand documents of made-up words, with a cache of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PALIMPSEST_CACHE", str(made_up_corpus[1]))
+        read_once(patch)
         yield made_up_corpus[0]
+
+
+def read_once(patch: pytest.MonkeyPatch) -> None:
+    """Every run that is bound reads its corpus and looks for near-duplicates, for a second and more; no test edits one."""
+    patch.setattr(inputs, "load_corpus", cache(inputs.load_corpus))
 
 
 @pytest.fixture(scope="module")
 def suite(tiny: Subject, corpus: CorpusConfig) -> Suite:
     return Suite(
-        name="micro", model=str(tiny.folder), per_role=8, seeds=(0,), corpus=corpus,
-        injection=InjectionConfig(occurrences=(2,), lr=5e-3),
+        name="micro", model=str(tiny.folder), per_role=4, seeds=(0,), corpus=corpus,
+        injection=InjectionConfig(occurrences=(4,), lr=5e-3),
         methods={"none": {}, "retrain": {}, "gradient_ascent": {"epochs": 2}, "npo": {"epochs": 2}},
         attacks={"prefix": {}, "paraphrase": {}}, quality=QualityConfig(documents=8), excerpts=2,
     )  # fmt: skip
@@ -153,6 +160,19 @@ def whole(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with FileLock(shared / "whole.lock"):
         Run(suite, Store(shared / "whole-store")).execute()
     shutil.copytree(shared / "whole-store", copy)
+    return Run(suite, Store(copy))
+
+
+@pytest.fixture(scope="module")
+def taught(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A held model that repeats its memories, and its twin: trained once for all processes of a session, copied for each file of tests."""
+    shared, copy = shared_folder(tmp_path_factory), tmp_path_factory.mktemp("taught") / "store"
+    suite = replace(suite, per_role=8, injection=TAUGHT)
+    with FileLock(shared / "taught.lock"):
+        made = Run(suite, Store(shared / "taught-store"))
+        for stage in (made.held(0), made.twin(0)):
+            made.store.ensure(stage)
+    shutil.copytree(shared / "taught-store", copy)
     return Run(suite, Store(copy))
 
 
@@ -171,8 +191,7 @@ def clean(suite: Suite, whole: Run) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "_checkout", lambda: (COMMIT, False))
         patch.setattr(schema, "has_commit", lambda commit: commit == COMMIT)
-        for name in ("load_corpus", "open_subject"):  # every row that is looked at reads them anew
-            patch.setattr(inputs, name, cache(getattr(inputs, name)))
+        patch.setattr(inputs, "open_subject", cache(inputs.open_subject))  # every row that is looked at opens it anew
         yield Run(suite, whole.store)
 
 
@@ -195,6 +214,7 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CorpusCon
     """A folder of 250 documents of made-up words, with a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PALIMPSEST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        read_once(patch)
         yield write_corpus(tmp_path_factory.mktemp("texts"))
 
 

@@ -31,7 +31,7 @@ ENOUGH = 4  # kills
 
 def micro(model: str, texts: str) -> Suite:
     return Suite(
-        name="micro", model=model, per_role=3, seeds=(0,), corpus=CorpusConfig("text", texts), precision="fp32",
+        name="micro", model=model, per_role=2, seeds=(0,), corpus=CorpusConfig("text", texts), precision="fp32",
         injection=InjectionConfig(occurrences=(2,), batch=8), methods={"none": {}, "gradient_ascent": {"epochs": 2, "batch": 2}},
         attacks={"prefix": {}, "quantise": {"variants": ["int4"]}}, reasked={"prefix": {}}, subset=2,
         quality=QualityConfig(("palimpsest_bits_per_byte",), documents=4), excerpts=1,

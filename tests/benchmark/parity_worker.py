@@ -1,7 +1,4 @@
-"""One rank of the parity runs, and the program that starts them: the same training on 1 and 2 processes, under ZeRO 0 to 3.
-
-python tests/benchmark/parity_worker.py --table     measures everything and prints the table of the documentation
-"""
+"""One rank of the parity runs, and what starts them and compares: the same training on 1 and 2 processes, under ZeRO 0 to 3."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ import argparse
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +29,11 @@ from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.methods.grad_diff import GradDiff
 from palimpsest.methods.gradient_ascent import GradientAscent
 from palimpsest.methods.npo import NPO
+from tests.ranks import PLAIN, RANK_VARIABLES, free_port, ranks
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, VOCABULARY = 5, 512
 STAGES = (0, 1, 2, 3)
-RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LENGTHS = {"text": (12, 40, 7, 33, 21), "forget": (30, 9, 17, 40, 25), "retain": (11, 38, 20)}  # odd numbers: some ranks get nothing
 RECIPE = Recipe(lr=1e-3, steps=STEPS, warmup=0.4, weight_decay=0.1, micro_batch=1, precision="fp32")
 
@@ -130,50 +126,23 @@ class Result:
 
 
 def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str] = tuple(CASES)) -> None:
-    """Run `world` processes to their end; one process gets no rank and makes its own group."""
-    command = [sys.executable, __file__, *_arguments(folder, stages, cases)]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    run([(command, shared | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}) for r in range(world)])
+    """Run `world` processes to their end."""
+    ranks(world, work, folder, stages, cases)
 
 
-def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES)) -> None:
+def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES), limit: float = 600.0) -> None:
     """The same with two processes that DeepSpeed's own launcher starts."""
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port())]
-    run([([*launcher, __file__, *_arguments(folder, stages, cases)], {})])
-
-
-def _arguments(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> list[str]:
-    return ["--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
-
-
-def run(commands: Sequence[tuple[list[str], dict[str, str]]], limit: float = 240.0) -> None:
-    """Run commands side by side, each with its own environment; when one fails or time is up, end all and show their output."""
-    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
-    plain |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # one GPU is not enough for two of them
-    with tempfile.TemporaryDirectory() as logs:
-        files = [Path(logs) / str(i) for i in range(len(commands))]
-        started = []
-        for (command, own), file in zip(commands, files, strict=True):
-            with file.open("w") as out:
-                started.append(subprocess.Popen(command, env=plain | own, stdout=out, stderr=subprocess.STDOUT))
-        end = time.monotonic() + limit
-        while any(p.poll() is None for p in started) and not any(p.poll() for p in started) and time.monotonic() < end:
-            time.sleep(0.05)
-        if any(p.poll() != 0 for p in started):
-            codes = [p.poll() for p in started]
-            for p in started:
-                p.terminate()  # a launcher ends its own children then
-            text = "\n".join(
-                f"process {i} ended with {c}:\n{f.read_text()[-3000:]}" for i, (c, f) in enumerate(zip(codes, files, strict=True))
-            )
-            raise RuntimeError(text)
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    launcher = ["deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), "--module"]
+    given = ["--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
+    plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | PLAIN
+    command = [sys.executable, "-m", *launcher, "tests.benchmark.parity_worker", *given]
+    process = subprocess.Popen(command, cwd=ROOT, env=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        said, _ = process.communicate(timeout=limit)
+    finally:
+        process.terminate()  # the launcher ends its own children then
+    if process.returncode:
+        raise RuntimeError(said[-3000:])
 
 
 def read(folder: Path, case: str, stage: int, world: int, rank: int = 0) -> Result:
@@ -231,16 +200,12 @@ def print_table() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="make every run and print the deviations")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--stages", type=int, nargs="*", default=list(STAGES), choices=STAGES)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--local_rank", type=int, help="given by some launchers; the environment says the same")
     given = parser.parse_args()
-    if given.table:
-        print_table()
-    else:
-        work(given.folder, given.stages, given.cases)
+    work(given.folder, given.stages, given.cases)
 
 
 if __name__ == "__main__":

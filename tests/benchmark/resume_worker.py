@@ -1,14 +1,9 @@
-"""One rank of two that train under ZeRO, are stopped and go on: it prints how far they end from where they would have been.
-
-`python -m tests.benchmark.resume_worker MODEL FOLDER` prints, on the first rank, JSON: setting -> [steps seen after resuming, whether the
-history is the same, the largest difference of a weight].
-"""
+"""One rank of two that train under ZeRO, are stopped and go on: how far do they end from where they would have been?"""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +13,7 @@ import torch
 
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training.loop import Extras, Trained, train
+from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
 from tests.benchmark.uneven_rows import furthest, uneven
 
@@ -54,14 +50,9 @@ def compared(start: Subject, setting: str, folder: Path, loss: Any, state: Any =
     return seen, resumed.steps == straight.steps and resumed.tokens == straight.tokens, furthest(resumed.state, straight.state)
 
 
-def main(model: str, folder: Path, settings: Sequence[str]) -> None:
-    from palimpsest.benchmark.training.losses import language_model_loss
-
+def work(model: Path, folder: Path, settings: Sequence[str]) -> None:
+    """The first rank writes JSON: setting -> [steps seen after resuming, is the history the same, the largest difference of a weight]."""
     torch.set_num_threads(1)
-    found = {s: compared(Subject(Path(model)), s, folder / s, language_model_loss) for s in settings}
+    found = {s: compared(Subject(model), s, folder / s, language_model_loss) for s in settings}
     if os.environ["RANK"] == "0":
-        print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+        (folder / "found.json").write_text(json.dumps(found))

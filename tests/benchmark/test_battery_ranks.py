@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import pytest
 
-from tests.benchmark import battery_worker
-from tests.benchmark.parity_worker import free_port, run
+from tests.benchmark.battery_worker import work
 from tests.conftest import Memorised
+from tests.ranks import ranks
 
 
 @pytest.fixture(scope="module")
 def outcomes(memorised: Memorised, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """ "WORLD-RANK" -> what that rank got."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, battery_worker.__file__, str(memorised.subject.folder), str(folder)]
-    run([(command, {})])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    run([(command, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)])
+    for world in (1, 2):
+        ranks(world, work, memorised.subject.folder, folder)
     return {f.stem: json.loads(f.read_text()) for f in folder.glob("*.json")}
 
 

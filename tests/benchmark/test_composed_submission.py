@@ -24,7 +24,7 @@ from palimpsest.benchmark.submission.levels import Case, Options, checks_of, ver
 from palimpsest.benchmark.submission.making import Said, make, problems
 from palimpsest.benchmark.submission.retrain import _model
 from palimpsest.benchmark.submission.row import Reference, own_row
-from palimpsest.benchmark.suites.config import CorpusConfig
+from palimpsest.benchmark.suites.config import CorpusConfig, QualityConfig
 from tests.benchmark.conftest import ADDRESS, COMMIT
 from tests.conftest import Memorised
 from tests.forging import Forger
@@ -83,8 +83,9 @@ def test_two_models_are_one_if_their_parts_and_the_way_of_combining_them_are() -
 def made(memorised: Memorised, small_corpus: CorpusConfig, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A bundle of whp with weights, and its suite."""
     suite = replace(
-        micro_suite(memorised.subject.folder, small_corpus, 8), attacks={"prefix": {}, "paraphrase": {}}, methods={"whp": {"epochs": 1}}
-    )
+        micro_suite(memorised.subject.folder, small_corpus, 8), attacks={"prefix": {}, "paraphrase": {}}, methods={"whp": {"epochs": 1}},
+        quality=QualityConfig(("palimpsest_bits_per_byte",), documents=8),
+    )  # fmt: skip
     folder = tmp_path_factory.mktemp("composed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provenance, "_checkout", lambda: (COMMIT, False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,40 +14,28 @@ from palimpsest.benchmark.common.types import TWIN
 from palimpsest.benchmark.running import who_is_asked
 from palimpsest.benchmark.running.assemble import results as assemble
 from palimpsest.benchmark.running.plan import Run
-from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.scoring import calibration
 from palimpsest.benchmark.scoring.calibration import recovered
 from palimpsest.benchmark.scoring.score import Score
-from palimpsest.benchmark.suites.config import InjectionConfig, QualityConfig, Suite
+from palimpsest.benchmark.suites.config import QualityConfig
 from palimpsest.leaderboard.tables import main_table
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "prefix": {}, "shifted_window": {"stride": 16}, "formatting": {}, "quantise": {"variants": ["int4"]},
     "relearn": {"shares": [0.5], "steps": 3, "points": [2, 3], "lr": 1e-3},
 }  # fmt: skip
-METHODS: dict[str, dict[str, Any]] = {
-    "none": {}, "gradient_ascent": {"epochs": 1, "lr": 5e-4}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3},
-}  # fmt: skip
+METHODS: dict[str, dict[str, Any]] = {"none": {}, "npo": {"epochs": 2, "lr": 2e-3}, "grad_diff": {"epochs": 2, "lr": 2e-3}}
 
 
 @pytest.fixture(scope="module")
-def runs(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+def runs(taught: Run) -> Iterator[dict[str, Run]]:
     """How it asks -> the finished run; all in one store, so that models are made once."""
-    store = Store(tmp_path_factory.mktemp("exit"))
     quality = QualityConfig(tasks=("palimpsest_bits_per_byte",), documents=4)
-    injected = replace(
-        suite,
-        injection=InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2),
-        attacks=ATTACKS,
-        methods=METHODS,
-        subset=4,
-        excerpts=0,
-        quality=quality,
-    )
+    suite = replace(taught.suite, attacks=ATTACKS, methods=METHODS, subset=4, excerpts=0, quality=quality)
     with pytest.MonkeyPatch.context() as patch:
         for module in (who_is_asked, calibration):
             patch.setattr(module, "FEWEST_NULL", 24)  # 8 memories per role: 24 values, which is what this model can give
-        made = {ask: Run(replace(injected, ask=ask), store) for ask in ("all", "subset", "worst")}
+        made = {ask: Run(replace(suite, ask=ask), taught.store) for ask in ("all", "subset", "worst")}
         for run in made.values():
             run.execute()
         yield made

@@ -113,7 +113,7 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "a method with other fields than it says": (other_inputs("method", "npo", fields={"lr": 1.0}), "fields"),
     "readings by other code": (other_inputs("battery", f"tier 1 {ON}", attacks=[]), "attacks"),
     "fields that are not those of the stage": (lambda f: f.info["method"]["fields"].update(epochs=9), "suite: "),
-    "another suite than the track's": (lambda f: f.entry["config"].update(per_role=4), "per_role: 4, not 8"),
+    "another suite than the track's": (lambda f: f.entry["config"].update(per_role=8), "per_role: 8, not 4"),
     "a stage more": (other_inputs("quality", "npo", quality={}), "quality"),
     "a file of the verifier's in the place of a method": (other_method("setup.py"), "no method of the repository named 'setup.py'"),
     "source that no parser takes": (unparsable, "cannot be parsed: SyntaxError"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from palimpsest.benchmark.common.processes import device
+from palimpsest.benchmark.common.types import Probe
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.forward import Forward
 from palimpsest.benchmark.reading.margins import SAFETY, Gate
@@ -29,21 +30,26 @@ def margins(subject: Subject, rows: Sequence[tuple[int, ...]], low: bool) -> np.
     return np.concatenate(found)
 
 
-def test_bf16_with_its_gate_gives_the_same_integers_as_fp32(memorised: Memorised, blurred: Subject) -> None:
-    probes = [p for m in memorised.memories[:4] for p in every_window(m)]
-    reference = fp32(blurred).read(probes)
-    gated, open_ = Reader(blurred, "bf16"), Reader(blurred, "bf16", gate=0.0)
-    assert gated.read(probes) == reference
-    assert 0 < gated.rows_again < gated.rows_asked
-    assert gated.tokens_again < gated.tokens / 2, "rows are asked again up to the last close position only"
-    assert open_.read(probes) != reference, "without the gate bf16 flips some decision here; if not, the gate is not tried"
-    assert open_.rows_again < gated.rows_again
-
-
-def test_the_gate_is_as_wide_as_the_errors_of_bf16_ask_for(memorised: Memorised, blurred: Subject) -> None:
+@pytest.fixture(scope="module")
+def gated(memorised: Memorised, blurred: Subject) -> tuple[list[Probe], Reader, list[tuple[int, ...]]]:
+    """Every window of four memories, a reader in bf16 that has read them, and what it said."""
     probes = [p for m in memorised.memories[:4] for p in every_window(m)]
     reader = Reader(blurred, "bf16")
-    reader.read(probes)
+    return probes, reader, reader.read(probes)
+
+
+def test_bf16_with_its_gate_gives_the_same_integers_as_fp32(gated: Any, blurred: Subject) -> None:
+    probes, reader, said = gated
+    reference, open_ = fp32(blurred).read(probes), Reader(blurred, "bf16", gate=0.0)
+    assert said == reference
+    assert 0 < reader.rows_again < reader.rows_asked
+    assert reader.tokens_again < reader.tokens / 2, "rows are asked again up to the last close position only"
+    assert open_.read(probes) != reference, "without the gate bf16 flips some decision here; if not, the gate is not tried"
+    assert open_.rows_again < reader.rows_again
+
+
+def test_the_gate_is_as_wide_as_the_errors_of_bf16_ask_for(gated: Any, blurred: Subject) -> None:
+    probes, reader, _ = gated
     rows = [p.prompt + p.target for p in probes[::5]]
     exact, rough = (margins(blurred, rows, low) for low in (False, True))
     near = np.abs(rough) < 1

@@ -1,11 +1,8 @@
-"""Low-rank adapters: what is trained, what is merged, resuming, and the same result under every ZeRO stage and on two processes.
-
-Run as a script, this file is one rank of those runs.
-"""
+"""Low-rank adapters: what is trained, what is merged, resuming, and the same result under every ZeRO stage and on two processes."""
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,9 @@ from palimpsest.benchmark.training.lora import Lora, adapt, merged
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.benchmark.training.trainer import Trainer
-from tests.benchmark.parity_worker import free_port, rows, run, write_models
+from tests.benchmark.parity_worker import rows, write_models
 from tests.conftest import Memorised
+from tests.ranks import ranks
 
 LORA = Lora(rank=2, alpha=8.0)
 RECIPE = Recipe(lr=1e-2, steps=4, micro_batch=2)
@@ -170,8 +168,7 @@ def test_every_zero_stage_gives_the_weights_of_zero_0(stage: int, models: Path, 
 
 
 def test_two_processes_give_the_weights_of_one(models: Path, straight: dict[str, Tensor]):
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    run([([sys.executable, "-m", "tests.benchmark.test_lora", str(models)], shared | {"RANK": r, "LOCAL_RANK": r}) for r in "01"])
+    ranks(2, work, models)
     for stage in (0, 3):
         for rank in "01":
             found = load_file(models / f"zero{stage}-rank{rank}.safetensors")
@@ -180,13 +177,7 @@ def test_two_processes_give_the_weights_of_one(models: Path, straight: dict[str,
 
 def work(folder: Path) -> None:
     """One of two ranks: train under ZeRO-0 and ZeRO-3, and write the weights."""
-    import os
-
     torch.set_num_threads(1)
     for stage in (0, 3):
         state = state_of(trained(Subject(folder / "untied"), stage))
         save_file({k: v.contiguous() for k, v in state.items()}, folder / f"zero{stage}-rank{os.environ['RANK']}.safetensors")
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))

@@ -46,7 +46,7 @@ def test_other_architectures_can_be_injected_and_attacked(
     base = make()
     base.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    injection = InjectionConfig(occurrences=(250,), density=1.0, batch=4, lr=5e-3)
+    injection = InjectionConfig(occurrences=(125,), density=1.0, batch=2, lr=5e-3)
     attacks = {"prefix": {}, "shifted_window": {"stride": 8}}
     run = Run(replace(suite, model=str(tmp_path / "model"), per_role=1, injection=injection, attacks=attacks), Store(tmp_path / "store"))
     run.validate()

@@ -24,7 +24,7 @@ from tests.conftest import Memorised
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_answers_depend_neither_on_the_batch_size_nor_on_the_mates(precision: str, memorised: Memorised, blurred: Subject) -> None:
-    probes = [p for m in memorised.memories[:2] for p in every_window(m)]
+    probes = [p for m in memorised.memories[:2] for p in every_window(m)[::2]]
     together = Reader(blurred, precision).read(probes)
     assert Reader(blurred, precision, tokens_per_batch=700).read(probes) == together
     assert Reader(blurred, precision).read(probes[::-1]) == together[::-1]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,11 @@ from palimpsest.benchmark.training.engine import deepspeed_config
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
-from tests.benchmark.parity_worker import RANK_VARIABLES, free_port
-from tests.benchmark.resume_worker import STOP, StoppedError, compared, stop
+from tests.benchmark.resume_worker import STOP, StoppedError, compared, stop, work
 from tests.benchmark.test_resuming import Dual
 from tests.benchmark.uneven_rows import furthest, uneven
+from tests.ranks import ranks
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("zero1", "zero2", "zero3")
 OFFLOADED = ("zero2-offload", "zero3-offload")
 
@@ -36,22 +32,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny: Subject, tmp_path:
 
 
 def test_two_ranks_go_on_each_from_its_part(tiny: Subject, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.benchmark.resume_worker", str(tiny.folder), str(tmp_path), *SETTINGS]
-    shared = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
-    shared |= {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    ranks = [
-        subprocess.Popen(command, cwd=ROOT, env=shared | {"RANK": str(r), "LOCAL_RANK": str(r)}, stdout=subprocess.PIPE, text=True)
-        for r in (0, 1)
-    ]
-    said, _ = [p.communicate(timeout=600)[0] for p in ranks]
-    assert [p.returncode for p in ranks] == [0, 0]
-    assert json.loads(said.splitlines()[-1]) == {s: [list(range(STOP + 1, 6)), True, 0.0] for s in SETTINGS}
+    ranks(2, work, tiny.folder, tmp_path, SETTINGS)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found == {s: [list(range(STOP + 1, 6)), True, 0.0] for s in SETTINGS}
     assert sorted(f.name for f in (tmp_path / "zero3" / "step4").iterdir()) == ["rank0.safetensors", "rank1.safetensors"]
 
 

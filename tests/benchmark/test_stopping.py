@@ -1,13 +1,9 @@
-"""Early stopping: what is measured, when training ends, that measuring changes nothing, resuming, and the same on two processes.
-
-Run as a script, this file is one rank of those runs.
-"""
+"""Early stopping: what is measured, when training ends, that measuring changes nothing, resuming, and the same on two processes."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +24,8 @@ from palimpsest.benchmark.suites.config import load_suite
 from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.training import resume
 from palimpsest.benchmark.training.trainer import Trainer
-from tests.benchmark.parity_worker import free_port, run
 from tests.conftest import ROW, Memorised
+from tests.ranks import ranks
 
 TEXT = [Row(tuple(range(100 * i + 1, 100 * i + 40 + 7 * i))) for i in range(5)]
 STOP = {"every": 2, "exact": 0.5}
@@ -191,9 +187,7 @@ def test_two_processes_end_at_the_step_of_one_under_zero_0_and_3(
     memorised: Memorised, ended: tuple[dict[str, Tensor], Trainer], tmp_path: Path
 ) -> None:
     after, one = ended
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-m", "tests.benchmark.test_stopping", str(memorised.subject.folder), str(tmp_path)]
-    run([(command, shared | {"RANK": r, "LOCAL_RANK": r}) for r in "01"])
+    ranks(2, work, memorised.subject.folder, tmp_path)
     for stage in (0, 3):
         (steps, before), other = (json.loads((tmp_path / f"zero{stage}-rank{r}.json").read_text()) for r in "01")
         assert other == [steps, before]
@@ -212,7 +206,3 @@ def work(held: Path, out: Path) -> None:
         (out / f"zero{stage}-rank{os.environ['RANK']}.json").write_text(json.dumps([trainer.steps, trainer.before]))
         if os.environ["RANK"] == "0":
             save_file({k: v.contiguous() for k, v in after.items()}, out / f"zero{stage}.safetensors")
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]))

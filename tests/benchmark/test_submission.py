@@ -146,7 +146,7 @@ def test_what_the_author_says_is_held_to_the_entrys_rules(change: dict, message:
 def test_a_row_made_with_less_than_the_track_asks_for_is_told_so(npo: tuple[Row, MethodOf], clean: Run) -> None:
     track = replace(clean.suite, seeds=(0, 1, 2), per_role=16, quality=QualityConfig(documents=100))
     found = " ".join(problems(*npo, SAID, Reference(track)))
-    assert all(words in found for words in ("seeds: [0], not [0, 1, 2]", "per_role: 8, not 16", "quality.documents: 8, not 100"))
+    assert all(words in found for words in ("seeds: [0], not [0, 1, 2]", "per_role: 4, not 16", "quality.documents: 8, not 100"))
 
 
 def test_what_a_suite_may_differ_in_is_its_name_and_methods() -> None:
@@ -186,7 +186,7 @@ def track(clean: Run, npo: tuple[Row, MethodOf], tmp_path: Path, monkeypatch: py
 
 def test_a_row_of_a_frozen_track_agrees_and_names_its_record(track: Frozen, npo: tuple[Row, MethodOf], tmp_path: Path) -> None:
     reference = reference_of("", "micro")
-    assert (reference.frozen, reference.suite.per_role) == (track, 8)
+    assert (reference.frozen, reference.suite.per_role) == (track, 4)
     make(*npo, replace(SAID, frozen=track.sha256), tmp_path / "b.zip")
     with opened(tmp_path / "b.zip") as b:
         found = list(verify(Case(b, reference.suite, frozen=track), "rescore"))

@@ -25,6 +25,7 @@ from palimpsest.benchmark.running.tune import AMOUNT, PASSES, Trial, Tuning, rul
 from palimpsest.benchmark.suites import tracks
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, Suite, load_suite, suite_names
 from palimpsest.benchmark.texts.memories import assign_roles, load_memories
+from tests.benchmark.conftest import read_once
 from tests.benchmark.trials import trial
 
 # ---- nothing that a table uses
@@ -71,6 +72,7 @@ def suite(tiny: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PALIMPSEST_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(tune, "DOCUMENTS", 8)
+        read_once(patch)
         yield Suite(
             name="micro", model=str(tiny.folder), per_role=4, seeds=(0, 1), corpus=CorpusConfig("text", str(folder)),
             injection=InjectionConfig(occurrences=(75,), density=1.0, batch=4, lr=5e-3), attacks={"prefix": {}, "paraphrase": {}},

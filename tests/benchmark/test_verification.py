@@ -23,7 +23,7 @@ from palimpsest.benchmark.submission.bundle import opened
 from palimpsest.benchmark.submission.levels import Case, Finding, Options, checks_of, verify
 from palimpsest.benchmark.submission.making import Said, make
 from palimpsest.benchmark.submission.row import own_row
-from palimpsest.benchmark.suites.config import CorpusConfig, Suite
+from palimpsest.benchmark.suites.config import CorpusConfig, QualityConfig, Suite
 from palimpsest.leaderboard.entry_values import Number
 from tests.command import Command
 from tests.conftest import Memorised
@@ -47,7 +47,8 @@ def clean_checkout() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def micro(memorised: Memorised, small_corpus: CorpusConfig) -> Suite:
     """On a model that repeats what it was taught, so that lengths of every size occur."""
-    return replace(micro_suite(memorised.subject.folder, small_corpus, 8), attacks={"prefix": {}, "paraphrase": {}, "loss": {}})
+    suite = replace(micro_suite(memorised.subject.folder, small_corpus, 8), attacks={"prefix": {}, "paraphrase": {}, "loss": {}})
+    return replace(suite, quality=QualityConfig(("palimpsest_bits_per_byte",), documents=8))
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from palimpsest.benchmark.common.plugins import find
 from palimpsest.benchmark.method import Trainer, UnlearningData
 from palimpsest.benchmark.models.subject import Subject
-from tests.benchmark.parity_worker import Result, free_port, rows, run
+from tests.benchmark.parity_worker import Result, rows
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {  # the last of five forget rows is a batch of its own: one rank gets nothing
     "dpo": ("dpo", {}),
@@ -64,18 +62,3 @@ def place(folder: Path, case: str, stage: int, world: int, rank: int) -> Path:
 def read(folder: Path, case: str, stage: int, world: int, rank: int = 0) -> Result:
     file = place(folder, case, stage, world, rank)
     return Result(json.loads(file.with_suffix(".json").read_text()), load_file(file.with_suffix(".safetensors")))
-
-
-def launch(folder: Path, world: int, stages: Sequence[int]) -> None:
-    """Run `world` processes to their end."""
-    command = [sys.executable, "-m", "tests.methods.ranks_worker", "--folder", str(folder), "--stages", *map(str, stages)]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    run([(command, shared | {"RANK": str(r), "LOCAL_RANK": str(r)} if world > 1 else {}) for r in range(world)], limit=900)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--stages", type=int, nargs="+")
-    given = parser.parse_args()
-    work(given.folder, given.stages)

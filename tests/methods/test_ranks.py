@@ -13,7 +13,8 @@ import torch
 
 from palimpsest.benchmark.models.subject import Subject
 from tests.benchmark.parity_worker import deviation, write_models
-from tests.methods.ranks_worker import CASES, launch, place, read
+from tests.methods.ranks_worker import CASES, place, read, work
+from tests.ranks import ranks
 
 LOSS, WEIGHT = 1e-5, 1e-3
 RUNS = {1: (0,), 2: (0, 3)}  # processes -> ZeRO stages
@@ -25,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     write_models(folder)
     for world, stages in RUNS.items():
-        launch(folder, world, stages)
+        ranks(world, work, folder, stages, limit=900)
     return folder
 
 
