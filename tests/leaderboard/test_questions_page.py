@@ -8,13 +8,16 @@ from functools import reduce
 
 import pytest
 
+from palimpsest.benchmark.common.facts import RunFacts
 from palimpsest.benchmark.common.types import HORIZON, Results
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.curves import attack_curves, prompt_length_curves
+from palimpsest.leaderboard.dead_weight import alone
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.headline import dead_weight_rule, headline
 from palimpsest.leaderboard.operating_curves import leak_words
 from palimpsest.leaderboard.report import render
+from palimpsest.leaderboard.side import side_of
 from palimpsest.leaderboard.tables import MainTable, main_table
 from palimpsest.leaderboard.terminal import table_lines
 
@@ -86,6 +89,20 @@ def test_the_terminal_shows_the_same_columns_in_the_unit_of_the_suite() -> None:
         lines = [line.plain for line in table_lines(main_table(found), 80)]
         assert lines[0].split() == ["Exact", "Worst", "Excess", "Damage", "Keeps"]
         assert lines[1].split()[1:4] == ["%", unit, unit]
+
+
+def test_comparisons_and_dead_weight_judge_answers_by_tokens_as_leak_does() -> None:
+    """One token of four is a quarter of the answer: 16 in tables, and below every threshold."""
+    found = results(("none", "weak"), memories=192)
+    one = [replace(r, matched=ANSWER if r.method == "none" else 1, horizon=ANSWER) for r in found.records]
+    asked = replace(found, records=[r if r.role == "forget" else replace(r, matched=0) for r in one])
+    score = Score(asked.records, asked.twin)
+    calls = side_of(asked, RunFacts(base="b", memories="m", row=160, attacks={}, methods={})).calls
+    for method, share in (("none", 1.0), ("weak", 0.0)):
+        assert score.lengths(method).to_numpy().max() == HORIZON * (1 if share else 1 / ANSWER)
+        assert calls.xs(method, level="method").mean().to_dict() == {"black-box": share}
+        assert score.recovered_pair(method, "black-box")["mine"].mean() == share
+    assert alone(score, "weak", "black-box") == set()
 
 
 def _said(table: MainTable) -> list[str]:
