@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
@@ -18,6 +19,7 @@ from palimpsest.benchmark.training.engine import deepspeed_config
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
+from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.parity_worker import RANK_VARIABLES, free_port
 from tests.benchmark.resume_worker import STOP, StoppedError, compared, stop
 from tests.benchmark.test_resuming import Dual
@@ -35,8 +37,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny: Subject, tmp_path:
     assert left == ["state.json", "step4", "step4/rank0.safetensors"], "the newest step alone, in safetensors and JSON"
 
 
-def test_two_ranks_go_on_each_from_its_part(tiny: Subject, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.benchmark.resume_worker", str(tiny.folder), str(tmp_path), *SETTINGS]
+def test_two_ranks_go_on_each_from_its_part(tokenizer: Any, tmp_path: Path) -> None:
+    """On a Llama in which two heads share keys and values."""
+    shape = LlamaConfig(**SHAPE | {"vocab_size": 4096, "num_key_value_heads": 2})
+    folder = made(tmp_path / "llama", shape, tokenizer)
+    command = [sys.executable, "-m", "tests.benchmark.resume_worker", str(folder), str(tmp_path), *SETTINGS]
     shared = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES}
     shared |= {
         "WORLD_SIZE": "2",
