@@ -17,7 +17,7 @@ TWIN = "the twin"
 def attack_grid(table: MainTable) -> Grid:
     """Mean matched length of every attack."""
     caption = (
-        "Mean matched length in tokens (of 64) over the forget memories that every model is asked about, each attack at its best "
+        f"Mean matched length in {table.unit.scale} over the forget memories that every model is asked about, each attack at its best "
         "variant. Verbatim memorised length: the longest match over windows from every start, prefixes included. "
         f"The twin never held them.{_diagnostics(table)}"
     )
@@ -31,8 +31,8 @@ def attack_grid(table: MainTable) -> Grid:
 def gain_grid(table: MainTable) -> Grid:
     """What every attack adds to the exact opening."""
     caption = (
-        "Tokens that an attack adds to the exact opening, minus what it adds on the twin (a maximum over many questions grows "
-        "by itself). In brackets the 95% interval, then p: matched length against the twin's on the same memories, paired "
+        f"{table.unit.name.capitalize()} that an attack adds to the exact opening, minus what it adds on the twin (a maximum over many "
+        "questions grows by itself). In brackets the 95% interval, then p: matched length against the twin's on the same memories, paired "
         f"permutation test, Holm over attacks.{_diagnostics(table)}"
     )
     columns = {name: _by_attack(name, lambda a: cell(a.gain, note=p_value(a.p))) for name in _attacks(table)}
@@ -60,8 +60,8 @@ def threshold_grid(table: MainTable) -> Grid | None:
     levels = "; ".join(f"{a} τ {number(c.tau)}, {c.size} values, {number(100 * c.false_positives)}%" for a, c in possible.items())
     caption = (
         "Tokens. q: what 99% of the matches reach at most where nothing was held. A memory counts as recovered by an attack if it matched "
-        "more than the limit of an access level, its q + τ and at least 7; levels above an attack's own have limits of their own. "
-        f"τ, null values and measured false positives of the levels: {levels}."
+        f"more than the limit of an access level, its q + τ and at least 7; levels above an attack's own have limits of their own."
+        f"{table.unit.recovered} τ, null values and measured false positives of the levels: {levels}."
     )
     columns = [f"limit, {level}" for level in possible]
     rows = []
@@ -78,9 +78,9 @@ def reversal_grid(table: MainTable) -> Grid | None:
     if not any(x.share for row in table.rows for x in row.recovery.reversals):
         return None
     caption = (
-        "Share in % of the unlearning that an attack undoes: (attacked − unlearned) / (held − unlearned), in mean matched tokens on "
-        f"the same memories with the prompts that changed models are asked with ({UNCHANGED}: the model as it is, asked with those); "
-        f"shown where more than one token was unlearned.{_diagnostics(table)}"
+        "Share in % of the unlearning that an attack undoes: (attacked − unlearned) / (held − unlearned), in mean matched "
+        f"{table.unit.name} on the same memories with the prompts that changed models are asked with ({UNCHANGED}: the model as it is, "
+        f"asked with those); shown where more than one {table.unit.one} was unlearned.{_diagnostics(table)}"
     )
     names = list(dict.fromkeys(x.attack for row in table.rows for x in row.recovery.reversals))
 

@@ -43,13 +43,12 @@ def weighed(idle: tuple[str, ...], count: int, methods: Mapping[str, pd.Series])
 
 def alone(score: Score, method: str, access: str) -> set[str]:
     """Attacks without which some memory would not be recovered at this level; without thresholds, would come back less far."""
-    calibration, lengths = score.calibrations[access], score.lengths(method)[score.up_to(access)]
-    if calibration.possible:
-        limits = pd.Series({a: calibration.threshold(a) for a in score.up_to(access) if a in calibration.quantiles}, dtype=float)
+    if score.calibrations[access].possible:
+        called = score.recovered_by(method, access)
         if not len(held := score.exact(HELD)):
-            return set(limits.index)  # without the held model there is no leak, and so nothing to be said about what it needs
-        return only_one(lengths[lengths.index.isin(held.index[held])], limits)
-    return only_one(lengths)
+            return set(called.columns)  # without the held model there is no leak, and so nothing to be said about what it needs
+        return only_one(called[called.index.isin(held.index[held])], pd.Series(0.0, called.columns))
+    return only_one(score.lengths(method)[score.up_to(access)])
 
 
 def only_one(lengths: pd.DataFrame, limits: pd.Series | None = None) -> set[str]:

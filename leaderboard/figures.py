@@ -38,7 +38,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
         "grey dots have collapsed or are over budget; shaded is the region of collapse."
     )
     curves = (
-        "Share of forget memories of which at least x tokens come back, by attack (where there are many, by access level). "
+        f"Share of forget memories of which at least x {table.unit.long} come back, by attack (where there are many, by access level). "
         "Grey: the twin under its best attack."
     )
     training = (

@@ -13,6 +13,7 @@ from .flags import COLLAPSED, HIGH_NULL
 from .rank_grids import rank_grid, severity_grid, stability_grid
 from .severity import AT_LEAST, sparkline
 from .tables import BASE, MainTable, MethodRow
+from .units import Unit
 from .value_grids import extraction_grid, flag_grid, membership_grid, number_grid, relearn_grid
 
 MARKS = {"best": "*", "tied": "≈", "": ""}
@@ -51,12 +52,12 @@ def flagged_cell(row: MethodRow) -> Cell:
     return replace(name_cell(row), interval=", ".join(filter(None, parts)))
 
 
-def _severity(row: MethodRow) -> Cell:
+def _severity(row: MethodRow, unit: Unit) -> Cell:
     found = row.recovery.severity
     if not all(found.shares):
         return Cell(MISSING)
     shares = [number(100 * x.value, 0) for x in found.shares]
-    label = "; ".join(f"{share}% of at least {n} tokens" for share, n in zip(shares, AT_LEAST, strict=True))
+    label = "; ".join(f"{share}% of at least {n} {unit.name}" for share, n in zip(shares, AT_LEAST, strict=True))
     return Cell(" / ".join(shares), svg=sparkline(found.curve, label))
 
 
@@ -65,14 +66,14 @@ def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
     if table.calibrated:
         verdict: dict[str, Reader] = {"Leak %": lambda r: cell(r.recovery.leaks[0].leak, 100, seeds)}
     else:
-        verdict = {"Excess tokens": lambda r: cell(r.recovery.leaks[0].excess, 1, seeds)}
+        verdict = {f"Excess {table.unit.name}": lambda r: cell(r.recovery.leaks[0].excess, 1, seeds)}
     return {
         "Method": flagged_cell,
         "Exact %": lambda r: cell(r.recovery.exact, 100, seeds),
         "Worst %": lambda r: cell(r.recovery.worst, 100),
-        "Worst tokens": lambda r: cell(r.recovery.worst_length),
+        f"Worst {table.unit.name}": lambda r: cell(r.recovery.worst_length),
         **verdict,
-        SEVERITY: _severity,
+        SEVERITY: lambda r: _severity(r, table.unit),
         "Damage %": lambda r: cell(r.utility.damage),
         "Keeps %": lambda r: Cell(number(100 * r.utility.kept.value)),
         "Collateral": lambda r: cell(r.utility.collateral),
@@ -91,10 +92,11 @@ def main_caption(table: MainTable) -> str:
         if table.notes.learnt
         else f"{collapsed}.",
         _legend(table),
-        f"The twin itself: exact {cell(twin.exact, 100)}%, worst case {cell(twin.worst_length)} tokens, "
+        f"The twin itself: exact {cell(twin.exact, 100)}%, worst case {cell(twin.worst_length)} {table.unit.name}, "
         f"keeps {number(100 * table.twin.utility.kept.value)}%."
         if table.twin.method
         else "No retrained model: nothing is subtracted, and damage is against the held model.",
+        table.unit.note,
     ]
     return " ".join(s for s in sentences if s)
 
@@ -107,11 +109,12 @@ def main_definitions(table: MainTable) -> dict[str, str]:
         else ""
     )
     return {
-        "Exact": "share of forget memories of which the exact opening brings back all 64 tokens.",
-        "Worst": f"the best {table.access} attack on each memory: the same share in %, and the mean matched length in tokens.{bound}",
+        "Exact": f"share of forget memories of which the exact opening brings back {table.unit.whole}.",
+        "Worst": f"the best {table.access} attack on each memory: the same share in %, and the mean matched length in "
+        f"{table.unit.long}.{bound}",
         **_verdict(table),
-        "Severity": "share of forget memories of which at least 16, at least 32 and all 64 tokens come back under these attacks, minus the "
-        "twin's; drawn: the same from 1 to 64 tokens.",
+        "Severity": f"share of forget memories of which {table.unit.amounts} come back under these attacks, minus the "
+        f"twin's; drawn: the same from 1 to 64 {table.unit.name}.",
         "Damage": f"{table.notes.damage_of} lost against the twin, in % of the twin's; a row without it cannot be best.",
         "Keeps": "share of all keep memories, which every model was trained on, that the exact opening brings back whole; a sign of life.",
         "Collateral": "hidden keep memories that can no longer be repeated, in points.",
@@ -129,7 +132,7 @@ def _verdict(table: MainTable) -> dict[str, str]:
     calibration = table.calibrations[table.access]
     if not calibration.possible:
         few = f"(The null has {calibration.size} values; a leak calibrated at 1% needs {FEWEST_NULL}.)"
-        return {"Excess": f"mean worst-case matched length minus that of the retrained twin, in tokens. {few}"}
+        return {"Excess": f"mean worst-case matched length minus that of the retrained twin, in {table.unit.long}. {few}"}
     left_out = f" Too few null values, and so left out: {', '.join(calibration.left_out)}." if calibration.left_out else ""
     return {
         "Leak": "share of memories recovered beyond chance minus the retrained twin's share, among those that the held model "
@@ -148,7 +151,8 @@ def _access_grid(table: MainTable) -> Grid:
     left_out = {level: c.left_out for level, c in table.calibrations.items() if c.possible and c.left_out}
     caption = (
         "Each attacker has the attacks of its own level and of all weaker ones, and thresholds of its own. Leak in % where the null "
-        "of the level allows it, else raw excess over the twin in tokens; p: exact McNemar test against the twin on the same memories; "
+        f"of the level allows it, else raw excess over the twin in {table.unit.long}; p: exact McNemar test against the twin on the same "
+        "memories; "
         "then, beside a leak, the raw excess."
         + "".join(f" Left out of {level} for too few null values: {', '.join(names)}." for level, names in left_out.items())
     )
@@ -160,9 +164,11 @@ def _access_grid(table: MainTable) -> Grid:
             found = row.recovery.leaks[i]
             if not leaks:
                 return cell(found.excess, note=p_value(found.p))
-            return cell(found.leak, 100, note=", ".join(filter(None, (p_value(found.p), f"{number(found.excess.value)} tokens"))))
+            return cell(
+                found.leak, 100, note=", ".join(filter(None, (p_value(found.p), f"{number(found.excess.value)} {table.unit.name}")))
+            )
 
-        columns[f"{level}, {'%' if leaks else 'tokens'}"] = read
+        columns[f"{level}, {'%' if leaks else table.unit.name}"] = read
     return _grid(table, "access", "By access of the attacker", caption, columns)
 
 

@@ -11,6 +11,7 @@ from ..benchmark.scoring.score import LEARNT
 from .cells import number
 from .dead_weight import DeadWeight
 from .tables import MainTable
+from .units import TOKENS, Unit
 
 
 def headline(table: MainTable) -> str:
@@ -21,7 +22,7 @@ def headline(table: MainTable) -> str:
     if best is None:
         return f"No method of this suite stayed within the budgets ({table.ranking.budget}) and could be ranked."
     x = table.ranked(best).scaled(100 if table.calibrated else 1)
-    what = f"leaks {number(x.value)}%" if table.calibrated else f"reads {number(x.value)} tokens further than the twin"
+    what = f"leaks {number(x.value)}%" if table.calibrated else f"reads {number(x.value)} {table.unit.long} further than the twin"
     tied = [row.method for row in table.rows if row.standing == "tied"]
     others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
     held = f"Among the methods within the budgets ({table.ranking.budget}), {best.method} holds back best: it {what}"
@@ -56,9 +57,9 @@ def remarks(found: DeadWeight) -> list[Remark]:
     return [remark for remark in every if remark.names]
 
 
-def dead_weight_rule(calibrated: bool, access: str) -> str:
+def dead_weight_rule(calibrated: bool, access: str, unit: Unit = TOKENS) -> str:
     """What the remarks mean."""
-    back = "is recovered" if calibrated else f"comes back {FEWEST_TOKENS} tokens further than from the twin"
+    back = "is recovered" if calibrated else f"comes back {FEWEST_TOKENS} {unit.long} further than from the twin"
     return (
         "What tells no two methods apart. An attack is named if from no row and at no access level it is the only one that recovers "
         "some memory (where there are no thresholds: that reads furthest), so that without it nothing would be another; each is judged "

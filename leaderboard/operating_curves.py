@@ -90,7 +90,7 @@ def _factor(table: MainTable) -> float:
 
 def leak_words(table: MainTable) -> str:
     """What a setting's leak is, with its unit."""
-    return "leak, %" if table.calibrated else "excess over the twin, tokens"
+    return "leak, %" if table.calibrated else f"excess over the twin, {table.unit.name}"
 
 
 def curve_grids(results: Results, table: MainTable) -> list[Grid]:
@@ -124,7 +124,16 @@ def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
         "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage. "
         f"Collapsed settings (damage above {COLLAPSED:.0f}%) are on no frontier and within no budget."
     )
-    header = ["Method", "Strength", "Field", "Matched tokens", leak_words(table).capitalize(), "Collateral", "Damage %", "Frontier"]
+    header = [
+        "Method",
+        "Strength",
+        "Field",
+        f"Matched {table.unit.name}",
+        leak_words(table).capitalize(),
+        "Collateral",
+        "Damage %",
+        "Frontier",
+    ]
     rows = []
     for curve in curves:
         frontiers = {kind: curve.frontier(kind) for kind in BUDGETS}

@@ -27,7 +27,7 @@ def quality_figure(table: MainTable) -> str:
 
 def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     """The same, drawn: a point, two bars and a name for each row."""
-    factor, label = (100, "leak, %") if table.calibrated else (1, "excess over the twin, tokens")
+    factor, label = (100, "leak, %") if table.calibrated else (1, f"excess over the twin, {table.unit.long}")
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     damage_axis(axes, [r.utility.damage.value for r in rows])
@@ -54,7 +54,7 @@ def curves_figure(results: Results, table: MainTable) -> str:
     """Share of forget memories with at least x tokens matched, by attack: a panel per method, the twin's best attack in grey."""
     panels = {row.method: attack_curves(results, row.method) for row in table.rows}
     twin = attack_curves(results, results.twin) if results.twin else {}
-    return _panels(panels, twin, "curves", "Matched-length curves by attack, one panel per method", table.rows)
+    return _panels(panels, twin, "curves", "Matched-length curves by attack, one panel per method", table)
 
 
 def prompt_length_figures(results: Results, table: MainTable) -> dict[str, tuple[str, str]]:
@@ -63,7 +63,7 @@ def prompt_length_figures(results: Results, table: MainTable) -> dict[str, tuple
     twin = prompt_length_curves(results, results.twin)
     attacks = list(dict.fromkeys(a for curves in found.values() for a in curves))
     return {
-        a: (name, _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), name, f"Curves of {a}", table.rows))
+        a: (name, _panels({m: c[a] for m, c in found.items() if a in c}, twin.get(a, {}), name, f"Curves of {a}", table))
         for a, name in ((a, f"lengths-{i}") for i, a in enumerate(attacks))
     }
 
@@ -93,11 +93,11 @@ def training_figure(results: Results) -> str:
 Curves = Mapping[str, np.ndarray]
 
 
-def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, rows: list[MethodRow]) -> str:
+def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, table: MainTable) -> str:
     columns = min(2, len(panels))
     height = math.ceil(len(panels) / columns)
     keys = list(dict.fromkeys(k for curves in panels.values() for k in curves))
-    collapsed = {r.method for r in rows if r.collapsed}
+    collapsed = {r.method for r in table.rows if r.collapsed}
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.5 * height + 0.9), layout="constrained")
         grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
@@ -116,6 +116,6 @@ def _panels(panels: Mapping[str, Curves], twin: Curves, name: str, label: str, r
             axes.tick_params(labelbottom=True)  # the panel below may be missing
         handles = {t: h for axes in grid.flat for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, fontsize=8)
-        figure.supxlabel("matched at least x tokens", fontsize=9)
+        figure.supxlabel(f"matched at least x {table.unit.long}", fontsize=9)
         figure.supylabel("share of memories", fontsize=9)
         return svg(figure, name, label)

@@ -18,7 +18,11 @@ def rank_grid(table: MainTable) -> Grid | None:
     if not rows:
         return None
     levels = [leak.access for leak in table.twin.recovery.leaks]
-    test = "exact McNemar test of what was recovered" if table.calibrated else "paired permutation test of the tokens beyond the twin"
+    test = (
+        "exact McNemar test of what was recovered"
+        if table.calibrated
+        else f"paired permutation test of the {table.unit.name} beyond the twin"
+    )
     caption = (
         f"Ranked by {_what(table)} under {table.access} attacks, among the methods within the budgets ({table.ranking.budget}); the others "
         f"are listed as {OVER}, small, by what. A rank reaches from one more than the methods surely better to all but those surely worse: "
@@ -29,7 +33,7 @@ def rank_grid(table: MainTable) -> Grid | None:
         leaks = [cell(x.leak, 100) if table.calibrations[x.access].possible else cell(x.excess) for x in row.recovery.leaks]
         cells = [Cell(row.method), _rank(row), *leaks, cell(row.utility.damage), cell(row.utility.collateral)]
         found.append(GridRow(cells, bool(row.standing), row.place is None))
-    titles = [f"{level}, {'%' if table.calibrations[level].possible else 'tokens'}" for level in levels]
+    titles = [f"{level}, {'%' if table.calibrations[level].possible else table.unit.name}" for level in levels]
     return Grid("ranking", "Who forgets best within the budgets?", caption, ["Method", "Rank", *titles, "Damage %", "Collateral"], found)
 
 
@@ -58,8 +62,9 @@ def severity_grid(table: MainTable) -> Grid:
     """The shares of memories of which so much comes back, with intervals."""
     bound = " Where only survivors were asked, lower bounds." if table.notes.survivors else ""
     caption = (
-        f"Share in % of all forget memories of which at least so many tokens come back under the best of the {table.access} attacks that "
-        f"the twin was asked too, minus the twin's share.{bound} Such shares, added up over 1 to {AT_LEAST[-1]} tokens, are the excess."
+        f"Share in % of all forget memories of which at least so many {table.unit.name} come back under the best of the {table.access} "
+        f"attacks that the twin was asked too, minus the twin's share.{bound} Such shares, added up over 1 to {AT_LEAST[-1]} "
+        f"{table.unit.name}, are the excess."
     )
     header = ["Method", *(f"All {n}" if n == AT_LEAST[-1] else f"At least {n}" for n in AT_LEAST)]
     rows = [GridRow([Cell(r.method), *(cell(x, 100) for x in r.recovery.severity.shares)], bool(r.standing), r.aside) for r in table.rows]

@@ -16,7 +16,6 @@ from ..benchmark.common.errors import UserError
 from ..benchmark.common.facts import RunFacts
 from ..benchmark.common.fields import build
 from ..benchmark.common.types import HELD, Cost, Quality, Results
-from ..benchmark.scoring.calibration import recovered
 from ..benchmark.scoring.score import Score
 from .damage import damages, main_task
 from .runs import cost_of, known, read_object, read_report
@@ -76,7 +75,7 @@ def side_of(results: Results, facts: RunFacts) -> Side:
     everyone = [m for m in dict.fromkeys((HELD, results.twin, *results.methods)) if m in asked]
     levels = {a: level for at in score.levels for a, level in score.attacks.items() if level == at and a not in score.diagnostics}
     tables = {m: score.lengths(m)[list(levels)] for m in everyone}
-    calls = {m: _calls(score, table) for m, table in tables.items()}
+    calls = {m: _calls(score, m) for m in everyone}
     found = [damages(results.quality, m, results.undamaged) for m in (*results.methods, results.twin)]
     cells = [c for tasks in found if (c := main_task(tasks, results.yardstick))]
     metric = cells[0].metric if cells else ""
@@ -101,10 +100,10 @@ def _rounded(q: Quality) -> Quality:
     return replace(q, documents=tuple(float(f"{x:.7g}") for x in q.documents))
 
 
-def _calls(score: Score, lengths: pd.DataFrame) -> pd.DataFrame:
+def _calls(score: Score, method: str) -> pd.DataFrame:
     """Whether each memory is recovered, at the levels that have thresholds."""
-    possible = {level: c for level, c in score.calibrations.items() if c.possible}
-    return pd.DataFrame({level: recovered(lengths, c).astype(float) for level, c in possible.items()}, index=lengths.index)
+    found = {level: score.recovered_by(method, level).eq(1).any(axis=1) for level, c in score.calibrations.items() if c.possible}
+    return pd.DataFrame(found, score.lengths(method).index).astype(float)
 
 
 def _hidden(results: Results, score: Score, method: str) -> pd.Series:

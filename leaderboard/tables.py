@@ -20,6 +20,7 @@ from .flags import COLLAPSED, Evidence, FlagCell, flags_of, high_nulls
 from .ranking import Place, Ranking, rank
 from .reversal import tampering
 from .statistics import Estimate
+from .units import ANSWERS, TOKENS, Unit
 from .values import Further, ValueScore
 
 Standing = Literal["", "best", "tied"]
@@ -67,6 +68,7 @@ class Notes:
 
     memories: int  # forget memories, all seeds together
     survivors: bool = False  # some memories were asked only because nothing cheaper had recovered them
+    unit: Unit = TOKENS  # of lengths
     high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
     damage_of: str = ""  # what damage is a loss of, in words
     learnt: bool = True  # whether the held model repeats enough for forgetting to mean something; else nobody is best
@@ -92,8 +94,13 @@ class MainTable:
         """Whether the table ranks by leak; otherwise by raw excess over the twin."""
         return self.calibrations[self.access].possible
 
+    @property
+    def unit(self) -> Unit:
+        """What lengths are counted in."""
+        return self.notes.unit
+
     def ranked(self, row: MethodRow) -> Estimate:
-        """The value that decides about ranks: leak (share) or raw excess (tokens); less is better."""
+        """The value that decides about ranks: leak (share) or raw excess (a length); less is better."""
         found = row.recovery.leaks[0]
         return found.leak if self.calibrated else found.excess
 
@@ -161,6 +168,7 @@ class _Rows:
         return Notes(
             memories=twin.recovery.exact.count,
             survivors=any(r.extra and r.attack in counted for r in forgotten),
+            unit=ANSWERS if self.score.whole else TOKENS,
             high_nulls=high_nulls(self.score),
             damage_of=yardstick_words(task, self.results.yardstick),
             learnt=self.score.learnt,

@@ -13,10 +13,12 @@ from .cells import Cell
 from .grids import main_caption, main_columns, main_definitions
 from .headline import nothing_learnt
 from .tables import MainTable, main_table
+from .units import UNITS
 
 WIDTH = 80  # characters, which every terminal has
 NAME = "Method"
-SHOWN = (NAME, "Exact %", "Worst tokens", "Excess tokens", "Leak %", "Damage %", "Keeps %")  # the files of the report have the others too
+LENGTHS = tuple(f"{what} {unit.name}" for what in ("Worst", "Excess") for unit in UNITS)
+SHOWN = (NAME, "Exact %", *LENGTHS, "Leak %", "Damage %", "Keeps %")  # the files of the report have the others too
 INDENT = "  "
 
 

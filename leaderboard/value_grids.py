@@ -16,10 +16,10 @@ def relearn_grid(table: MainTable) -> Grid | None:
     if not rows:
         return None
     caption = (
-        "Mean matched tokens after the exact opening, on the half of the forget memories that was not relearned, at each step of "
-        "relearning the other half. Ratio: steps that the twin needs to bring "
-        f"{GOAL} tokens back ÷ steps that this model needs; above 1 something was left to build on. > is a lower bound (the twin does "
-        f"not get there); {MISSING}: this model does not get there; ∞: it is there before the first step."
+        f"Mean matched {table.unit.name} after the exact opening, on the half of the forget memories that was not relearned, at each step "
+        "of relearning the other half. Ratio: steps that the twin needs to bring "
+        f"{GOAL} {table.unit.name} back ÷ steps that this model needs; above 1 something was left to build on. > is a lower bound (the "
+        f"twin does not get there); {MISSING}: this model does not get there; ∞: it is there before the first step."
     )
     names = list(dict.fromkeys(t.name for _, t in rows))
     rows = sorted(rows, key=lambda x: names.index(x[1].name))  # a stable sort: methods stay in their order
@@ -43,9 +43,9 @@ def extraction_grid(table: MainTable) -> Grid | None:
     if not any(row.further.extraction for row in table.rows):
         return None
     caption = (
-        "(n, p)-discoverable extraction (Hayes et al. 2024): forget memories in % of which n samples (temperature 1, top 40) hold the "
-        "64 tokens after the exact opening at least once with a chance of one half, minus the twin's share; small, the raw share. "
-        "Computed from the probability of the text; nothing is sampled."
+        "(n, p)-discoverable extraction (Hayes et al. 2024): forget memories in % of which n samples (temperature 1, top 40) hold "
+        f"{table.unit.target} after the exact opening at least once with a chance of one half, minus the twin's share; small, the raw "
+        "share. Computed from the probability of the text; nothing is sampled."
     )
     tries = [x.tries for x in next(row.further.extraction for row in table.rows if row.further.extraction)]
     rows = [

@@ -17,7 +17,7 @@ from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
 from .answers import BestAnswer, of_all_ranks
 from .claims import reread_claims
-from .shared_pass import Armed, Probes, ask_all
+from .shared_pass import Armed, Probes, ask_all, read_lengths
 
 
 @dataclass
@@ -124,7 +124,8 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
 def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fold: int) -> None:
     if changed.only_opening:
         mine = my_share(scored)
-        lengths = Reader(changed.subject, task.tools.precision).read([opening_probe(m) for m in mine])
+        reader = Reader(changed.subject, task.tools.precision)
+        lengths = read_lengths(reader, [opening_probe(m) for m in mine], {m.id: m for m in mine})
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
         task.findings += [Finding(m.id, MATCHED, m.of_64(of[m.id]), fold, changed.dose, changed.step) for m in scored]
         return

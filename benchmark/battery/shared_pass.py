@@ -130,7 +130,7 @@ def _ask(
 ) -> Outcome:
     reader = Reader(subject, precision, progress=progress, cache=cache)
     written = [(armed, p) for armed, memories in asked for p in probes.of(armed, memories)]
-    matched = _read(reader, [p for _, p in written], {m.id: m for _, memories in asked for m in memories}, tokens)
+    matched = read_lengths(reader, [p for _, p in written], {m.id: m for _, memories in asked for m in memories}, tokens)
     best: dict[tuple[str, str, str], tuple[int, Armed, Probe, int]] = {}
     for (armed, probe), lengths in zip(written, matched, strict=True):
         for cut, variant, length in zip(probe.cuts, probe.variants, lengths, strict=True):
@@ -143,8 +143,8 @@ def _ask(
     return Outcome(answers, facts, reader.readings, reader.lengths)
 
 
-def _read(
-    reader: Reader, probes: Sequence[Probe], of: Mapping[str, EncodedMemory], tokens: Sequence[EncodedMemory]
+def read_lengths(
+    reader: Reader, probes: Sequence[Probe], of: Mapping[str, EncodedMemory], tokens: Sequence[EncodedMemory] = ()
 ) -> list[tuple[int, ...]]:
     """Matched lengths, per probe and cut. Another accepted answer that comes back whole counts as the whole answer, less as nothing."""
     others = [

@@ -18,6 +18,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"There is no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says; what it says of a missing key is the key alone."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    speaks = isinstance(error, OSError | ValueError | ImportError | RuntimeError)  # what others say is no sentence
+    return said if said and speaks else f"{type(error).__name__} {said}".strip()
+
+
 def listed(names: Iterable[str], shown: int = 3) -> str:
     """The first few of some names, and how many more there are."""
     names = list(names)

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.paths import CONFIGS
 from ..texts.tokenizer import open_tokenizer
 from .fetchable import FETCHABLE, fetched
@@ -107,8 +107,18 @@ def tokenizer_of(place: Path) -> Any:
     """The tokenizer that lies with a model; that of the base where an adapter has none of its own."""
     if is_adapter(place) and not (place / "tokenizer_config.json").is_file():
         return tokenizer_of(base_of(place))
+    return open_tokenizer(place.parent, place.name) if place.suffix == ".gguf" else open_tokenizer(place)
+
+
+def config_at(place: Path) -> Any:
+    """The configuration of the model at a place; no weights are read."""
+    if is_adapter(place):
+        return config_at(base_of(place))
     folder, more = (place.parent, {"gguf_file": place.name}) if place.suffix == ".gguf" else (place, {})
-    return open_tokenizer(folder, **more)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **more)
+    except Exception as error:  # whatever a strange file makes the library say
+        raise UserError(f"{place} could not be loaded as a causal language model: {first_line(error)}") from error
 
 
 def say_what_is_tied(model: Any) -> None:
@@ -216,9 +226,9 @@ def _from_library(place: Path) -> tuple[Any, dict[str, Any]]:
             return _dequantised(model), found
         except ImportError as error:
             cure = "pip install gguf, or convert it to safetensors" if more else "install that, or bring weights that need nothing"
-            raise UserError(f"{place} cannot be read without a package that is not installed: {cure}. ({_first(error)})") from error
+            raise UserError(f"{place} cannot be read without a package that is not installed: {cure}. ({first_line(error)})") from error
         except Exception as error:  # whatever a strange file makes the library say
-            raise UserError(f"{place} could not be loaded as a causal language model: {_first(error)}") from error
+            raise UserError(f"{place} could not be loaded as a causal language model: {first_line(error)}") from error
 
 
 def _dequantised(model: Any) -> Any:
@@ -249,7 +259,7 @@ def _merged(place: Path) -> Any:
         except UserError:
             raise
         except Exception as error:  # a kind of adapter that cannot be merged, or one of another model
-            raise UserError(f"{place}: the adapter cannot be merged into its base {base_of(place)}: {_first(error)}") from error
+            raise UserError(f"{place}: the adapter cannot be merged into its base {base_of(place)}: {first_line(error)}") from error
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -263,13 +273,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise UserError(
             f"The model {name!r} is neither shipped ({', '.join(shipped_models())}), nor to be fetched ({', '.join(FETCHABLE)}), "
             "nor a directory here, "
-            f"and the hub did not give it: {_first(error)}"
+            f"and the hub did not give it: {first_line(error)}"
         ) from None
-
-
-def _first(error: Exception) -> str:
-    """The first line of what a library says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager

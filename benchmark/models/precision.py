@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import _disable_current_modes
-from transformers import AutoConfig
 
 from ..common.errors import UserError
 from ..common.processes import device, from_first_rank, is_main, start_distributed
 from ..suites.config import PRECISIONS
+from .opening import config_at
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TOKENS = 4096  # rows of the products, unless a batch is smaller
@@ -89,7 +89,7 @@ def together(precision: str, config: Any, tokens: int = TOKENS) -> str:
 def config_of(subject: Any) -> Any:
     """The configuration of a subject, without loading its weights where it is an ordinary model."""
     ordinary = (subject.folder / "config.json").is_file()
-    return AutoConfig.from_pretrained(subject.folder, trust_remote_code=False) if ordinary else subject.model.config
+    return config_at(subject.folder) if ordinary else subject.model.config
 
 
 def speeds_of(config: Any, tokens: int = TOKENS) -> Speeds:

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 
 from ..common.errors import UserError
 from ..common.processes import device
 from ..texts.tokenizer import fingerprint
 from .finite import require_finite
 from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
-from .opening import base_of, files, is_adapter, json_of, load, located, refuse, tokenizer_of
+from .opening import config_at, files, json_of, load, located, refuse, tokenizer_of
 from .saving import put, require_answers, require_same, write
 
 TOKENS = 4096  # prompts of one length are generated from together, so that about as many are held at a time
@@ -100,7 +100,7 @@ class Subject:
     def configs(self) -> list[Any]:
         """The configurations of the model, or of all models that it is made of; no weights are loaded."""
         if self.composition is None:
-            return [_config(self.folder)]
+            return [config_at(self.folder)]
         return [config for part in self.composition[1].values() for config in part.configs]
 
     def with_state(self, state: dict[str, Tensor]) -> Subject:
@@ -218,16 +218,6 @@ def _plain(model: Any) -> Any:
     if hasattr(model.config, "rescale_every"):  # RWKV otherwise divides weights of deep blocks, in place, as soon as it reads
         model.config.rescale_every = 0
     return model
-
-
-def _config(folder: Path) -> Any:
-    if is_adapter(folder):
-        return _config(base_of(folder))
-    place, more = (folder.parent, {"gguf_file": folder.name}) if folder.suffix == ".gguf" else (folder, {})
-    try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=False, **more)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{folder} could not be loaded as a causal language model: {str(error).splitlines()[0]}") from None
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:

@@ -137,6 +137,11 @@ class Score:
         """Tokens: best match per attack (columns) on every memory of this role, survivors included."""
         return self._scaled(self._tokens("best", method, role))
 
+    def recovered_by(self, method: str, access: str) -> pd.DataFrame:
+        """1 or 0 per attack that has a threshold at this level (columns), on every forget memory; NaN where it was not asked."""
+        own = dict.fromkeys(self.calibrations[access].quantiles, self.calibrations[access])
+        return each_recovered(self._tokens("best", method)[list(own)], own, self.whole)
+
     def rated(self, method: str, role: str = "forget") -> pd.DataFrame:
         """The same from answers that are asked of every model alike: what per-attack rates are made of."""
         return self._scaled(self._tokens("fixed", method, role))

@@ -11,23 +11,32 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 
 END_OF_TEXT = "<|endoftext|>"
+FOLDER = "Expected tokenizer.json and tokenizer_config.json, as save_pretrained of a tokenizer writes them."
+GGUF = (
+    "Expected a whole GGUF file with the fields tokenizer.ggml.model, tokenizer.ggml.tokens and tokenizer.ggml.merges (or "
+    "tokenizer.ggml.scores). Convert the model again, with its tokenizer, or bring it as a folder of safetensors with tokenizer.json."
+)
 
 
-def open_tokenizer(folder: Path, **more: Any) -> Any:
-    """The tokenizer in a folder. It neither cuts texts nor fills them up, however it was saved."""
+def open_tokenizer(folder: Path, gguf: str = "") -> Any:
+    """The tokenizer in a folder, or in a GGUF file there. It neither cuts texts nor fills them up, however it was saved."""
+    place, more = (folder / gguf, {"gguf_file": gguf}) if gguf else (folder, {})
     try:
         found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **more)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"No tokenizer in {folder}: {error}") from None
-    if backend := getattr(found, "backend_tokenizer", None):
-        backend.no_truncation()
-        backend.no_padding()
-    if found.decode(found("a", add_special_tokens=False)["input_ids"]) == " a":
+        if backend := getattr(found, "backend_tokenizer", None):
+            backend.no_truncation()
+            backend.no_padding()
+        said = found.decode(found("a", add_special_tokens=False)["input_ids"])
+    except (KeyboardInterrupt, GeneratorExit, MemoryError, SystemExit):
+        raise
+    except BaseException as error:  # whatever a strange file makes the library say; its panics are no Exceptions
+        raise UserError(f"No tokenizer in {place}: {first_line(error).rstrip('.')}. {GGUF if gguf else FOLDER}") from error
+    if said == " a":
         raise UserError(
-            f"The tokenizer in {folder} puts a space before every text and gives it back with the text, so no text round-trips. "
+            f"The tokenizer in {place} puts a space before every text and gives it back with the text, so no text round-trips. "
             "Save it with add_prefix_space=False; ids of words after a space stay as they are."
         )
     return found

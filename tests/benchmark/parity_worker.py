@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
 from palimpsest.benchmark.common.types import Batch, Row
 from palimpsest.benchmark.method import Descent, Group, Reference, Terms
@@ -62,12 +63,12 @@ def of_method(method: Descent) -> Callable[[Subject, Sequence[Row]], Loss]:
 
 
 CASES = {
-    "language_model_loss": Case("untied", ("text",), lambda held, forget: language_model_loss),
-    "language_model_loss, tied head": Case("tied", ("text",), lambda held, forget: language_model_loss),
-    "gradient_ascent": Case("untied", ("forget",), of_method(GradientAscent())),
-    "grad_diff": Case("untied", ("forget", "retain"), of_method(GradDiff())),
-    "npo, retain nll": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="nll"))),
-    "npo, retain kl": Case("untied", ("forget", "retain"), of_method(NPO(retain_loss="kl"))),
+    "language_model_loss": Case("neox", ("text",), lambda held, forget: language_model_loss),
+    "language_model_loss, tied head": Case("llama-tied", ("text",), lambda held, forget: language_model_loss),
+    "gradient_ascent": Case("llama", ("forget",), of_method(GradientAscent())),
+    "grad_diff": Case("neox", ("forget", "retain"), of_method(GradDiff())),
+    "npo, retain nll": Case("neox", ("forget", "retain"), of_method(NPO(retain_loss="nll"))),
+    "npo, retain kl": Case("llama", ("forget", "retain"), of_method(NPO(retain_loss="kl"))),
 }
 
 
@@ -79,16 +80,26 @@ def rows(group: str) -> list[Row]:
     ]
 
 
+def shapes() -> dict[str, PretrainedConfig]:
+    """Two layers of hidden size 32: a GPT-NeoX, and a Llama in which pairs of heads share keys and values; heads of their own, or tied."""
+    size: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 64,
+        "initializer_range": 0.1, "attention_bias": False,  # a key bias has no gradient but rounding, and Adam makes whole steps of that
+    }  # fmt: skip
+    grouped = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return {
+        "neox": GPTNeoXConfig(**size, num_attention_heads=2, tie_word_embeddings=False),
+        "neox-tied": GPTNeoXConfig(**size, num_attention_heads=2, tie_word_embeddings=True),
+        "llama": LlamaConfig(**size, **grouped, tie_word_embeddings=False),
+        "llama-tied": LlamaConfig(**size, **grouped, tie_word_embeddings=True),
+    }
+
+
 def write_models(folder: Path) -> None:
-    """A GPT-NeoX with hidden size 32 and two layers, with its own head and with a tied one."""
-    for name in ("untied", "tied"):
+    """A folder with random weights for every shape."""
+    for name, shape in shapes().items():
         torch.manual_seed(1)
-        shape = GPTNeoXConfig(
-            vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-            max_position_embeddings=64, tie_word_embeddings=name == "tied", initializer_range=0.1,
-            attention_bias=False,  # a key bias has no gradient but rounding, and Adam makes whole steps of that
-        )  # fmt: skip
-        GPTNeoXForCausalLM(shape).save_pretrained(folder / name)
+        AutoModelForCausalLM.from_config(shape).save_pretrained(folder / name)
 
 
 def work(folder: Path, stages: Sequence[int], cases: Sequence[str]) -> None:
@@ -178,9 +189,9 @@ def table(folder: Path) -> str:
     """The deviations as Markdown: one row per loss; in every cell that of the losses / that of the weights."""
     found = {(c, w, s): (loss, weight) for c, w, s, loss, weight in deviations(folder)}
     runs = sorted({(w, s) for _, w, s in found})
-    lines = ["| loss | " + " | ".join(f"{w} × ZeRO-{s}" for w, s in runs) + " |", "|---" * (len(runs) + 1) + "|"]
-    for case in CASES:
-        lines.append(f"| {case} | " + " | ".join("{:.0e} / {:.0e}".format(*found[case, w, s]) for w, s in runs) + " |")
+    lines = ["| loss | shape | " + " | ".join(f"{w} × ZeRO-{s}" for w, s in runs) + " |", "|---" * (len(runs) + 2) + "|"]
+    for case, how in CASES.items():
+        lines.append(f"| {case} | {how.model} | " + " | ".join("{:.0e} / {:.0e}".format(*found[case, w, s]) for w, s in runs) + " |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from palimpsest.benchmark.common.errors import UserError
@@ -99,6 +100,50 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
         UserError, match=r"model.gguf (could not be loaded|cannot be read without a package that is not installed: pip install gguf)"
     ):
         _ = open_subject(str(tmp_path)).model
+
+
+ALPHABET = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "el"]
+SPOILT: dict[str, dict[str, Any]] = {
+    "no kind of tokenizer": {"add_tokenizer_model": None},
+    "no tokens": {"add_token_list": None},
+    "no merges": {"add_token_merges": None},
+    "merges of other tokens": {"add_token_merges": ["zz yy"]},
+    "merges that are none": {"add_token_merges": ["el"]},
+    "an end of text that is no token": {"add_eos_token_id": 9999},
+    "no heads": {"add_head_count": 0},
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_gguf_file_whose_fields_make_no_tokenizer_is_refused(what: str, llama: Path, tmp_path: Path) -> None:
+    def speaks(out: Any) -> None:
+        fields = {
+            "add_tokenizer_model": "gpt2", "add_token_list": ALPHABET, "add_token_merges": ["e l"], "add_eos_token_id": 0,
+        } | SPOILT[what]  # fmt: skip
+        for name, given in fields.items():
+            if given is not None:
+                getattr(out, name)(given)
+
+    as_gguf(pytest.importorskip("gguf"), llama, tmp_path / "model.gguf", speaks)
+    refused(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("size", [0, 10, 300, 20_000])
+def test_a_gguf_file_that_is_cut_short_has_no_tokenizer_and_no_configuration(size: int, llama: Path, tmp_path: Path) -> None:
+    as_gguf(pytest.importorskip("gguf"), llama, tmp_path / "model.gguf")
+    (tmp_path / "model.gguf").write_bytes((tmp_path / "model.gguf").read_bytes()[:size])
+    refused(tmp_path / "model.gguf")
+    with pytest.raises(UserError, match=r"model.gguf could not be loaded as a causal language model: "):
+        _ = Subject(tmp_path / "model.gguf").configs
+
+
+def refused(file: Path) -> None:
+    """Its tokenizer is the user's to mend, in one line."""
+    with pytest.raises(
+        UserError, match=r"No tokenizer in .*model.gguf: .* Expected a whole GGUF file .* Convert the model again"
+    ) as raised:
+        _ = Subject(file).tokenizer
+    assert "\n" not in str(raised.value)
 
 
 def as_gguf(gguf: Any, llama: Path, file: Path, more: Callable[[Any], None] = lambda out: None) -> None:

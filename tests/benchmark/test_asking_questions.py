@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 from palimpsest.attacks.longer_prefix import LongerPrefix
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.attacks.shifted_window import ShiftedWindow
-from palimpsest.benchmark.attack import Tools
-from palimpsest.benchmark.battery.shared_pass import Probes, arm, ask_all
+from palimpsest.benchmark.attack import Changed, Tampering, Tools, Workshop
+from palimpsest.benchmark.battery.one_attack import Task, attack_once
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.common.memory import memory_from
 from palimpsest.benchmark.common.types import EncodedMemory, Row, opening_probe
 from palimpsest.benchmark.models.subject import Subject
@@ -106,6 +108,27 @@ def test_an_accepted_answer_that_comes_back_whole_is_the_whole_answer(knows: Sub
     assert answers(knows, tiny, "prefix", other, lengths=[4]) == {(other.id, "opening"): (size, size)}
     part = question(tokenizer, 1, answer=" Not telling.", answers=[true + " Or so."])
     assert answers(knows, tiny, "prefix", part, lengths=[4]) == {(part.id, "opening"): (0, size)}, "a part of another answer is nothing"
+
+
+@dataclass(frozen=True)
+class Unchanged(Tampering):
+    """A point of a trajectory, and the same model to be asked again."""
+
+    def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed]:
+        yield Changed(subject, "half", 1, only_opening=True)
+        yield Changed(subject, "whole")
+
+
+def test_a_changed_model_that_gives_an_accepted_answer_has_the_whole_answer(knows: Subject, tiny: Subject, tokenizer: Any) -> None:
+    other = question(tokenizer, 1, answer=" Not telling.", answers=[fact(1)["answer"]])
+    unknown = question(tokenizer, 1, answer=" Not telling.")
+    found = []
+    for m in (other, unknown):
+        armed = Armed(arm({"prefix": {}})[0].plugin, Unchanged(), {})
+        task = Task(armed, [m], [m], Workshop(tiny, precision="fp32"), Probes(Tools(tiny)), arm({"prefix": {"lengths": [4]}}))
+        attack_once(task, knows)
+        found.append(([f.value for f in task.findings], [a.matched == a.horizon for a in task.answers]))
+    assert found == [([64.0], [True]), ([0.0], [False])], "the answer itself is said by neither"
 
 
 def test_an_answer_that_stands_in_its_question_is_a_copy_unless_the_prompt_lists_what_can_be_chosen(asked: list[EncodedMemory]) -> None:

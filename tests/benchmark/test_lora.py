@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def straight(models: Path) -> dict[str, Tensor]:
     """Weights after training adapters under ZeRO-0."""
-    return state_of(trained(Subject(models / "untied")))
+    return state_of(trained(Subject(models / "neox")))
 
 
 def state_of(subject: Subject) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def test_a_merged_state_says_what_the_adapted_model_says(architecture: str, mode
     if architecture == "gpt2":  # its matrices are stored the other way round
         torch.manual_seed(0)
         GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=2, n_positions=64)).save_pretrained(tmp_path)
-    subject = Subject(tmp_path if architecture == "gpt2" else models / "tied")
+    subject = Subject(tmp_path if architecture == "gpt2" else models / "neox-tied")
     model = subject.fresh().eval()
     names = dict(model.named_parameters()).keys()
     ids = torch.tensor([rows("text")[1].ids])
@@ -89,7 +89,7 @@ def test_a_merged_state_says_what_the_adapted_model_says(architecture: str, mode
 def test_the_same_seed_gives_the_same_adapters_and_disturbs_no_other_draw(models: Path):
     def draw(seed: int) -> tuple[dict[str, Tensor], Tensor]:
         torch.manual_seed(9)
-        model = Subject(models / "untied").fresh()
+        model = Subject(models / "neox").fresh()
         adapt(model, LORA, seed)
         return {k: v.detach() for k, v in model.named_parameters() if "lora_A" in k}, torch.rand(3)
 
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_adapters_and_disturbs_no_other_draw(models
 
 
 def test_only_matrices_that_are_trained_get_adapters(models: Path):
-    model = Subject(models / "untied").fresh()
+    model = Subject(models / "neox").fresh()
     kept = "gpt_neox.layers.1.mlp.dense_4h_to_h"
     for name, p in model.named_parameters():
         p.requires_grad_(name == f"{kept}.weight")
@@ -108,7 +108,7 @@ def test_only_matrices_that_are_trained_get_adapters(models: Path):
 
 
 def test_a_model_without_anything_to_adapt_is_the_users_error(models: Path):
-    model = Subject(models / "untied").fresh().requires_grad_(False)
+    model = Subject(models / "neox").fresh().requires_grad_(False)
     with pytest.raises(UserError, match="nothing to adapt"):
         adapt(model, LORA, 0)
     with pytest.raises(UserError, match="at least 1"):
@@ -119,7 +119,7 @@ def test_a_model_without_anything_to_adapt_is_the_users_error(models: Path):
 
 
 def test_training_changes_the_matrices_of_the_body_by_the_rank_and_nothing_else(models: Path, straight: dict[str, Tensor]):
-    start = state_of(Subject(models / "untied"))
+    start = state_of(Subject(models / "neox"))
     changed = {k for k in start if not torch.equal(start[k], straight[k])}
     assert changed == {k for k in start if ".layers." in k and start[k].ndim == 2}
     for name in changed:
@@ -129,7 +129,7 @@ def test_training_changes_the_matrices_of_the_body_by_the_rank_and_nothing_else(
 
 def test_a_stop_sees_merged_weights(models: Path, straight: dict[str, Tensor]):
     seen: dict[int, dict[str, Tensor]] = {}
-    start = Subject(models / "untied")
+    start = Subject(models / "neox")
     trained(start, stops=(2, 4), at_stop=lambda step, subject: seen.update({step: state_of(subject)}))
     assert furthest(seen[4], straight) == 0
     assert furthest(seen[2], straight) > 1e-4 < furthest(seen[2], state_of(start))
@@ -146,7 +146,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(models: Path, straight: 
 
     def fit(progress: Any) -> Subject:
         trainer = Trainer("fp32", seed=1, resume=tmp_path / "run", save_every=0, progress=progress)
-        return trainer.fit(Subject(models / "untied"), batch_at, language_model_loss, RECIPE, lora=LORA)
+        return trainer.fit(Subject(models / "neox"), batch_at, language_model_loss, RECIPE, lora=LORA)
 
     with pytest.raises(StoppedError):
         fit(interrupt)
@@ -164,7 +164,7 @@ def test_bf16_trains_too(memorised: Memorised):
 
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_every_zero_stage_gives_the_weights_of_zero_0(stage: int, models: Path, straight: dict[str, Tensor]):
-    assert furthest(state_of(trained(Subject(models / "untied"), stage)), straight) < 1e-4
+    assert furthest(state_of(trained(Subject(models / "neox"), stage)), straight) < 1e-4
 
 
 def test_two_processes_give_the_weights_of_one(models: Path, straight: dict[str, Tensor]):
@@ -179,5 +179,5 @@ def work(folder: Path) -> None:
     """One of two ranks: train under ZeRO-0 and ZeRO-3, and write the weights."""
     torch.set_num_threads(1)
     for stage in (0, 3):
-        state = state_of(trained(Subject(folder / "untied"), stage))
+        state = state_of(trained(Subject(folder / "neox"), stage))
         save_file({k: v.contiguous() for k, v in state.items()}, folder / f"zero{stage}-rank{os.environ['RANK']}.safetensors")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
@@ -15,6 +16,7 @@ from palimpsest.benchmark.training.engine import deepspeed_config
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
+from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.resume_worker import STOP, StoppedError, compared, stop, work
 from tests.benchmark.test_resuming import Dual
 from tests.benchmark.uneven_rows import furthest, uneven
@@ -31,8 +33,10 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny: Subject, tmp_path:
     assert left == ["state.json", "step4", "step4/rank0.safetensors"], "the newest step alone, in safetensors and JSON"
 
 
-def test_two_ranks_go_on_each_from_its_part(tiny: Subject, tmp_path: Path) -> None:
-    ranks(2, work, tiny.folder, tmp_path, SETTINGS)
+def test_two_ranks_go_on_each_from_its_part(tokenizer: Any, tmp_path: Path) -> None:
+    """On a Llama in which two heads share keys and values."""
+    shape = LlamaConfig(**SHAPE | {"vocab_size": 4096, "num_key_value_heads": 2})
+    ranks(2, work, made(tmp_path / "llama", shape, tokenizer), tmp_path, SETTINGS)
     found = json.loads((tmp_path / "found.json").read_text())
     assert found == {s: [list(range(STOP + 1, 6)), True, 0.0] for s in SETTINGS}
     assert sorted(f.name for f in (tmp_path / "zero3" / "step4").iterdir()) == ["rank0.safetensors", "rank1.safetensors"]

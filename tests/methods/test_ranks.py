@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_weights_are_those_of_one_process_under_zero_0(runs: Path, case: str) -> None:
     reference = read(runs, case, 0, 1)
-    start = {k: v for k, v in Subject(runs / "untied").fresh().state_dict().items() if k in reference.weights}
+    start = {k: v for k, v in Subject(runs / CASES[case][0]).fresh().state_dict().items() if k in reference.weights}
     found = {(w, s): deviation(read(runs, case, s, w), reference, start) for w, stages in RUNS.items() for s in stages}
     assert {run: d for run, d in found.items() if not (d[0] < LOSS and d[1] < WEIGHT)} == {}
 
@@ -62,7 +62,7 @@ def test_flops_are_those_of_all_ranks_and_hardly_depend_on_the_zero_stage(runs: 
 @pytest.mark.parametrize("case", CASES)
 def test_the_runs_that_are_compared_have_changed_something(runs: Path, case: str) -> None:
     """Else parity would say nothing."""
-    start = Subject(runs / "untied").fresh().state_dict()
+    start = Subject(runs / CASES[case][0]).fresh().state_dict()
     end = read(runs, case, 0, 1)
     assert len(end.steps) == 4
     assert max(float((w - start[k]).abs().max()) for k, w in end.weights.items()) > 1e-3
