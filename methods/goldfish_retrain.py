@@ -29,7 +29,7 @@ class GoldfishRetrain(Method):
 
     needs_history: ClassVar[bool] = True
     paper: ClassVar[str] = "Hans et al. 2024, arXiv 2406.10209"
-    strength: ClassVar[Strength] = Strength("k", power=-1)
+    strength: ClassVar[Strength] = Strength("k", power=-0.3)
 
     def __post_init__(self) -> None:
         if self.mask not in ("hash", "hash-table", "static", "random"):

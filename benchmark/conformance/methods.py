@@ -33,7 +33,7 @@ from .worker import Done, Job, error_line, on_processes, unlearn
 FORGETS = 0.5  # of the held model's mean matched length may be left
 KEEPS = 1.5  # times the held model's bits per token may be spent on ordinary text
 LOSS, WEIGHT = 1e-5, 5e-3  # tolerances under ZeRO-3 and on two processes, see `deviation`; the shipped methods reach 6e-7 and 7e-4
-STRENGTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the suite curves
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the suite curves
 ROWS, FAR = 16, 4000  # rows of ordinary text to measure on, from one that no method comes to
 WHOLE = {"batch": 2}  # fields of the whole run: else all eight forget rows are one step, and an epoch is far shorter than on a track
 SHARES = (1.0, 0.6, 0.85, 0.5)  # rows of the small runs: how much of each is taken

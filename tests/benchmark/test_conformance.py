@@ -90,7 +90,7 @@ def test_a_fault_breaks_its_rule_and_none_before(fault: str, trial: Trial, tmp_p
     ("declared", "seen"),
     [
         ('    strength = Strength("alfa")', "no field named 'alfa'"),
-        ('    share: Share = 0.9\n    strength = Strength("share")', "share=1.8: expected a share"),
+        ('    share: Share = 0.9\n    strength = Strength("share")', "share=2.7: expected a share"),
         ('    strength = Strength("weight_decay")', "weight_decay holds 0.0"),
         ('    strength = Strength("schedule")', "schedule holds 'constant'"),
         ("    strength: float = 2.0", "If it is a field of yours"),

@@ -63,7 +63,7 @@ def test_a_method_is_a_row_for_each_strength_and_a_reference_is_one(suite: Suite
     assert list(run.methods) == ["none", "npo@0.5", "npo@1", "goldfish_retrain@0.5", "goldfish_retrain@1"]
     assert run.points[:2] == [OperatingPoint("npo@0.5", "npo", 0.5, "lr", 1e-4), OperatingPoint("npo@1", "npo", 1, "lr", 2e-4)]
     assert (run.methods["npo@0.5"][1].lr, run.methods["npo@0.5"][1].epochs) == (1e-4, 2)
-    assert run.methods["goldfish_retrain@0.5"][1].k == 8
+    assert run.methods["goldfish_retrain@0.5"][1].k == 5
     assert bound(suite, tmp_path).points == []
 
 
@@ -95,7 +95,7 @@ def test_a_row_at_another_strength_is_an_ordinary_run_with_that_value(suite: Sui
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"strengths": (4.0,), "methods": {"none": {}, "goldfish_retrain": {}}}, "goldfish_retrain at strength 4: .* k of at least 2"),
+        ({"strengths": (100.0,), "methods": {"none": {}, "goldfish_retrain": {}}}, "goldfish_retrain at strength 100: .* k of at least 2"),
         ({"strengths": (2.0,), "methods": {"none": {}, "sparse_finetuning": {"share": 0.9}}}, "sparse_finetuning at strength 2: .*share"),
         ({"strengths": (2.0,), "methods": {"none": {}, "task_vector": {"alpha": 0.0}}}, "alpha holds 0.0"),
     ],
