@@ -58,7 +58,10 @@ def typed(hint: type[T], value: Any, where: str) -> T:
 
 
 def written(value: Any) -> str:
-    """JSON with sorted keys, laid out for people: what fits stands on one line, and so does a list of plain values. A newline ends it."""
+    """JSON laid out for people: what fits stands on one line, and so does a list of plain values. A newline ends it.
+
+    Mappings keep their order: that of a suite's attacks is part of what a stage is.
+    """
     return _laid_out(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value, 0) + "\n"
 
 
@@ -143,12 +146,12 @@ def _short(value: Any) -> str:
 
 
 def _laid_out(value: Any, depth: int) -> str:
-    compact = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    compact = json.dumps(value, ensure_ascii=False, allow_nan=False)
     plain = isinstance(value, (list, tuple)) and all(isinstance(v, PLAIN) for v in value)
     if plain or not value or not isinstance(value, (dict, list, tuple)) or len(compact) + depth <= WIDTH:
         return compact
     if isinstance(value, dict):
-        inner = [f"{json.dumps(k, ensure_ascii=False)}: {_laid_out(v, depth + 1)}" for k, v in sorted(value.items())]
+        inner = [f"{json.dumps(k, ensure_ascii=False)}: {_laid_out(v, depth + 1)}" for k, v in value.items()]
     else:
         inner = [_laid_out(v, depth + 1) for v in value]
     lines, pad = ",\n".join(" " * (depth + 1) + item for item in inner), " " * depth

@@ -27,7 +27,9 @@ class Reasons:
             return "begun" if self.store.scratch(stage).exists() else "new"
         now = json.loads(canonical(stage.inputs))
         nearest = min((list(_differences(stage, m, now)) for m in same), key=len)
-        return ", ".join(nearest) or "its folder is gone"
+        if nearest:
+            return ", ".join(nearest)
+        return "its folder is gone" if any(m["inputs"] == now for m in same) else "attacks in another order"
 
 
 def _differences(stage: Stage, manifest: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

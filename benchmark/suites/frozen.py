@@ -14,6 +14,7 @@ from .config import Suite, load_suite, suite_names
 
 END = ".frozen.json"
 APART = ("name", "doc", "methods", "precision", "track", "strengths")  # fields of a suite in which rows of one track may differ
+ORDERED = ("attacks", "reasked")  # of which the order is part of what a stage is
 HASHES = {"base": "base model", "corpus": "corpus", "memories": "memories", "tokenizer": "tokenizer", "deepspeed": "DeepSpeed setting"}
 NEW_NAME = (
     "A frozen track stays as it is: give the changed one a name of its own, for example {track}-2 "
@@ -105,6 +106,8 @@ def deviations(mine: Mapping[str, Any], reference: Mapping[str, Any]) -> list[st
     out: list[str] = []
     for key, value in reference.items():
         own = mine[key]
+        if key in ORDERED and own == value and list(own) != list(value):
+            out.append(f"{key}: in another order ({', '.join(own)}), which makes other stages")
         if key in APART or own == value:
             continue
         if isinstance(value, dict):

@@ -23,10 +23,10 @@ from ..board import made, only_draw
 
 COMMIT = "c" * 40
 ENTRIES = Path(__file__).parents[2] / "leaderboard/entries"
-SUITE = Suite(name="made-up", track="made-up", per_role=16, attacks={"prefix": {}})
+SUITE = Suite(name="made-up", track="made-up", per_role=16, attacks={"prefix": {}, "loss": {}})
 INPUTS = MadeFrom(
     plain_config(SUITE), "ba5e" * 4, "c0" * 8, "3e" * 8, "70" * 8, "d5" * 8, "fp32", {"held": 1}, {"python": "3.12.1", "torch": "2.13.0"},
-    {"prefix": "aa" * 8},
+    {"prefix": "aa" * 8, "loss": "bb" * 8},
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Frozen:
     monkeypatch.setattr(tracks, "TRACKS", tmp_path)
     monkeypatch.setattr(config, "SUITES", tmp_path / "suites")
     (tmp_path / "suites").mkdir()
-    (tmp_path / "suites/made-up.yaml").write_text("track: made-up\nper_role: 16\nattacks: {prefix: {}}\n")
+    (tmp_path / "suites/made-up.yaml").write_text("track: made-up\nper_role: 16\nattacks: {prefix: {}, loss: {}}\n")
     (tmp_path / "made-up.yaml").write_text("npo: {lr: 1.0e-4}\n")
     return freeze(frozen("made-up", "2026-11-26", COMMIT, INPUTS, {"npo": {"lr": 1e-4}}))
 
@@ -58,6 +58,13 @@ def test_a_record_is_read_as_it_was_written_and_names_its_own_hash(track: Frozen
     assert records() == {"made-up": track}
     assert record_of("other") is record_of("") is None
     assert suite_of(track) == replace(SUITE, precision="fp32")
+    assert list(suite_of(frozen_from(track.as_json(), "record")).attacks) == ["prefix", "loss"], "their order is part of what a stage is"
+
+
+def test_attacks_in_another_order_are_named(track: Frozen, tmp_path: Path) -> None:
+    (tmp_path / "suites/made-up.yaml").write_text("track: made-up\nper_role: 16\nattacks: {loss: {}, prefix: {}}\n")
+    (found,) = drifted(track)
+    assert "attacks: in another order (loss, prefix)" in found
 
 
 def test_a_record_that_was_edited_is_refused(track: Frozen, tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_a_frozen_track_is_frozen_once(track: Frozen) -> None:
     ("change", "words"),
     [
         ({"suite": plain_config(replace(SUITE, per_role=8))}, "suite: per_role: 8, not 16"),
-        ({"suite": plain_config(replace(SUITE, attacks={}))}, "suite: attacks.prefix: None, not {}"),
+        ({"suite": plain_config(replace(SUITE, attacks={"loss": {}}))}, "suite: attacks.prefix: None, not {}"),
         ({"suite": {"per_rule": 3}}, "There is no field named 'per_rule'"),
         *(({name: "0" * 16}, f"{words}: {'0' * 16}, not ") for name, words in (
             ("base", "base model"), ("corpus", "corpus"), ("memories", "memories"), ("tokenizer", "tokenizer"),
@@ -97,7 +104,7 @@ def test_a_frozen_track_is_frozen_once(track: Frozen) -> None:
         ({"kinds": {"held": 1, "new": 1}}, "version of the stage new: 1, not none"),
         ({"libraries": {"python": "3.12.1", "torch": "2.14.0"}}, "library torch: 2.14.0, not 2.13.0"),
         ({"libraries": {"python": "3.12.1, 3.13.0", "torch": "2.13.0"}}, "library python: 3.12, 3.13, not 3.12"),
-        ({"attacks": {}}, "code of the attack prefix: not told, not aa"),
+        ({"attacks": {"loss": "bb" * 8}}, "code of the attack prefix: not told, not aa"),
     ],
 )  # fmt: skip
 def test_what_a_row_was_made_from_is_named_where_it_differs(change: dict[str, Any], words: str, track: Frozen) -> None:
@@ -113,7 +120,7 @@ def test_what_does_not_change_results_may_differ(track: Frozen) -> None:
 
 def test_a_suite_file_or_tuned_fields_that_drift_from_the_record_are_named(track: Frozen, tmp_path: Path) -> None:
     assert drifted(track) == []
-    (tmp_path / "suites/made-up.yaml").write_text("track: made-up\nper_role: 32\nattacks: {prefix: {}}\n")
+    (tmp_path / "suites/made-up.yaml").write_text("track: made-up\nper_role: 32\nattacks: {prefix: {}, loss: {}}\n")
     (tmp_path / "made-up.yaml").write_text("npo: {lr: 2.0e-4}\nlater: {lr: 1.0}\n")
     changed = drifted(track)
     (tmp_path / "suites/made-up.yaml").unlink()
