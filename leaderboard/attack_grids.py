@@ -18,7 +18,7 @@ def attack_grid(table: MainTable) -> Grid:
     """Mean matched length of every attack."""
     caption = (
         f"Mean matched length in {table.unit.scale} over the forget memories that every model is asked about, each attack at its best "
-        "variant. Verbatim memorised length: the longest match over windows from every start, prefixes included. "
+        "variant. Verbatim memorised length: the longest match over all windows that were asked, prefixes included. "
         f"The twin never held them.{_diagnostics(table)}"
     )
     columns: dict[str, Reader] = {"exact opening": lambda r: cell(r.recovery.opening)}

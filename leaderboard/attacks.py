@@ -46,7 +46,7 @@ class Recovery:
     opening: Estimate  # tokens matched after the exact opening
     worst: Estimate  # share of which some attack up to the main access level brings back all 64 tokens
     worst_length: Estimate  # tokens, the longest match over those attacks
-    verbatim: Estimate  # tokens, the longest match over windows of true tokens from every start
+    verbatim: Estimate  # tokens, the longest match over the windows of true tokens that were asked
     attacks: tuple[AttackCell, ...]
     leaks: tuple[LeakCell, ...]  # by access level, the main one first
     severity: Severity  # at the main level

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .answer_reading import AnswerReading
 from .budget import Budget
 from .memory import Kind as Kind
 from .memory import Memory as Memory
@@ -214,29 +215,6 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one model says about one text, and about its other answers: what measures of other papers are made of.
-
-    `log_probabilities` are of all tokens after the first, in nats; `likeliest` of the answer's (a passage's continuation): whether each is
-    the likeliest given the true ones before. Means are over tokens.
-    """
-
-    method: str
-    seed: int
-    memory: str
-    role: str
-    group: str  # of further questions that only these measures ask: real authors, world facts; else ""
-    kind: str
-    mean_log: float  # of the answer's tokens
-    right: tuple[float, ...] = field(repr=False)  # the same of each further accepted answer
-    wrong: tuple[float, ...] = field(repr=False)  # and of each wrong one
-    likeliest: tuple[bool, ...] = field(repr=False)
-    log_probabilities: tuple[float, ...] = field(repr=False)
-    said: str = ""  # generated greedily after the exact opening
-    truth: str = ""
-
-
-@dataclass(frozen=True)
 class Excerpt:
     """One memory read back before and after, with the exact opening as the prompt and greedy decoding."""
 
@@ -303,7 +281,9 @@ class Results:
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
     budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
-    published: list[Said] = field(default_factory=list, repr=False)  # what measures of other papers are made of, where they are wanted
+    published: list[AnswerReading] = field(
+        default_factory=list, repr=False
+    )  # what measures of other papers are made of, where they are wanted
 
     @property
     def undamaged(self) -> str:

@@ -23,7 +23,7 @@ Grouped = tuple[EncodedMemory, str]  # a memory, and the group of further questi
 def read_off(
     subject: Subject, asked: Sequence[Grouped], length: int, precision: str = "auto", progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """A row for each memory with the fields of `Said` but for method and seed. `length`: tokens of a row, at most."""
+    """A row for each memory with the fields of `AnswerReading` but for method and seed. `length`: tokens of a row, at most."""
     memories = [m for m, _ in asked]
     other = {(m.id, kind): _others(subject, m, kind, length) for m in memories for kind in ("answers", "wrong")}
     reader = Reader(subject, precision, progress=progress)

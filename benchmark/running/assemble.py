@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..common.answer_reading import AnswerReading
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import HELD, TWIN, Cost, Excerpt, Quality, Results, Said, TrainingEvaluation, Value
+from ..common.types import HELD, TWIN, Cost, Excerpt, Quality, Results, TrainingEvaluation, Value
 from ..reading.published import load
 from ..scoring.calibration import FEWEST_NULL
 from ..suites.config import Suite
@@ -78,9 +79,9 @@ def _quality(run: Run, model: Model) -> Iterator[Quality]:
         yield Quality(run.suite.name, model.name, model.seed, model.key, **row)
 
 
-def _published(run: Run, model: Model) -> Iterator[Said]:
+def _published(run: Run, model: Model) -> Iterator[AnswerReading]:
     for row in load(run.store.ensure(run.published_stage(model)) / "published.jsonl"):
-        yield Said(model.name, model.seed, **row)
+        yield AnswerReading(model.name, model.seed, **row)
 
 
 def _cost(run: Run, model: Model) -> Cost | None:

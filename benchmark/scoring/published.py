@@ -1,7 +1,7 @@
 """Measures that other papers print, each with its formula, direction and source, so that they stand beside ours for the same models.
 
-Made of `Said`: what one model says about one text. Traps of public code are named where a formula differs from it. What compares two
-models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/observed.md is the same for readers.
+Made of `AnswerReading`: what one model says about one text. Traps of public code are named where a formula differs from it.
+What compares two models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/observed.md is the same for readers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..common.types import Said
+from ..common.answer_reading import AnswerReading
 from ..studies._measures import exact_memorisation, extraction_strength, rouge_l
 
 Direction = Literal["forgotten: low", "forgotten: high", "kept: high", "forgotten: near 0"]
@@ -131,7 +131,7 @@ def chosen(right: float, wrong: Sequence[float]) -> bool:
 class Read:
     """What one model says about all texts of a seed, read for each measure. Arrays have a value for each text."""
 
-    said: Sequence[Said]
+    said: Sequence[AnswerReading]
 
     def values(self, name: str) -> np.ndarray:
         """A measure of single texts on those that it is about; empty where there are none."""
@@ -159,7 +159,7 @@ class Read:
     @property
     def model_utility(self) -> float:
         """Over what is kept and each further group of questions. NaN where a group brings no wrong answers, or nothing is kept."""
-        groups: dict[str, list[Said]] = {}
+        groups: dict[str, list[AnswerReading]] = {}
         for s in self.said:
             if s.kind == "qa" and s.role == "keep":
                 groups.setdefault(s.group, []).append(s)
@@ -170,12 +170,12 @@ class Read:
         return [least_likely(s.log_probabilities) for s in self.said if s.role == role and s.kind == "passage" and not s.group]
 
 
-def ratios(said: Sequence[Said]) -> list[float]:
+def ratios(said: Sequence[AnswerReading]) -> list[float]:
     """R of each question that has wrong answers."""
     return [truth_ratio(s.right[0] if s.right else s.mean_log, s.wrong) for s in said if s.wrong]
 
 
-def _utility(said: Sequence[Said], facts: bool) -> tuple[float, float, float]:
+def _utility(said: Sequence[AnswerReading], facts: bool) -> tuple[float, float, float]:
     """Probability, ROUGE-L recall and mean max(0, 1 − R) of a group; of `facts` probability is the right answer's share among all."""
     likely = [share_of_answers(s.mean_log, s.wrong) if facts else probability(s.mean_log) for s in said]
     truth = [truth_preferred(r) for r in ratios(said)]

@@ -181,7 +181,7 @@ class Score:
         return pd.DataFrame({"mine": mine[both].max(axis=1), "twin": twin[both].max(axis=1)}).dropna()
 
     def verbatim(self, method: str) -> pd.Series:
-        """Tokens: the verbatim memorised length of each forget memory, the longest match over windows from every start."""
+        """Tokens: the verbatim memorised length of each forget memory, the longest match over the windows that were asked."""
         return self._cells["windows"].get((method, "forget"), _nothing([MATCH]))[MATCH]
 
     def with_excess(self) -> pd.DataFrame:

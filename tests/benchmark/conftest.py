@@ -35,6 +35,7 @@ from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.world import METHOD, World
 from tests.conftest import Memorised, shared_folder
 from tests.micro import micro_suite, write_corpus
+from tests.observed import asked_elsewhere
 
 COMMIT, ADDRESS = "c" * 40, "https://example.org/of-the-author"
 TAUGHT = InjectionConfig(occurrences=(60,), density=1.0, batch=16, lr=1e-2)
@@ -233,3 +234,14 @@ def world(tiny: Subject, small_corpus: CorpusConfig, tmp_path: Path, monkeypatch
     )  # fmt: skip
     yield World(tmp_path, suite, monkeypatch)
     find.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def observed(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on models from elsewhere: nothing is injected."""
+    return asked_elsewhere(tmp_path_factory, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def observed_results(observed: Run) -> Results:
+    return assemble(observed)

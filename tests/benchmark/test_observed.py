@@ -22,7 +22,7 @@ from palimpsest.leaderboard import report
 from palimpsest.leaderboard.report import write_report
 from palimpsest.leaderboard.runs import read_report
 from palimpsest.leaderboard.tables import main_table
-from tests.observed import Elsewhere, asked_elsewhere, made_elsewhere
+from tests.observed import Elsewhere, made_elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -31,49 +31,41 @@ def elsewhere(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Elsew
 
 
 @pytest.fixture(scope="module")
-def run(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return asked_elsewhere(tmp_path_factory, tokenizer)
-
-
-@pytest.fixture(scope="module")
-def found(run: Run) -> Results:
-    return results(run)
-
-
-@pytest.fixture(scope="module")
-def alone(run: Run) -> Run:
+def alone(observed: Run) -> Run:
     """The same without a retrained model."""
-    bound = Run(replace(run.suite, retrained=""), run.store)
+    bound = Run(replace(observed.suite, retrained=""), observed.store)
     bound.execute()
     return bound
 
 
-def test_models_from_elsewhere_are_rows_beside_methods_that_run_here(run: Run, found: Results) -> None:
-    assert {s.kind for s in run.plan} == {"method", "battery", "attack", "checks", "quality", "published", "excerpts"}
-    assert [s.label for s in run.plan if s.kind == "method"] == ["npo, seed 0"]
-    assert found.methods == ("none", "npo", "theirs")
-    score = Score(found.records, found.twin)
+def test_models_from_elsewhere_are_rows_beside_methods_that_run_here(observed: Run, observed_results: Results) -> None:
+    assert {s.kind for s in observed.plan} == {"method", "battery", "attack", "checks", "quality", "published", "excerpts"}
+    assert [s.label for s in observed.plan if s.kind == "method"] == ["npo, seed 0"]
+    assert observed_results.methods == ("none", "npo", "theirs")
+    score = Score(observed_results.records, observed_results.twin)
     assert score.exact("none").mean() == score.exact("none", "keep").mean() == 1
     assert score.exact("theirs").mean() == score.exact("twin").mean() < 0.5
     assert score.exact("none", "unseen").mean() < 0.5
-    rows = {r.method: r for r in main_table(found).rows}
+    rows = {r.method: r for r in main_table(observed_results).rows}
     assert rows["theirs"].recovery.leaks[0].excess.value == 0
     assert rows["theirs"].utility.damage.value == 0
     assert rows["none"].recovery.leaks[0].excess.value > 10
-    assert found.facts["injection"].startswith("none")
-    assert found.facts["retrained"].startswith(run.suite.retrained)
-    assert not found.warnings
-    assert set(found.excerpts[0].said) == {"none", "twin", "npo", "theirs"}
-    assert "depth" in {v.quantity for v in found.values}
+    assert observed_results.facts["injection"].startswith("none")
+    assert observed_results.facts["retrained"].startswith(observed.suite.retrained)
+    assert not observed_results.warnings
+    assert set(observed_results.excerpts[0].said) == {"none", "twin", "npo", "theirs"}
+    assert "depth" in {v.quantity for v in observed_results.values}
 
 
-def test_a_report_of_them_is_written_and_read_again(run: Run, found: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_of_them_is_written_and_read_again(
+    observed: Run, observed_results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "figures", lambda *_: [])
-    files = write_report(found, tmp_path, facts_of(run))
+    files = write_report(observed_results, tmp_path, facts_of(observed))
     assert "theirs" in files[0].read_text()
     again, facts = read_report(tmp_path)
-    assert again.methods == found.methods
-    assert facts.injection == {"none": run.model("none", 0).key, "twin": run.model("twin", 0).key}
+    assert again.methods == observed_results.methods
+    assert facts.injection == {"none": observed.model("none", 0).key, "twin": observed.model("twin", 0).key}
 
 
 def test_without_a_retrained_model_nothing_is_subtracted_and_the_page_says_so(alone: Run, tmp_path: Path) -> None:
@@ -108,13 +100,13 @@ def _of(found: Results, method: str, role: str) -> set[str]:
     return {r.memory for r in found.records if (r.method, r.role) == (method, role)}
 
 
-def test_keys_hold_what_models_say_and_not_where_they_lie(run: Run, alone: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
+def test_keys_hold_what_models_say_and_not_where_they_lie(observed: Run, alone: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(elsewhere.held, tmp_path / "copy"))
-    moved = Run(replace(run.suite, held=str(copy)), run.store)
-    assert [s.key for s in moved.plan] == [s.key for s in run.plan]
+    moved = Run(replace(observed.suite, held=str(copy)), observed.store)
+    assert [s.key for s in moved.plan] == [s.key for s in observed.plan]
     assert all(moved.store.done(s) for s in moved.plan)
-    assert alone.model("npo", 0).key == run.model("npo", 0).key, "what judges prompts trains nothing"
-    other = Run(replace(run.suite, held=str(elsewhere.retrained)), run.store)
+    assert alone.model("npo", 0).key == observed.model("npo", 0).key, "what judges prompts trains nothing"
+    other = Run(replace(observed.suite, held=str(elsewhere.retrained)), observed.store)
     changed = [s for s in other.plan if not other.store.done(s)]
     assert {"method", "battery", "attack"} <= {s.kind for s in changed}
 
@@ -135,20 +127,20 @@ def test_what_contradicts_itself_is_refused(elsewhere: Elsewhere, fields: dict[s
         replace(elsewhere.suite, **fields)
 
 
-def test_methods_that_need_the_history_and_commands_that_need_an_injection_are_refused(run: Run) -> None:
+def test_methods_that_need_the_history_and_commands_that_need_an_injection_are_refused(observed: Run) -> None:
     with pytest.raises(UserError, match="retrain trains again as the held model was trained"):
-        Run(replace(run.suite, methods={"none": {}, "retrain": {}}), run.store).validate()
+        Run(replace(observed.suite, methods={"none": {}, "retrain": {}}), observed.store).validate()
     with pytest.raises(UserError, match="injects nothing"):
-        run.held(0)
+        observed.held(0)
 
 
-def test_a_model_with_another_tokenizer_is_refused_by_name(run: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
+def test_a_model_with_another_tokenizer_is_refused_by_name(observed: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:
     strange = Path(shutil.copytree(elsewhere.held, tmp_path / "strange"))
     other = AutoTokenizer.from_pretrained(strange)
     other.add_tokens(["Varnholt"])
     other.save_pretrained(strange)
     with pytest.raises(UserError, match=r"theirs \(.*strange\) has another tokenizer than .*retrained"):
-        Run(replace(run.suite, given={"theirs": str(strange)}), run.store).validate()
+        Run(replace(observed.suite, given={"theirs": str(strange)}), observed.store).validate()
 
 
 def test_the_command_line_names_models(elsewhere: Elsewhere, tmp_path: Path) -> None:

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from palimpsest.benchmark.common.types import Said
+from palimpsest.benchmark.common.answer_reading import AnswerReading
 from palimpsest.benchmark.scoring import published as p
 from palimpsest.leaderboard.membership import forget_quality, privleak
 
 LOG = math.log
 
 
-def said(memory: str = "a", **more: Any) -> Said:
+def said(memory: str = "a", **more: Any) -> AnswerReading:
     known: dict[str, Any] = {
         "method": "none", "seed": 0, "role": "forget", "group": "", "kind": "qa", "mean_log": LOG(0.5), "right": (), "wrong": (),
         "likeliest": (True, True), "log_probabilities": (LOG(0.5),), "said": "in Varnholt", "truth": "In Varnholt.",
     }  # fmt: skip
-    return Said(memory=memory, **known | more)
+    return AnswerReading(memory=memory, **known | more)
 
 
 def test_every_measure_has_one_title_and_says_where_it_points() -> None:
