@@ -73,6 +73,27 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return float(x.mean() - half), float(x.mean() + half)
 
 
+def welch(mine: ArrayLike, other: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of the difference of two means of unpaired values (Welch 1947, Biometrika 34:28); NaN where neither side varies."""
+    if min(np.size(mine), np.size(other)) < 2 or not (np.ptp(mine) or np.ptp(other)):
+        return NOWHERE
+    found = stats.ttest_ind(mine, other, equal_var=False).confidence_interval(confidence)
+    return float(found.low), float(found.high)
+
+
+def resampled(of: Callable[..., float], *values: np.ndarray, resamples: int = 999, confidence: float = 0.95) -> Interval:
+    """Percentile bootstrap interval of a figure over texts; `values` are of the same texts, and drawn together.
+
+    NaN where a draw has no figure, or all have the same one: an interval of width zero would claim certainty.
+    """
+    if not any(len(v) and np.ptp(v) for v in values):
+        return NOWHERE
+    found = stats.bootstrap(
+        values, of, n_resamples=resamples, vectorized=False, paired=True, confidence_level=confidence, method="percentile", rng=0
+    ).confidence_interval
+    return (float(found.low), float(found.high)) if found.low < found.high else NOWHERE
+
+
 def mcnemar(mine: ArrayLike, other: ArrayLike) -> float:
     """Two-sided exact p-value that paired 0/1 values differ in their rate (McNemar 1947; exact binomial form)."""
     a, b = np.asarray(mine, bool), np.asarray(other, bool)

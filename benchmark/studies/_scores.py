@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ...leaderboard.statistics import Estimate, figure, rate
+from ...leaderboard.statistics import Estimate, rate
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,6 @@ class Scores:
         """The share of texts with score 1."""
         return rate([part.score.ge(1).to_numpy(float) for _, part in self.of(*cell).groupby("seed")])
 
-    def by_seed(self, of: Callable[[int], float]) -> Estimate:
-        """An estimate from one number per seed."""
-        return figure([of(seed) for seed in sorted(set(self.rows.seed))])
-
-    def count(self, seed: int, *cell: Any) -> float:
-        """How many texts of a seed have score 1."""
-        part = self.of(*cell)
-        return float(part[part.seed == seed].score.ge(1).sum())
+    def by_memory(self, *cell: Any) -> list[np.ndarray]:
+        """The scores of a cell, one array per seed, memories in one order for all cells."""
+        return [part.sort_values("memory").score.to_numpy(float) for _, part in self.of(*cell).groupby("seed")]

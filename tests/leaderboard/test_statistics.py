@@ -30,6 +30,23 @@ def test_newcombe_gives_the_published_example():
     assert s.newcombe(mine, other) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
+def test_welch_is_students_interval_where_both_sides_are_alike():
+    """Equal sizes and variances: 2 (n - 1) degrees of freedom; the means differ by 3, each side has the variance 1."""
+    low, high = s.welch([0, 1, 2], [3, 4, 5])
+    half = 2.776445 * np.sqrt(2 / 3)
+    assert (low, high) == pytest.approx((-3 - half, -3 + half), abs=1e-5)
+    assert np.isnan(s.welch([1], [1, 2])).all()
+
+
+def test_texts_are_drawn_together_and_the_same_way_each_time():
+    x = np.arange(50.0)
+    low, high = s.resampled(lambda a, b: float((a - b).mean() + a.mean()), x, x)  # paired: the difference is always 0
+    assert (low, high) == s.resampled(lambda a: float(a.mean()), x)
+    half = 1.96 * x.std() / np.sqrt(50)
+    assert (low, high) == pytest.approx((24.5 - half, 24.5 + half), abs=0.6)
+    assert np.isnan(s.resampled(lambda a: float(a.mean()), np.ones(9))).all(), "no width of zero"
+
+
 def test_the_t_interval_of_three_seeds_is_known():
     low, high = s.t_interval([1, 2, 3])
     assert (low, high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))

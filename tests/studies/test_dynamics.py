@@ -19,6 +19,7 @@ from palimpsest.benchmark.studies._ngrams import Ngrams
 from palimpsest.benchmark.studies._scores import Scores
 from palimpsest.benchmark.studies.dynamics import Dynamics
 from palimpsest.benchmark.studies.pages.dynamics import _edge, _growth, bin_of, page, transitions
+from palimpsest.leaderboard.statistics import newcombe
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, DISAGREES
 from tests.studies.worlds import small_lab
@@ -97,7 +98,9 @@ def rows_of(large: float, small: float, jump: float) -> pd.DataFrame:
                         out.append({"row": "score", **cell, "count": 1, "score": 1.0 if held else 0.1})
                     kind = "memorised" if role == "forget" and i < 100 * share + seed else "unmemorised"
                     by = jump if kind == "unmemorised" else -jump
-                    values = [2.0] * 31 + [2.0 + by + 0.01 * seed - (0.3 + 0.01 * seed) * (model == "large")] * 32
+                    values = [2.0] * 31 + [
+                        2.0 + by + 0.01 * seed + 0.001 * i - (0.3 + 0.01 * seed + 0.001 * (i % 7)) * (model == "large")
+                    ] * 32
                     of = {"model": model, "seed": seed, "role": role, "class": kind, "row": "boundary", "memory": f"m{i}"}
                     out.append(of | {"entropy": values, "1-gram": [-v for v in values], "2-gram": values})
     return pd.DataFrame(out)
@@ -123,13 +126,33 @@ def test_verdicts_follow_the_numbers() -> None:
     assert other["Entropy jumps at the boundary of unmemorised texts."] == DISAGREES
 
 
+def test_of_one_seed_the_intervals_are_over_its_texts() -> None:
+    rows = rows_of(0.4, 0.2, 1.0)
+    found = page(rows[rows.seed == 0], ("small", "large"), ("large",), 32)
+    measured = {v.claim: v.measured for v in found.verdicts}
+    assert all("[" in words for words in measured.values()), measured
+    low, high = newcombe(np.arange(100) < 40, np.arange(100) < 20)
+    assert measured["Larger models memorise more texts fully."] == f"20 points [{100 * low:.3g}, {100 * high:.3g}]"
+
+
+def whole(count: int) -> np.ndarray:
+    """Scores of nine texts, so many of them 1."""
+    return (np.arange(9) < count).astype(float)
+
+
 def test_a_seed_of_which_nothing_is_left_counts_in_the_growth() -> None:
-    cells = [(8, 32, 4), (32, 16, 4), (32, 64, 0), (64, 32, 0)]
-    of = {"model": "m", "seed": 0, "role": "forget"}
-    rows = [{**of, "memory": i, "context": c, "continuation": n, "score": float(i < whole)} for c, n, whole in cells for i in range(9)]
-    scores = Scores(pd.DataFrame(rows), 32)
-    assert _growth(scores, 0, "m", "continuation", 16, 64) == pytest.approx(np.log(0.5 / 4.5) / np.log(4))
-    assert str(_growth(scores, 0, "m", "context", 64, 128)) == "nan"
+    assert _growth([whole(4)], [whole(0)], 4).value == pytest.approx(np.log(0.5 / 4.5) / np.log(4))
+    assert not _growth([whole(0)], [whole(0)], 2)
+
+
+def test_the_interval_of_growth_is_over_texts_of_one_seed_and_over_several_seeds() -> None:
+    one = _growth([whole(6)], [whole(3)], 2)
+    assert one.value == -1
+    assert one.low < -1 < one.high
+    assert np.isnan(_growth([whole(9)], [whole(9)], 2).low), "no draw differs, so nothing is known of the width"
+    two = _growth([whole(6), whole(8)], [whole(3), whole(2)], 2)
+    assert two.by_seed == (-1, -2)
+    assert two.low < -2 < -1 < two.high
 
 
 def test_transitions_are_of_the_same_memories() -> None:

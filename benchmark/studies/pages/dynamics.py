@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ....leaderboard.statistics import Estimate, figure, mean, wilson
+from ....leaderboard.statistics import Estimate, by_seed, difference, figure, mean, resampled, welch, wilson
 from ....leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
 from .._geometry import CLASSES
 from .._scores import Scores
@@ -122,12 +122,13 @@ def _edge(values: Sequence[float], edge: int) -> float:
 
 
 def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
-    last = sizes[-1]
-    low = scores.by_seed(lambda s: _share(scores, last, s, lambda x: x <= 0.2) - _share(scores, last, s, lambda x: x >= 1))
+    """Of several seeds the intervals are over seeds, of one over its memories."""
+    last = scores.by_memory(sizes[-1])
+    low = difference([x <= 0.2 for x in last], [x >= 1 for x in last])
     claim = "Low scores dominate: more texts in the lowest bin than fully memorised."
     yield direction(claim, "Low scores dominate.", low.scaled(100), unit="points", above=0)
     if len(sizes) > 1:
-        grown = scores.by_seed(lambda s: _share(scores, last, s, lambda x: x >= 1) - _share(scores, sizes[0], s, lambda x: x >= 1))
+        grown = difference([x >= 1 for x in last], [x >= 1 for x in scores.by_memory(sizes[0])])
         claim, published = "Larger models memorise more texts fully.", "Fully memorised grows fastest; 70M to 2.8B far exceeds 2.8B to 12B."
         yield direction(claim, published, grown.scaled(100), unit="points", above=0)
     contexts, lengths = (sorted(set(scores.rows[c])) for c in ("context", "continuation"))
@@ -137,25 +138,26 @@ def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
     ):
         if len(values) > 1:
             least, most = values[0], values[-1]
-            growth = scores.by_seed(lambda s, a=least, b=most, n=name: _growth(scores, s, last, n, a, b))
+            cells = [(n, 0) if name == "context" else (0, n) for n in (least, most)]
             border = -1.0 if name == "continuation" else 1.0  # counts ~ length ** exponent
             claim = f"Fully memorised texts {what}, from {least} to {most} tokens."
+            growth = _growth(*(scores.by_memory(sizes[-1], "forget", *cell) for cell in cells), most / least)
             yield direction(claim, published, growth, unit="(exponent of the count)", above=border)
 
 
-def _growth(scores: Scores, seed: int, model: str, name: str, least: int, most: int) -> float:
-    """The exponent with which the count of fully memorised texts grows; NaN where both counts are 0.
+def _growth(few: Sequence[np.ndarray], many: Sequence[np.ndarray], ratio: float) -> Estimate:
+    """The exponent with which the count of fully memorised texts grows while lengths do by `ratio`; none of seeds where both counts are 0.
 
     Where one is, half a text is added to each: without such seeds only those would be counted in which enough is left.
     """
-    a, b = (scores.count(seed, model, "forget", *((n, 0) if name == "context" else (0, n))) for n in (least, most))
-    more = 0.0 if a and b else 0.5
-    return math.log((b + more) / (a + more)) / math.log(most / least) if a or b else math.nan
 
+    def exponent(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = int((a >= 1).sum()), int((b >= 1).sum())
+        more = 0.0 if a and b else 0.5
+        return math.log((b + more) / (a + more)) / math.log(ratio) if a or b else math.nan
 
-def _share(scores: Scores, model: str, seed: int, which: Callable[[pd.Series], pd.Series]) -> float:
-    part = scores.of(model)
-    return float(which(part[part.seed == seed].score).mean())
+    within = resampled(exponent, *(np.concatenate(x) for x in (few, many)))
+    return figure([exponent(a, b) for a, b in zip(few, many, strict=True)], within)
 
 
 def _of_steps(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
@@ -179,22 +181,28 @@ def _of_boundary(edges: pd.DataFrame, sizes: Sequence[str]) -> Iterator[Verdict]
     memorised, not_so = (mine[mine["class"] == kind] for kind in ("memorised", "unmemorised"))
     yield direction("Entropy drops at the boundary of memorised texts.", "It drops.", _jump(memorised, "entropy"), unit="nats", below=0)
     yield direction("Entropy jumps at the boundary of unmemorised texts.", "It jumps.", _jump(not_so, "entropy"), unit="nats", above=0)
-    seeds = sorted(set(memorised.seed) & set(not_so.seed))
-    apart = figure([_one(memorised, s) - _one(not_so, s) for s in seeds])
     published = "First generated minus last context, in billions: memorised .039, half .237, unmemorised -1.016 (one-grams, 12B)."
     claim = "The frequency of tokens rises more at the boundary of memorised than of unmemorised texts."
-    yield direction(claim, published, apart, unit="nats of count", above=0)
+    yield direction(claim, published, _apart(memorised, not_so), unit="nats of count", above=0)
     if len(sizes) > 1:
-        small = edges[edges.model == sizes[0]]
-        falls = figure(
-            [float(np.mean([*mine[mine.seed == s].entropy]) - np.mean([*small[small.seed == s].entropy])) for s in set(mine.seed)]
-        )
+        large, small = (_mean_entropy(edges[edges.model == size]) for size in (sizes[-1], sizes[0]))
+        falls = mean(by_seed((large - small).dropna()))
         yield direction("Entropy falls with size.", "It falls.", falls, unit="nats", below=0)
 
 
-def _one(part: pd.DataFrame, seed: int) -> float:
-    """The jump of a seed in 1-gram frequency from the last token of the context to the first generated one."""
-    return float(np.mean([_edge(x, 1) for x in part[part.seed == seed]["1-gram"]]))
+def _apart(memorised: pd.DataFrame, not_so: pd.DataFrame) -> Estimate:
+    """How much more the 1-gram frequency rises from the last token of the context to the first generated one."""
+    a, b = ({seed: np.array([_edge(x, 1) for x in p["1-gram"]]) for seed, p in part.groupby("seed")} for part in (memorised, not_so))
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return figure([])
+    mine, theirs = (np.concatenate([x[s] for s in seeds]) for x in (a, b))
+    return figure([float(a[s].mean() - b[s].mean()) for s in seeds], welch(mine, theirs))
+
+
+def _mean_entropy(part: pd.DataFrame) -> pd.Series:
+    """Of each text, by seed."""
+    return part.set_index(["seed", "role", "memory"]).entropy.map(lambda x: float(np.mean(x)))
 
 
 def _number(value: Any) -> Any:
