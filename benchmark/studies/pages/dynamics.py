@@ -141,7 +141,8 @@ def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
             cells = [(n, 0) if name == "context" else (0, n) for n in (least, most)]
             border = -1.0 if name == "continuation" else 1.0  # counts ~ length ** exponent
             claim = f"Fully memorised texts {what}, from {least} to {most} tokens."
-            growth = _growth(*(scores.by_memory(sizes[-1], "forget", *cell) for cell in cells), most / least)
+            few, many = (scores.by_memory(sizes[-1], "forget", *cell) for cell in cells)
+            growth = _growth(few, many, most / least)
             yield direction(claim, published, growth, unit="(exponent of the count)", above=border)
 
 
@@ -152,9 +153,9 @@ def _growth(few: Sequence[np.ndarray], many: Sequence[np.ndarray], ratio: float)
     """
 
     def exponent(a: np.ndarray, b: np.ndarray) -> float:
-        a, b = int((a >= 1).sum()), int((b >= 1).sum())
-        more = 0.0 if a and b else 0.5
-        return math.log((b + more) / (a + more)) / math.log(ratio) if a or b else math.nan
+        before, after = int((a >= 1).sum()), int((b >= 1).sum())
+        more = 0.0 if before and after else 0.5
+        return math.log((after + more) / (before + more)) / math.log(ratio) if before or after else math.nan
 
     within = resampled(exponent, *(np.concatenate(x) for x in (few, many)))
     return figure([exponent(a, b) for a, b in zip(few, many, strict=True)], within)
@@ -192,7 +193,7 @@ def _of_boundary(edges: pd.DataFrame, sizes: Sequence[str]) -> Iterator[Verdict]
 
 def _apart(memorised: pd.DataFrame, not_so: pd.DataFrame) -> Estimate:
     """How much more the 1-gram frequency rises from the last token of the context to the first generated one."""
-    a, b = ({seed: np.array([_edge(x, 1) for x in p["1-gram"]]) for seed, p in part.groupby("seed")} for part in (memorised, not_so))
+    a, b = ({int(str(s)): np.array([_edge(x, 1) for x in p["1-gram"]]) for s, p in part.groupby("seed")} for part in (memorised, not_so))
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return figure([])
@@ -202,7 +203,7 @@ def _apart(memorised: pd.DataFrame, not_so: pd.DataFrame) -> Estimate:
 
 def _mean_entropy(part: pd.DataFrame) -> pd.Series:
     """Of each text, by seed."""
-    return part.set_index(["seed", "role", "memory"]).entropy.map(lambda x: float(np.mean(x)))
+    return part.set_index(["seed", "role", "memory"]).entropy.map(np.mean)
 
 
 def _number(value: Any) -> Any:
