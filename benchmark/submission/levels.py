@@ -64,6 +64,7 @@ def verify(case: Case, level: str) -> Iterator[tuple[str, Finding]]:
     case = replace(case, level=level)
     for name in (*LEVELS[: LEVELS.index(level) + 1], *((AUDIT,) if case.options.memories else ())):
         wrong = False
+        case.options.progress(f"level {name}", 0, 1)  # a level may work for long before it finds anything
         for found in checks_of(name)(case):
             wrong |= found.agreed is False
             yield name, found

@@ -102,6 +102,22 @@ def test_the_slice_follows_the_verifiers_seed(mine: Path, micro: Suite, monkeypa
     assert [len(d) for d in drawn] == [3] * 7
 
 
+def test_a_level_is_named_before_it_has_found_anything(mine: Path, micro: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def looks(name: str) -> Callable[[Case], Iterator[Finding]]:
+        def check(_: Case) -> Iterator[Finding]:
+            told.append(f"{name} looks")
+            yield Finding("all", True)
+
+        return check
+
+    monkeypatch.setattr("palimpsest.benchmark.submission.levels.checks_of", looks)
+    with opened(mine) as bundle:
+        list(verify(Case(bundle, micro, Options(progress=lambda what, *_: told.append(what))), "rescore"))
+    assert told == ["level schema", "schema looks", "level rescore", "rescore looks"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [(swapped, "these weights give"), (shorter, "is recorded with 0 tokens"), (unlikely, "log-probabilities of its tokens differ")],
