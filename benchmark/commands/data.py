@@ -24,7 +24,7 @@ def memories_check(
         list[str] | None, typer.Option(help="MODEL_OR_DIRECTORY:ROW, the model and the row of your run, repeatable; pocket:160 without it")
     ] = None,
     house: Annotated[bool, typer.Option("--style", help="Also apply the house style of the shipped passages")] = False,
-    corpus: Annotated[bool, typer.Option(help="With --style: also look for 8-word runs shared with the corpus (half a minute)")] = True,
+    corpus: Annotated[bool, typer.Option(help="With --style: also look for 8-word runs shared with the corpus (some minutes)")] = True,
 ) -> None:
     """Say what keeps a file of memories from being run with a model and row; with --style also where it leaves the house style."""
     from ..models.opening import located, tokenizer_of
@@ -43,14 +43,18 @@ def memories_check(
         _say_rows(name, own, memories)
     most = largest_per_role(memories)
     roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
-    console.print(f"{len(memories)} memories, {len({m.domain for m in memories})} domains: {roles}.", highlight=False)
+    domains = len({m.domain for m in memories})
+    console.print(f"{len(memories)} memories, {domains} {'domain' if domains == 1 else 'domains'}: {roles}.", highlight=False)
     if faults:
         raise UserError(f"{len(faults)} faults in {len(memories)} memories: such a file cannot be run.")
-    console.print(f"Nothing keeps this file from being run (tokenizers: {', '.join(tokenizers)}).", highlight=False)
+    rows = ", ".join(f"{name} with a row of {row}" for name, (_, row) in tokenizers.items())
+    console.print(f"Nothing keeps this file from being run on {rows}.", highlight=False)
     if house:
         from ..texts.corpus import load_corpus
 
-        departures = style(memories, [t for split in load_corpus().splits.values() for t in split] if corpus else [])
+        with Display(console) as display:
+            display.begin("house style" + (", and runs of words shared with the corpus" if corpus else ""))
+            departures = style(memories, [t for split in load_corpus().splits.values() for t in split] if corpus else [])
         _listed(departures)
         console.print(f"House style: {len(departures)} departures in {len(memories)} memories.", highlight=False)
 
