@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError
+from ..common.paths import cache_dir
 from ..common.processes import device
 from ..common.sources import NAME
 from ..common.types import BASE, HELD, TWIN
@@ -46,6 +47,7 @@ INHERITED = (
     "SYSTEMROOT",
 )
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+CACHE = "home/cache"  # of that process
 SAID = 300  # characters of what a failed process said last
 
 
@@ -119,6 +121,8 @@ def _unlearned_apart(row: Row, bundle: Bundle, folder: Path, seeds: list[int], o
         held = row.held(seed)
         (apart / "store" / held.kind).mkdir(exist_ok=True)
         _copy(row.store.ensure(held), apart / "store" / held.kind / held.key)
+    if (made := cache_dir() / "corpus").is_dir():  # a copy of its own: to make it again would take minutes of each run
+        shutil.copytree(made, apart / CACHE / "corpus")
     asked, paths = bundle.info.method.name, []
     if bundle.info.method.file:
         shutil.copytree(bundle.folder / METHOD, apart / METHOD)
@@ -129,6 +133,7 @@ def _unlearned_apart(row: Row, bundle: Bundle, folder: Path, seeds: list[int], o
     job = {"suite": _suite(row, asked), "method": asked, "seeds": seeds, "largest": LIMITS.file}
     job |= {"store": str(apart / "store"), "out": str(apart / "out")}
     (apart / "job.json").write_text(json.dumps(job), "utf-8")
+    options.progress(f"{row.method}, in a process of its own", 0, 1)
     _process(apart, paths, options.limit)
     return apart / "out"
 
@@ -149,7 +154,7 @@ def _process(apart: Path, paths: list[str], limit: float) -> None:
     """Run the job; what lies in `paths` comes last, so that it stands in for nothing of ours."""
     environment = {k: os.environ[k] for k in INHERITED if k in os.environ} | OFFLINE
     environment |= {"HOME": str(apart / "home"), "TMPDIR": str(apart / "tmp"), "HF_HOME": str(apart / "home" / "hf")}
-    environment |= {"PALIMPSEST_CACHE": str(apart / "home" / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PALIMPSEST_CACHE": str(apart / CACHE), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([*(p for p in sys.path if p), *paths])
     code = f"from {NAME}.benchmark.submission.isolated import main; main('job.json')"
     with (apart / "said.txt").open("wb") as said:

@@ -189,12 +189,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_honest_method_run_again_gives_the_same(
-    mine: Path, micro: Suite, store: Store, kept: Path, monkeypatch: pytest.MonkeyPatch
+    mine: Path, micro: Suite, store: Store, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It also looks whether the verifier's token reaches it."""
+    """It also looks whether the verifier's token reaches it, which must not be, and the corpus, which would take minutes to make."""
     monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("PALIMPSEST_CACHE", str(tmp_path))
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "made.jsonl").write_text("made before")
     found = findings(mine, micro, "retrain", yes=True, store=store.root, scratch=kept)
     assert differing(found) == []
+    assert [f.read_text() for f in kept.rglob("home/cache/corpus/made.jsonl")] == ["made before"]
     assert found["weights"].seen == "identical, seed by seed"
     assert found["versions, machine and precision"].agreed
 
