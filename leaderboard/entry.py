@@ -14,12 +14,13 @@ from ..benchmark.common.errors import UserError, unknown
 from ..benchmark.common.frozen import MadeFrom
 from ..benchmark.common.limits import PLAIN_WORD, SOME, Bound, CountOrZero, Part, one_of
 from ..benchmark.common.strict import parse, typed, written
-from ..benchmark.common.types import HORIZON
+from ..benchmark.common.types import HELD, HORIZON
 from .entry_values import Lengths, Number, Values
 
 SCHEMA = 1
 LEVELS = ("schema", "rescore", "spotcheck", "retrain")  # of verification, each includes those before
 LINK, DATE = r"(https?://[^\s<>\"'`]+)?", r"\d{4}-\d\d-\d\d"
+OF_REFERENCES = {HELD: (), "retrain": ("history without forget",)}  # what these may see: names that no other method can have
 Link = Annotated[str, Bound("an address that begins with https:// or http://, or nothing", lambda v: bool(re.fullmatch(LINK, v)))]
 Date = Annotated[str, Bound("a date such as 2026-11-30", lambda v: bool(re.fullmatch(DATE, v)))]
 Track = Annotated[str, Bound("a plain word, or nothing", lambda v: not v or PLAIN_WORD.holds(v))]
@@ -166,7 +167,7 @@ class About:
     hashes: Hashes
     versions: Versions
     machine: Machine
-    saw: tuple[str, ...]  # what the method was given: forget, shown, retain, history
+    saw: tuple[str, ...]  # what the method may have seen: forget, shown, retain, history; nothing that was watched while it ran
     tuned_on: str = ""
     package: str = ""  # name==version of an installed method
     frozen: str = ""  # sha256 of the record of its track, if that was frozen when the row was bundled
@@ -196,6 +197,11 @@ class Entry(About):
         for of in self.memories.by_seed:
             if strange := of.lengths.keys() - self.memories.attacks.keys():
                 raise UserError(f"entry {self.name}: {unknown('attack', min(strange), self.memories.attacks)}")
+
+    @property
+    def may_see(self) -> str:
+        """`saw` in words. Entries from before 27 November 2026 tell of the two references what they were handed and left alone."""
+        return ", ".join(OF_REFERENCES.get(self.method, self.saw)) or "nothing"
 
     @property
     def made_from(self) -> MadeFrom:

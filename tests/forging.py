@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from palimpsest.benchmark.common.archive import RefusedError, write_archive
 from palimpsest.benchmark.common.errors import UserError
@@ -54,12 +55,12 @@ class Forger:
     def manifests(self) -> dict[str, dict[str, Any]]:
         return {n: json.loads(c) for n, c in self.content.items() if n.endswith("/manifest.json")}
 
-    def table(self, name: str, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> None:
-        """Change a Parquet file."""
+    def table(self, name: str, change: Callable[[pd.DataFrame], pd.DataFrame | None], **how: Any) -> None:
+        """Change a Parquet file; `how` it is written, as pandas and pyarrow take it."""
         frame = pd.read_parquet(io.BytesIO(self.content[name]))
         changed = change(frame)
         out = io.BytesIO()
-        (frame if changed is None else changed).to_parquet(out, index=False)
+        (frame if changed is None else changed).to_parquet(out, **{"index": False, **how})
         self.content[name] = out.getvalue()
 
     def lines(self, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -121,11 +122,43 @@ def stage_of(f: Forger, tier: int, model: str = ON) -> str:
     return f.stage("battery", f"attacks of tier {tier} {model}")
 
 
-def table_at(tier: int, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> Forgery:
+def table_at(tier: int, change: Callable[[pd.DataFrame], pd.DataFrame | None], **how: Any) -> Forgery:
     """Change the method's answers to the attacks of a tier."""
 
     def forge(f: Forger) -> None:
-        f.table(f"{stage_of(f, tier)}/answers.parquet", change)
+        f.table(f"{stage_of(f, tier)}/answers.parquet", change, **how)
         f.sign()
 
     return forge
+
+
+def many(rows: int, **columns: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """So many times the first row of a table, with these columns in place of its own."""
+    return lambda t: t.iloc[[0] * rows].reset_index(drop=True).assign(**columns)
+
+
+def metadata_bomb(rows: int = 7_000) -> Forgery:
+    """One text in every row, each time written out: packed it is a twentieth, and the footer tells what it unpacks to."""
+    return table_at(0, many(rows, prompt="x" * 19_900), use_dictionary=False)
+
+
+def dictionary_bomb(rows: int = 7_000) -> Forgery:
+    """The same text once, in a dictionary, and in every row its number: a few kilobytes, of which neither footer nor pages tell more."""
+    return table_at(0, many(rows, prompt="x" * 19_900))
+
+
+def denied_bomb(f: Forger) -> None:
+    """A metadata bomb whose footer tells of columns that are small."""
+    metadata_bomb()(f)
+    name = f"{stage_of(f, 0)}/answers.parquet"
+    told = pq.ParquetFile(io.BytesIO(f.content[name])).metadata.row_group(0)
+    size = max(told.column(i).total_uncompressed_size for i in range(told.num_columns))
+    footer = f.content[name].rindex(was := varint(2 * size))
+    f.content[name] = f.content[name][:footer] + varint(2, len(was)) + f.content[name][footer + len(was) :]
+    f.sign()
+
+
+def varint(value: int, width: int = 1) -> bytes:
+    """A whole number as Parquet's headers have it, in at least so many bytes."""
+    digits = [value >> 7 * i & 127 for i in range(max(width, -(-value.bit_length() // 7)))]
+    return bytes([*(d | 128 for d in digits[:-1]), digits[-1]])

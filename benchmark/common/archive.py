@@ -6,11 +6,13 @@ compression, and files or sums that are too large, packed or not.
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LONGEST, DEEPEST = 240, 12  # characters and folders of a name
 CHUNK = 1 << 20
+DIRECTORY = 16 << 20  # bytes of the list of members, which zipfile reads in one piece before anybody can count them
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of every member that is written: the same content gives the same bytes
 AS_IT_IS = (".safetensors", ".parquet")  # packing these gains nothing
 
@@ -44,21 +47,19 @@ class Archive:
 
     def __init__(self, file: Path, limits: Limits = Limits()):
         self.file, self.limits = file, limits
-        try:
-            self._zip = zipfile.ZipFile(file)
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise RefusedError(f"{file} is no zip file that can be read: {error}.") from None
-        try:
+        with ExitStack() as opened:
+            try:
+                self._zip = opened.enter_context(zipfile.ZipFile(opened.enter_context(_Sparing(io.FileIO(file)))))
+            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+                raise RefusedError(f"{file} is no zip file that can be read: {error}.") from None
             self.sizes = {m.filename: m.file_size for m in self._checked(self._zip.infolist())}
-        except UserError:
-            self._zip.close()
-            raise
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.close()
+        self._opened.close()
 
     def read(self, name: str, at_most: int) -> bytes:
         """The content of a small file; more than `at_most` bytes are refused."""
@@ -107,7 +108,18 @@ class Archive:
             raise RefusedError(f"{self.file}: {inside} lies in what is itself a file.")
         if (whole := sum(m.file_size for m in files)) > limits.whole:
             raise RefusedError(f"{self.file} unpacks to {whole:,} bytes; expected at most {limits.whole:,}.")
+        if sum(m.compress_size for m in files) > self.file.stat().st_size:
+            raise RefusedError(f"{self.file}: its files are larger than it, so some lie in others (a decompression bomb?).")
         return files
+
+
+class _Sparing(io.BufferedReader):
+    """A file of which no more is read at once than a list of members may take."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size and size > DIRECTORY:
+            raise RefusedError(f"{self.name} has a list of {size:,} bytes of what is in it; expected at most {DIRECTORY:,}.")
+        return super().read(size)
 
 
 def odd_name(name: str) -> str:

@@ -20,11 +20,13 @@ from .limits import hold
 T = TypeVar("T")
 WIDTH = 140  # characters that a line of a written file may have, but for a list of plain values, which stands on one line
 LARGEST = 2**63  # of whole numbers
+DIGITS = 300  # of a whole number; a float holds numbers of 308
+VALUES = 4_000_000  # of a text: two characters can make a list, which takes thirty times as much memory
 PLAIN = (str, int, float, bool, type(None))
 
 
 def parse(text: str | bytes, where: str) -> Any:
-    """The JSON value of a text in UTF-8; keys that stand twice, NaN and infinities are refused, and nesting that is too deep."""
+    """The JSON value of a text in UTF-8; keys that stand twice, NaN, infinities, too deep nesting and too many values are refused."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -41,9 +43,14 @@ def parse(text: str | bytes, where: str) -> Any:
         value = float(digits)
         return value if math.isfinite(value) else no_number(digits[:20])
 
+    def whole(digits: str) -> int:
+        return int(digits) if len(digits) <= DIGITS else no_number(f"{digits[:20]}…")
+
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=once, parse_constant=no_number, parse_float=finite)
+        if (values := sum(map(text.count, "[{,"))) > VALUES:
+            raise UserError(f"{where} holds some {values:,} values; expected at most {VALUES:,}.")
+        return json.loads(text, object_pairs_hook=once, parse_constant=no_number, parse_float=finite, parse_int=whole)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise UserError(f"{where} is not JSON: {why}.") from None

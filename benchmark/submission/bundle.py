@@ -26,6 +26,7 @@ from ...leaderboard.entry import Date, Entry, Verified, entry_from
 from ..common.archive import Archive, Limits, RefusedError, write_archive
 from ..common.errors import UserError
 from ..common.limits import PLAIN_WORD, SOME, CountOrZero, one_of
+from ..common.plugins import RESERVED
 from ..common.strict import parse, typed, written
 from ..running.store import Store
 
@@ -65,6 +66,8 @@ class MethodOf:
         fits = self.file in (f"{stem}.py", f"{stem}/__init__.py") and (self.module or "/" not in self.file)
         if self.file and not fits:
             raise UserError(f"file {self.file!r} is not where the module {self.module!r} lies.")
+        if self.file and self.name in RESERVED["method"]:
+            raise UserError(f"{self.name!r} is the name of a reference, which no other method can have.")
         if not self.file and self.module:
             raise UserError(f"the module {self.module!r} has no file.")
 

@@ -11,7 +11,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from ...leaderboard.entry import DATE, LINK, Entry, Point
+from ...leaderboard.entry import DATE, LINK, OF_REFERENCES, Entry, Point
 from ...leaderboard.entry_of import points_of
 from ...leaderboard.tables import main_table
 from ..common.archive import odd_name
@@ -81,7 +81,7 @@ def make(row: Row, told: MethodOf, said: Said, to: Path) -> tuple[Info, Entry]:
             row.store.ensure(stage)
     hashes = {key: sha256_of(file) for key, file in weights_of(row).items()}
     only: dict[str, Any] = {"name": said.name, "track": row.suite.track, "paper": said.paper, "code": said.code, "date": said.date}
-    only |= {"saw": saw(row), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve, "frozen": said.frozen}
+    only |= {"saw": saw(row, told), "tuned_on": said.tuned_on or _tuned_on(row), "curve": said.curve, "frozen": said.frozen}
     entry, _ = entry_in(row, told, only, hashes)
     content: dict[str, bytes | Path] = {
         ENTRY: entry.as_json().encode(),
@@ -109,11 +109,18 @@ def curve_of(suite: Suite, row: Row, asked: str) -> tuple[Point, ...]:
     return points_of(found, main_table(found), asked)
 
 
-def saw(row: Row) -> tuple[str, ...]:
-    """What the method declares to need."""
-    cls: Any = row.methods[row.method][0].cls
-    more = ("shown", "retain") if getattr(cls, "uses_retain", True) else ()
-    return ("forget", *more, *(("history",) if cls.needs_history else ()))
+def saw(row: Row, told: MethodOf) -> tuple[str, ...]:
+    """What the method may see. Nobody watches while it runs: of a method of the repository it is what that declares.
+
+    One of a stranger's is handed all texts, and the held model's history where it asks for it, whatever it makes of them.
+    """
+    if row.method in OF_REFERENCES:
+        return OF_REFERENCES[row.method]
+    plugin, instance = row.methods[row.method]
+    retain = bool(told.file) or getattr(plugin.cls, "uses_retain", True)
+    shown = bool(told.file) or (retain and getattr(instance, "shown_share", 1.0) > 0)
+    allowed = {"forget": True, "shown": shown, "retain": retain, "history": getattr(plugin.cls, "needs_history", False)}
+    return tuple(what for what, may in allowed.items() if may)
 
 
 def lock() -> str:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from safetensors import SafetensorError
+
 from ...leaderboard.entry import About, Entry
 from ..battery.answers import read_answers
 from ..common.errors import UserError
@@ -26,7 +28,9 @@ from .row import Row, entry_in, inputs_of, row_in
 
 CLOSE = 1e-5  # relative: numbers are rounded to 6 digits, and libraries differ in the last ones
 APART = 2.0  # tokens: mean lengths of one model trained on two kinds of machine differ by less
-BROKEN = (UserError, KeyError, ValueError, TypeError, AttributeError, IndexError)  # what files of strangers may do to their readers
+BROKEN = (  # what files of strangers may do to their readers
+    UserError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, OSError, RecursionError, SafetensorError,
+)  # fmt: skip
 TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve", "frozen")  # what only the author knows
 INNER: dict[str, Callable[[Row], list[str]]] = {
     "thresholds against the null": thresholds_of_null,

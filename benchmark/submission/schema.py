@@ -14,9 +14,10 @@ from ..running.provenance import has_commit
 from ..running.store import Store, canonical
 from ..suites.frozen import refusals
 from .bundle import CARD, CONFIG, ENTRY, INFO, LOCK, METHOD, MODEL, MODELS, PARTS, STAGES, WEIGHTS, Bundle, sha256_of, weights_in
-from .card import card, config
-from .files import check_json, check_lines, check_safetensors, check_table
+from .card import card, config, former_card
+from .files import check_json, check_lines, check_safetensors
 from .levels import Case, Finding, agreed
+from .tables import Taken, check_table
 
 TOP = {INFO, ENTRY, CARD, CONFIG, LOCK}
 STAGE = re.compile(r"[a-z]{4,12}/[0-9a-f]{16}/(?P<file>[\w.@+=/-]+)")  # in `stages`
@@ -34,7 +35,10 @@ def check(case: Case) -> Iterator[Finding]:
     yield agreed("nothing but data, and the method's source", odd, "no pickle, no code to load a model with")
     if odd:
         return
-    yield agreed("content of the files", _content(b), "tables, readings and lines have the shape and range that they should")
+    broken = _content(b)
+    yield agreed("content of the files", broken, "tables, readings and lines have the shape and range that they should")
+    if broken:
+        return
     yield agreed("manifests", _manifests(b), f"{len(_stages(b))} stages with their own hashes and keys")
     yield agreed(
         "versions", _versions(b), f"code of palimpsest {b.entry.versions.palimpsest}, commit {(b.entry.versions.commit or '')[:10]}"
@@ -87,12 +91,13 @@ def _misplaced(name: str, file: Path) -> str:
 
 
 def _content(b: Bundle) -> list[str]:
-    wrong = []
+    wrong, taken = [], Taken()
     for name in b.info.files:
         reader = next((r for end, r in READERS.items() if name.endswith(end)), None)
         if reader and not name.startswith(METHOD) and name not in TOP:
             try:
-                reader(b.folder / name)
+                found = reader(b.folder / name)
+                taken = taken.and_more(found) if isinstance(found, Taken) else taken
             except (UserError, RecursionError) as error:
                 wrong.append(f"{name}: {error}")
     return wrong
@@ -170,9 +175,9 @@ def _header(b: Bundle) -> list[str]:
 
 
 def _for_people(b: Bundle) -> list[str]:
-    wanted = {CARD: card(b.entry), CONFIG: config(b.entry)}
+    wanted = {CARD: (card(b.entry), former_card(b.entry)), CONFIG: (config(b.entry),)}
     there = {name: b.folder / name for name in wanted}
-    return [f"{n} says something else" for n, f in there.items() if not f.is_file() or f.read_bytes() != wanted[n].encode()]
+    return [f"{n} says something else" for n, f in there.items() if not f.is_file() or f.read_bytes() not in map(str.encode, wanted[n])]
 
 
 def _weights(b: Bundle) -> list[str]:

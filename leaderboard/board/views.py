@@ -133,7 +133,7 @@ def facts(entry: Entry) -> dict[str, dict[str, str]]:
     dirty = {True: ", with changes", False: "", None: ""}[v.dirty]
     return {
         "What it was given": {
-            "saw": ", ".join(entry.saw) or MISSING,
+            "may have seen": entry.may_see,
             "tuned on": entry.tuned_on or MISSING,
             "seeds": ", ".join(map(str, entry.seeds)),
             "package": entry.package or MISSING,

@@ -45,6 +45,28 @@ def encrypted(honest: Path, to: Path) -> None:
     to.write_bytes(data)
 
 
+def in_each_other(honest: Path, to: Path) -> None:
+    """Ten names for the one file of weights: every member of the list tells the same place."""
+    zipped(honest, to)
+    data = to.read_bytes()
+    with zipfile.ZipFile(to) as archive:
+        at, weights = archive.start_dir, archive.getinfo("weights/0/model.safetensors")
+    begin = data.rindex(weights.filename.encode()) - 46
+    member = data[begin : begin + 46 + len(weights.filename)]
+    more = b"".join(member.replace(b"weights/0/", f"weights/{i}/".encode()) for i in range(1, 10))
+    listed, end = data[at:-22] + more, bytearray(data[-22:])
+    end[8:12] = struct.pack("<HH", *(2 * [struct.unpack("<H", end[10:12])[0] + 9]))
+    end[12:16] = struct.pack("<I", len(listed))
+    to.write_bytes(data[:at] + listed + end)
+
+
+def long_list(honest: Path, to: Path) -> None:
+    """A list of members that says that it takes seventeen mebibytes."""
+    data = bytearray(honest.read_bytes())
+    data[-10:-6] = struct.pack("<I", 17 << 20)
+    to.write_bytes(bytes(17 << 20) + data)
+
+
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
@@ -58,6 +80,8 @@ def encrypted(honest: Path, to: Path) -> None:
         (lambda h, to: zipped(h, to, ("entry.json", b"{}")), "entry.json stands twice"),
         (lambda h, to: zipped(h, to, ("odd", b"x"), how=zipfile.ZIP_LZMA), "compressed in an odd way"),
         (encrypted, "is encrypted"),
+        (in_each_other, "some lie in others (a decompression bomb?)"),
+        (long_list, "has a list of 17,825,792 bytes of what is in it"),
         (lambda h, to: to.write_bytes(h.read_bytes()[:-300]), "no zip file"),
         (lambda h, to: to.write_bytes(b"not a bundle"), "no zip file"),
     ],
@@ -95,6 +119,7 @@ def raw(name: str, change: Callable[[str], str]) -> Forgery:
         (lambda f: f.info.update(seeds="0"), "seeds: expected a list"),
         (lambda f: f.info["method"].update(module="a.b.c.d.e", file="x.py"), "'x.py' is not where the module 'a.b.c.d.e' lies"),
         (lambda f: f.info["method"].update(file="deep/x.py"), "'deep/x.py' is not where"),
+        (lambda f: f.info["method"].update(name="retrain", file="mine.py"), "'retrain' is the name of a reference"),
         (lambda f: f.info.update(device="abacus"), "expected cpu or cuda"),
         (lambda f: f.entry.update(code="javascript:alert(1)"), "an address that begins with https"),
         (lambda f: f.entry.update(doc=os.urandom(9 << 20).hex()), "expected at most 16,777,216"),

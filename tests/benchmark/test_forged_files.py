@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from safetensors.numpy import load, save
 
 from palimpsest.benchmark.running.plan import Run
-from tests.forging import Forger, Forgery, caught, stage_of, table_at
+from palimpsest.benchmark.submission.card import former_card
+from palimpsest.leaderboard.entry import entry_from
+from tests.forging import Forger, Forgery, caught, denied_bomb, dictionary_bomb, many, metadata_bomb, stage_of, table_at
 
 
 def huge_array(f: Forger) -> None:
@@ -25,6 +28,37 @@ def huge_array(f: Forger) -> None:
 def quality_nan(f: Forger) -> None:
     f.lines(f"{f.stage('quality', 'npo')}/quality.jsonl", lambda row: row.update(value=float("nan")))
     f.sign()
+
+
+def quality_beyond(number: str) -> Forgery:
+    """A value that no float can hold."""
+
+    def forge(f: Forger) -> None:
+        name = f"{f.stage('quality', 'npo')}/quality.jsonl"
+        f.lines(name, lambda row: row.update(value="here"))
+        f.content[name] = f.content[name].replace(b'"here"', number.encode())
+        f.sign()
+
+    return forge
+
+
+def in_stage(kind: str, name: str, change: Callable[[bytes], bytes]) -> Forgery:
+    """Change a file of a stage of the method."""
+
+    def forge(f: Forger) -> None:
+        folder = stage_of(f, 0) if kind == "battery" else f.stage(kind, "npo")
+        f.content[f"{folder}/{name}"] = change(f.content[f"{folder}/{name}"])
+        if name != "manifest.json":
+            f.sign()
+
+    return forge
+
+
+def odd_remarks(content: bytes) -> bytes:
+    """Readings whose header has a number for remarks, on which the library that reads them would stumble."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    text = json.dumps(header | {"__metadata__": 5}).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def remote_code(f: Forger) -> None:
@@ -74,6 +108,25 @@ SCHEMA: dict[str, tuple[Forgery, str]] = {
     "a column more": (table_at(0, lambda t: t.assign(remark="")), "has the columns"),
     "a column of another type": (table_at(0, lambda t: t.assign(matched=t.matched.astype(float))), "column matched holds double"),
     "an empty cell": (table_at(0, lambda t: t.assign(variant=t.variant.where(t.variant != "opening"))), "column variant has empty cells"),
+    "a text in every row": (metadata_bomb(), "bytes, as its footer tells; expected at most 134,217,728 (a decompression bomb?)"),
+    "a text in every row, and a footer that denies it": (denied_bomb, "bytes, as its pages tell; expected at most 134,217,728"),
+    "a text once, for every row": (dictionary_bomb(), "bytes, with its texts written out; expected at most 134,217,728"),
+    "texts that share their beginning": (
+        table_at(0, many(1000, prompt="x" * 19_900), use_dictionary=False, column_encoding={"prompt": "DELTA_BYTE_ARRAY"}),
+        "a page with an odd encoding (7)",
+    ),
+    "an odd codec": (table_at(0, many(9), compression="zstd"), "is compressed in an odd way (ZSTD)"),
+    "too many rows": (table_at(0, many(500_001)), "has 500,001 rows in 1 groups; expected at most 500,000"),
+    "too many groups of rows": (table_at(0, many(1_001), row_group_size=1), "is no Parquet table that can be read"),
+    "a column kept as an index": (
+        table_at(0, lambda t: t.set_index("memory")[[*t.columns[1:]]], index=True), "has the columns attack",
+    ),
+    "a table that is none": (in_stage("battery", "answers.parquet", lambda c: c[:-1] + b"?"), "is no Parquet table that can be read"),
+    "a number beyond all": (quality_beyond("1e999"), "holds 1e999, which is no JSON number"),
+    "a number of 400 digits": (quality_beyond("1" + "0" * 400), "which is no JSON number"),
+    "a manifest of brackets": (in_stage("method", "manifest.json", lambda c: b"[" * 50_000), "is nested too deeply"),
+    "lines without end": (in_stage("quality", "quality.jsonl", lambda c: c + b"\n" * 100_000), "has more than 100,000 lines"),
+    "remarks that are none": (in_stage("battery", "tokens.safetensors", odd_remarks), "its __metadata__ is no object of texts"),
     "NaN in quality": (quality_nan, "holds NaN"),
     "a stage without its file": (lambda f: f.content.pop(f"{stage_of(f, 0)}/answers.parquet"), "answers.parquet is missing"),
     "an edited record, its hash left": (
@@ -120,3 +173,10 @@ def test_schema_catches(name: str, honest: Path, clean: Run, tmp_path: Path) -> 
 )
 def test_missing_and_chosen_seeds_are_caught_by_schema(seeds: tuple[int, ...], message: str, honest: Path, clean: Run) -> None:
     assert caught(honest, replace(clean.suite, seeds=seeds)) == ("schema", f"seeds: {message}")
+
+
+def test_a_card_of_before_is_still_a_card_of_its_entry(honest: Path, clean: Run, tmp_path: Path) -> None:
+    f = Forger.of(honest)
+    f.content["card.md"] = former_card(entry_from(json.dumps(f.entry))).encode()
+    assert b"It saw: forget, shown, retain" in f.content["card.md"]
+    assert caught(f.pack(tmp_path / "of-before.zip"), clean.suite) == ("", "")

@@ -59,6 +59,11 @@ def quality_value(f: Forger) -> None:
     f.sign()
 
 
+def quality_of_digits(f: Forger) -> None:
+    f.lines(f"{f.stage('quality', 'npo')}/quality.jsonl", lambda row: row.update(value=10**299))
+    f.sign()
+
+
 def quality_fewer(f: Forger) -> None:
     f.lines(f"{f.stage('quality', 'npo')}/quality.jsonl", lambda row: row.update(documents=row["documents"][:4]))
     f.sign()
@@ -86,6 +91,12 @@ def other_inputs(kind: str, label: str, **changes: Any) -> Forgery:
 
 def denied(f: Forger) -> None:
     f.table(f"{f.stage('checks', 'npo')}/findings.parquet", lambda t: t.assign(value=t.value + 5.0 * (t.quantity == "generated")))
+    f.sign()
+
+
+def without_answers(f: Forger) -> None:
+    """A stage that never had a table of answers, as its manifest has it."""
+    f.content.pop(f"{stage_of(f, 0)}/answers.parquet")
     f.sign()
 
 
@@ -117,6 +128,8 @@ RESCORE: dict[str, tuple[Forgery, str]] = {
     "a stage more": (other_inputs("quality", "npo", quality={}), "quality"),
     "a file of the verifier's in the place of a method": (other_method("setup.py"), "no method of the repository named 'setup.py'"),
     "source that no parser takes": (unparsable, "cannot be parsed: SyntaxError"),
+    "no answers, and a manifest that knows of none": (without_answers, "cannot be read: FileNotFoundError"),
+    "a quality of 300 digits": (quality_of_digits, "and its documents give"),
     "a lower cost": (lambda f: f.entry["cost"][0].update(seconds=0.1), "cost[0].seconds: claimed 0.1"),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.submission import making, rescore, schema
 from palimpsest.benchmark.submission.bundle import Bundle, MethodOf, opened
 from palimpsest.benchmark.submission.levels import Case, Finding, verify
-from palimpsest.benchmark.submission.making import Said, make, missing, problems
+from palimpsest.benchmark.submission.making import Said, make, missing, problems, saw
 from palimpsest.benchmark.submission.row import Reference, Row, inputs_of, own_row, reference_of
 from palimpsest.benchmark.suites import config, tracks
 from palimpsest.benchmark.suites.config import QualityConfig, load_suite
@@ -91,12 +91,21 @@ def test_the_same_row_gives_the_same_bytes(clean: Run, tmp_path: Path) -> None:
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "once.zip").read_bytes()
 
 
-@pytest.mark.parametrize("reference", ["none", "retrain"])
-def test_the_ceiling_and_the_gold_standard_have_entries_too(reference: str, clean: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reference", "seen"), [("none", "nothing"), ("retrain", "history without forget")])
+def test_the_ceiling_and_the_gold_standard_have_entries_too(reference: str, seen: str, clean: Run, tmp_path: Path) -> None:
     row, told = own_row(clean.suite, reference, clean.store)
     make(row, told, replace(SAID, name=reference), tmp_path / "b.zip")
     with opened(tmp_path / "b.zip") as b:
+        assert b.entry.may_see == seen
+        assert f"It may have seen: {seen}\n" in (b.folder / "card.md").read_text()
         assert differing(list(verify(Case(b, clean.suite), "rescore"))) == []
+
+
+def test_what_a_method_may_see_is_what_it_declares_or_else_all_that_it_is_handed(clean: Run) -> None:
+    suite = replace(clean.suite, methods={"gradient_ascent": {}, "npo": {"shown_share": 0.0}, "goldfish_retrain": {}})
+    (row, told), *others = (own_row(suite, name, clean.store) for name in suite.methods)
+    assert [saw(row, told), *(saw(*o) for o in others)] == [("forget",), ("forget", "retain"), ("forget", "shown", "retain", "history")]
+    assert saw(row, replace(told, file="mine.py", name="mine")) == ("forget", "shown", "retain")
 
 
 def test_a_method_of_ones_own_is_read_and_never_run(clean: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

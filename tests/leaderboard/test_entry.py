@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ import pytest
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import HORIZON, OperatingPoint
 from palimpsest.benchmark.scoring.score import Score
-from palimpsest.leaderboard.entry import entry_from
+from palimpsest.leaderboard.entry import entry_from, read_entry
 from palimpsest.leaderboard.entry_of import entry_of, number, points_of, rounded
 from palimpsest.leaderboard.reproduction import surroundings
 from palimpsest.leaderboard.statistics import NOWHERE, Estimate
 from palimpsest.leaderboard.tables import main_table
 from tests.entries import about, entry, made_results
 from tests.synthetic import results
+
+ENTRIES = Path(__file__).parents[2] / "leaderboard" / "entries" / "quick"
 
 
 def test_it_is_read_as_it_was_written_and_gives_the_same_bytes() -> None:
@@ -189,3 +192,12 @@ def test_what_an_entry_of_before_does_not_tell_is_no_difference_to_a_row_made_ag
 
     assert list(surroundings(before, with_attack("a1"))) == []
     assert list(surroundings(with_attack("b2"), with_attack("a1"))) == ["code of the attack prefix b2, here a1"]
+
+
+@pytest.mark.parametrize(
+    ("method", "seen"),
+    [("none", "nothing"), ("retrain", "history without forget"), ("gradient_ascent", "forget"), ("npo", "forget, shown, retain")],
+)
+def test_what_a_method_may_have_seen_is_said_of_committed_entries_too(method: str, seen: str) -> None:
+    """`retrain` never sees a forget text, though entries of before say that it was handed them."""
+    assert read_entry(ENTRIES / f"{method}.json").may_see == seen
