@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,11 @@ from ..benchmark.common.types import HORIZON
 from ..benchmark.scoring.calibration import FEWEST_NULL
 from .cells import MISSING, number
 from .diff import ALPHA, UNITS
-from .paired import over_pairs
+from .paired import Paired, over_documents, over_pairs
 
+MEASURES = ("leak", "tokens", "exact", "damage", "collateral")
 POWER = 0.8
-ROWS = 5  # that Holm's first step divides by: one method with leak, tokens, exact, damage and collateral
+ROWS = len(MEASURES)  # that Holm's first step divides by: one method with all of them
 DRAWS = 400  # simulated comparisons for each size of change that is tried
 NULL = 3  # values of the null for each forget memory: unseen ones of the held model and of the twin, forgotten ones of the twin
 TRIES = 9  # halvings of the range in which the change is looked for
@@ -33,39 +34,44 @@ class World:
     tokens: float = 10.0  # mean of the longest match in the old run
     spread: float = 7.0  # tokens, standard deviation of it
     exact: float = 0.05  # share that the exact opening brings back in the old run
+    collateral: float = 0.2  # share of the hidden keep memories that the old run lost
+    training: float = 0.2  # points of damage, standard deviation between two trainings of one seed
+    document: float = 1.0  # the same between documents, of the difference of two models: all seeds read the same ones
 
 
 @dataclass(frozen=True)
-class PerMeasure:
-    """A number for each; NaN where there is none."""
+class Size:
+    """What a run measures: in each seed so many forget memories and hidden keep memories, and documents (0: it is not known how many)."""
 
-    leak: float
-    tokens: float
-    exact: float
+    seeds: int
+    forget: int
+    keep: int
+    documents: int
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Comparisons of two runs with so many forget memories in each of so many seeds, one method."""
+    """Comparisons of two runs of this size, one method."""
 
-    memories: int
-    seeds: int
+    size: Size
     margins: Mapping[str, float]
     world: World = World()
 
     def worse(self, measure: str, change: float, rows: int = ROWS) -> float:
         """The share of comparisons that call the measure worse where the truth changed by so much (points, tokens), among so many rows."""
         draw = np.random.default_rng(0)  # the same draws for every change, so that a larger one is seen as often or more
-        size, w, found = (self.seeds, self.memories), self.world, 0
-        for _ in range(DRAWS):
-            place = np.sqrt(w.shared) * draw.normal(size=size)
-            runs = []
-            for more in (change, 0.0):
-                alone = np.sqrt(1 - w.shared) * draw.normal(size=size) + w.shift * draw.normal(size=(self.seeds, 1))
-                runs.append(list(self._values(measure, place + alone, more)))
-            low, _ = over_pairs(runs[0], runs[1], 1 if measure == "tokens" else 100).interval(1 - 2 * ALPHA / rows)
-            found += bool(low > self.margins[measure])
-        return found / DRAWS
+        compared = self._damages if measure == "damage" else self._memories
+        lows = [compared(measure, change, draw).interval(1 - 2 * ALPHA / rows)[0] for _ in range(DRAWS)]
+        return float(np.mean([low > self.margins[measure] for low in lows]))
+
+    def _memories(self, measure: str, change: float, draw: np.random.Generator) -> Paired:
+        w, size = self.world, (self.size.seeds, self.size.keep if measure == "collateral" else self.size.forget)
+        place = np.sqrt(w.shared) * draw.normal(size=size)
+        runs = []
+        for more in (change, 0.0):
+            alone = np.sqrt(1 - w.shared) * draw.normal(size=size) + w.shift * draw.normal(size=(size[0], 1))
+            runs.append(list(self._values(measure, place + alone, more)))
+        return over_pairs(runs[0], runs[1], 1 if measure == "tokens" else 100)
 
     def _values(self, measure: str, u: np.ndarray, more: float) -> np.ndarray:
         w = self.world
@@ -73,9 +79,20 @@ class Simulated:
             return np.clip(np.round(w.tokens + more + w.spread * u), 0, HORIZON)
         return (u < stats.norm.ppf(min(getattr(w, measure) + more / 100, 1.0))).astype(float)
 
+    def _damages(self, _: str, change: float, draw: np.random.Generator) -> Paired:
+        error = self.world.document / np.sqrt(self.size.documents)
+        seeds = change + self.world.training * draw.normal(size=self.size.seeds) + error * draw.normal()
+        return over_documents(seeds.tolist(), [error] * self.size.seeds)
+
+    def told(self, measure: str) -> bool:
+        """Whether a run of this size has the measure at all: leak needs a null, and damage documents."""
+        null = NULL * self.size.forget * self.size.seeds
+        return {"leak": null >= FEWEST_NULL, "damage": self.size.documents > 0}.get(measure, True)
+
     def smallest(self, measure: str) -> float:
         """The smallest change that four of five comparisons see; NaN where they see none."""
-        low, high = 0.0, HORIZON - self.world.tokens if measure == "tokens" else 100 * (1 - getattr(self.world, measure))
+        w = self.world
+        low, high = 0.0, {"tokens": HORIZON - w.tokens, "damage": 100.0}.get(measure, 100 * (1 - getattr(w, measure, 0.0)))
         if self.worse(measure, high) < POWER:
             return np.nan
         for _ in range(TRIES):
@@ -83,37 +100,27 @@ class Simulated:
             low, high = (low, middle) if self.worse(measure, middle) >= POWER else (middle, high)
         return high
 
-
-def detectable(memories: int, seeds: int, margins: Mapping[str, float], world: World = World()) -> PerMeasure:
-    """The smallest changes for the worse that a run of this size shows, in points and tokens."""
-    return _each(Simulated(memories, seeds, margins, world).smallest)
-
-
-def false_alarms(memories: int, seeds: int, margins: Mapping[str, float], world: World = World()) -> PerMeasure:
-    """How often each measure would be called worse where nothing changed but the training's chance, as a share; if it were the only row."""
-    it = Simulated(memories, seeds, margins, world)
-    return _each(lambda measure: it.worse(measure, 0.0, rows=1))
+    def false_alarms(self, measure: str) -> float:
+        """How often it would be called worse where nothing changed but the training's chance, as a share; if it were the only row."""
+        return self.worse(measure, 0.0, rows=1)
 
 
-def _each(of: Callable[[str], float]) -> PerMeasure:
-    return PerMeasure(*(of(measure) for measure in ("leak", "tokens", "exact")))
-
-
-def print_power(suite: str, memories: int, seeds: int, margins: Mapping[str, float], console: Console) -> None:
+def print_power(suite: str, size: Size, margins: Mapping[str, float], console: Console) -> None:
     """Print what a run of a suite can show."""
-    world = World()
-    seen, alarms = (of(memories, seeds, margins, world) for of in (detectable, false_alarms))
+    it = Simulated(size, margins)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("measure", "old run", "margin", "seen from", "false alarms"):
         table.add_column(column, justify="left" if column == "measure" else "right")
-    for name in ("leak", "tokens", "exact"):
-        base, change = getattr(world, name) * (1 if name == "tokens" else 100), getattr(seen, name)
-        shown = MISSING if np.isnan(change) else f"+{number(change)} {UNITS[name]}"
-        if name == "leak" and NULL * memories * seeds < FEWEST_NULL:
-            table.add_row(name, MISSING, MISSING, "not calibrated", MISSING)
+    for name in MEASURES:
+        if not it.told(name):
+            table.add_row(name, MISSING, MISSING, "not calibrated" if name == "leak" else MISSING, MISSING)
             continue
-        table.add_row(name, number(base), number(margins[name]), shown, f"{100 * getattr(alarms, name):.1f}%")
-    console.print(f"{suite}: {memories} forget memories a seed, {seeds} {'seed' if seeds == 1 else 'seeds'}", highlight=False)
+        base, change = getattr(it.world, name, np.nan) * (1 if name == "tokens" else 100), it.smallest(name)
+        shown = MISSING if np.isnan(change) else f"+{number(change)} {UNITS[name]}"
+        table.add_row(name, number(base), number(margins[name]), shown, f"{100 * it.false_alarms(name):.1f}%")
+    seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
+    counts = f"{size.forget} forget and {size.keep} hidden keep memories a seed, {size.documents or 'all'} documents"
+    console.print(f"{suite}: {seeds}, {counts}", highlight=False)
     console.print(table)
     console.print(
         f"Seen from: changes that {POWER:.0%} of comparisons call worse, among {ROWS} rows. False alarms: trainings that differ by chance "

@@ -14,20 +14,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.common.types import HORIZON
+from palimpsest.benchmark.models.subject import Subject
 from palimpsest.leaderboard import report
 from palimpsest.leaderboard.report import write_report
 from palimpsest.leaderboard.side import read_baseline
 
+from .command import Command
+from .micro import write_corpus
 from .synthetic import results
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "regression-testing.md"
-FILES = {name: text for name, text in re.findall(r"^```\w+ (\S+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)}
+METHOD = ROOT / "docs" / "add-a-method.md"
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page shows, by name."""
+    return dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+
+
+FILES = files_of(PAGE)
+# What a person does once, before the workflow: the first run, and its baseline.
+BEFORE = [
+    shlex.split(line)
+    for block in re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    if "--save-baseline" in block
+    for line in block.splitlines()
+]
 NAME = "./forget.py:Forget"
 PLUGIN = "palimpsest.leaderboard.pytest_plugin"
 
@@ -121,16 +137,44 @@ def test_the_plug_in_is_an_entry_point_of_the_package() -> None:
     assert "palimpsest.leaderboard" in setup["options"]["packages"].split()
 
 
-def test_every_command_of_the_workflow_exists() -> None:
-    flow = yaml.safe_load(FILES[".github/workflows/unlearning.yml"])
-    commands = [shlex.split(step["run"]) for job in flow["jobs"].values() for step in job["steps"] if "run" in step]
-    assert [c[0] for c in commands] == ["pip", "palimpsest", "palimpsest", "pytest"]
-    for words in commands:
+def test_the_workflow_runs_from_the_first_run_to_its_annotations(
+    tiny: Subject, palimpsest: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands as they stand, with the method of docs/add-a-method.md: only the suite is made small, and nothing is installed."""
+    monkeypatch.setattr(report, "figures", lambda *_: [])
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    for name, text in (FILES | {"forget.py": files_of(METHOD)["forget.py"]}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "texts").mkdir()
+    corpus = write_corpus(tmp_path / "texts")
+    small = [f"model={tiny.folder}", "per_role=2", f"corpus.source={corpus.source}", f"corpus.path={corpus.path}", "precision=fp32"]
+    small += ["injection.occurrences=[2]", "injection.density=1", "injection.batch=4", "quality.documents=8"]
+    small += ["quality.tasks=[palimpsest_bits_per_byte]", "attack=prefix", "excerpts=0"]
+    said = ""
+    for words in (*BEFORE, *(shlex.split(step["run"]) for step in steps())):
         if words[0] == "palimpsest":
-            group: Any = typer.main.get_command(app)
-            context = group.make_context("palimpsest", words[1:])
-            name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
-            assert command.make_context(name, rest, parent=context).params
+            code, out, err = palimpsest(*words[1:], *(small if words[1] == "run" else ()))
+            assert code == 0, err
+            said += out
+        elif words[0] == "pytest":
+            code, out = session(tmp_path, file=words[1])
+            assert code == 0, out
+    assert [w[:2] for w in BEFORE] == [["palimpsest", "run"], ["palimpsest", "diff"]]
+    assert "Baseline of smoke in palimpsest-baseline.json" in said
+    assert "all readings are the same" in said
+    assert (tmp_path / "summary.md").read_text("utf-8").startswith("## palimpsest diff: smoke")
+
+
+def test_the_workflow_is_of_files_that_are_there() -> None:
+    commands = [shlex.split(step["run"]) for step in steps()]
+    assert [c[0] for c in commands] == ["pip", "palimpsest", "palimpsest", "pytest"]
     assert commands[-1][1] in FILES, "the test is a file of the page"
     assert commands[0][3].removeprefix("palimpsest/") == "constraints.txt"
     assert (ROOT / "constraints.txt").is_file()
+
+
+def steps() -> list[dict[str, str]]:
+    """The workflow's steps that run something."""
+    flow = yaml.safe_load(FILES[".github/workflows/unlearning.yml"])
+    return [step for job in flow["jobs"].values() for step in job["steps"] if "run" in step]

@@ -110,9 +110,10 @@ def _save(run: Path, file: Path) -> int:
 
 
 def _power(suite: str, margins: dict[str, float]) -> int:
-    from ...leaderboard.power import print_power
+    from ...leaderboard.power import Size, print_power
     from ..suites.config import load_suite
 
     found = load_suite(suite)
-    print_power(found.name, found.per_role, len(found.seeds), margins, console)
+    size = Size(len(found.seeds), found.per_role, found.per_role // 2, found.quality.documents or 0)  # half of the keep memories is shown
+    print_power(found.name, size, margins, console)
     return 0
