@@ -14,7 +14,7 @@ from ..benchmark.common.types import HELD, Excerpt, Results
 from ..benchmark.scoring.score import Score
 from .attacks import AttackCell
 from .entry import SCHEMA, About, Entry, Evaluation, Memories, OfSeed, Point, Spent, Text
-from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Severity, Task, Values
+from .entry_values import Attack, CostOf, Flag, Leak, Lengths, Number, Relearned, Relearning, Severity, Task, Values
 from .severity import AT_LEAST
 from .statistics import Estimate, by_seed, rate
 from .tables import MainTable, MethodRow
@@ -102,6 +102,24 @@ def values_of(row: MethodRow, table: MainTable, score: Score) -> Values:
         severity=tuple(
             Severity(n, number(own), number(over)) for n, own, over in zip(AT_LEAST, back.severity.own, back.severity.shares, strict=True)
         ),
+        relearned=_relearned(row, table.twin),
+    )
+
+
+def _relearned(row: MethodRow, twin: MethodRow) -> tuple[Relearned, ...]:
+    theirs = {(t.attack, t.dose): t.steps for t in twin.further.trajectories}
+    nothing = rate([])
+    return tuple(
+        Relearned(
+            t.attack,
+            t.dose,
+            tuple(
+                Relearning(step, number(x), number(theirs.get((t.attack, t.dose), {}).get(step, nothing), "the twin was not relearned"))
+                for step, x in t.steps.items()
+            ),
+        )
+        for t in row.further.trajectories
+        if t.steps
     )
 
 

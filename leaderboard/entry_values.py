@@ -93,6 +93,24 @@ class CostOf:
 
 
 @dataclass(frozen=True)
+class Relearning:
+    """What the exact opening brings back after so many steps of relearning other memories, from the method and from the twin."""
+
+    step: CountOrZero  # 0: the model as it was
+    tokens: Number
+    twin: Number
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """The trajectory of one attack that relearns at one dose."""
+
+    attack: str
+    dose: str
+    steps: tuple[Relearning, ...]
+
+
+@dataclass(frozen=True)
 class Values:
     """A row of the table as numbers."""
 
@@ -112,6 +130,7 @@ class Values:
     costs: tuple[CostOf, ...]
     learnt: bool  # whether the held model repeats enough for forgetting to mean something
     severity: tuple[Severity, ...] = ()  # under the attacks of the main level; none in entries of before
+    relearned: tuple[Relearned, ...] = ()  # where an attack relearns; none in entries of before
 
     @property
     def calibrated(self) -> bool:

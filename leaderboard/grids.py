@@ -11,7 +11,7 @@ from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, listed, nu
 from .costs import QUANTITIES, CostCell
 from .flags import COLLAPSED, HIGH_NULL
 from .rank_grids import rank_grid, severity_grid, stability_grid
-from .severity import AT_LEAST, sparkline
+from .severity import in_words, sparkline
 from .tables import BASE, MainTable, MethodRow
 from .units import Unit
 from .value_grids import extraction_grid, flag_grid, membership_grid, number_grid, relearn_grid
@@ -57,8 +57,7 @@ def _severity(row: MethodRow, unit: Unit) -> Cell:
     if not all(found.shares):
         return Cell(MISSING)
     shares = [number(100 * x.value, 0) for x in found.shares]
-    label = "; ".join(f"{share}% of at least {n} {unit.name}" for share, n in zip(shares, AT_LEAST, strict=True))
-    return Cell(" / ".join(shares), svg=sparkline(found.curve, label))
+    return Cell(" / ".join(shares), svg=sparkline(found.curve, in_words(shares, unit.name)))
 
 
 def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ..benchmark.common.types import OperatingPoint, Results
-from .cells import Cell, Grid, GridRow, cell
+from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns
 from .flags import COLLAPSED
 from .statistics import Estimate
 from .tables import MainTable, MethodRow
@@ -38,6 +38,12 @@ class Setting:
     def placed(self, kind: Cost) -> bool:
         """Whether leak and this cost were both measured."""
         return bool(self.leak) and bool(self.cost(kind))
+
+    @property
+    def where(self) -> str:
+        """The strength, as a multiple of the method's ordinary one; where that is not told, the field's value. Empty without a field."""
+        p = self.point
+        return "" if not p.field else f"at {p.strength:g}" if math.isfinite(p.strength) else f"at {p.field}={p.value:g}"
 
     @property
     def collapsed(self) -> bool:
@@ -96,17 +102,19 @@ def leak_words(table: MainTable) -> str:
 def curve_grids(results: Results, table: MainTable) -> list[Grid]:
     """What budgets buy, and every setting; nothing where the run has no strengths."""
     curves = operating_curves(results, table)
-    return [_budget_grid(curves, table), _setting_grid(curves, table)] if curves else []
+    return [budget_grid(curves, leak_words(table)), setting_grid(curves, leak_words(table), table.unit.name)] if curves else []
 
 
-def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
-    what, _, unit = leak_words(table).rpartition(", ")
+def budget_grid(curves: Sequence[Curve], leak: str) -> Grid:
+    """What each budget buys, a row for each curve; `leak` is what a setting's leak is, with its unit."""
+    what, _, unit = leak.rpartition(", ")
     caption = (
         f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "
         f"{NOT_REACHED}: none does. Which strengths are within is decided by their means. The least of several is a little too good, and "
-        "the interval is that of the chosen strength alone. The held model (none) is what a method has to beat within a budget; it lost "
-        "some quality itself, by the injection."
+        "the interval is that of the chosen strength alone."
     )
+    if any(c.reference for c in curves):
+        caption += " The held model (none) is what a method has to beat within a budget; it lost some quality itself, by the injection."
     rows = [
         GridRow([Cell(curve.method), *(_bought(curve.within(kind, budget)) for kind, budget in COLUMNS)], faint=curve.reference)
         for curve in curves
@@ -115,12 +123,15 @@ def _budget_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
 
 
 def _bought(setting: Setting | None) -> Cell:
-    return cell(setting.leak, note=f"at {setting.point.strength:g}" if setting.point.field else "") if setting else Cell(NOT_REACHED)
+    return cell(setting.leak, note=setting.where) if setting else Cell(NOT_REACHED)
 
 
-def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
+def setting_grid(curves: Sequence[Curve], leak: str, tokens: str) -> Grid:
+    """Every setting, and of which frontiers it is; `tokens` is what matched lengths are counted in."""
+    told = any(math.isfinite(s.point.strength) for c in curves for s in c.settings)
+    ordinary = "Strength 1 is the method's ordinary run; others change the one field that it declares. " if told else ""
     caption = (
-        "Strength 1 is the method's ordinary run; others change the one field that it declares. Matched: mean over forget memories of the "
+        f"{ordinary}Matched: mean over forget memories of the "
         "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage. "
         f"Collapsed settings (damage above {COLLAPSED:.0f}%) are on no frontier and within no budget."
     )
@@ -128,8 +139,8 @@ def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
         "Method",
         "Strength",
         "Field",
-        f"Matched {table.unit.name}",
-        leak_words(table).capitalize(),
+        f"Matched {tokens}",
+        leak.capitalize(),
         "Collateral",
         "Damage %",
         "Frontier",
@@ -139,11 +150,12 @@ def _setting_grid(curves: Sequence[Curve], table: MainTable) -> Grid:
         frontiers = {kind: curve.frontier(kind) for kind in BUDGETS}
         for s in curve.settings:
             p = s.point
-            where = [Cell(f"{p.strength:g}" if p.field else ""), Cell(f"{p.field}={p.value:g}" if p.field else "")]
+            strength = f"{p.strength:g}" if math.isfinite(p.strength) else MISSING
+            where = [Cell(strength if p.field else ""), Cell(f"{p.field}={p.value:g}" if p.field else "")]
             on = ", ".join(kind for kind, settings in frontiers.items() if s in settings)
             cells = [Cell(curve.method), *where, *map(cell, (s.matched, s.leak, s.collateral, s.damage)), Cell(on)]
             rows.append(GridRow(cells, faint=curve.reference))
-    return Grid("strengths", "At each strength", caption, header, rows)
+    return Grid("strengths", "At each strength", caption, *known_columns(header, rows))
 
 
 def settings_frame(results: Results, table: MainTable) -> pd.DataFrame:

@@ -31,13 +31,10 @@ def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
         figure = Figure(figsize=(WIDTH, 3.6 if together else 1.5 * height + 0.6), layout="constrained")
         grid = figure.subplots(height, columns, sharex=True, sharey=True, squeeze=False)
         for axes, shown in zip(grid.flat, panels, strict=False):
-            for budget in BUDGETS[kind]:
-                axes.axvline(budget, color=FAINT, lw=0.6, ls=":")
+            budget_lines(axes, kind)
             for c in sorted(curves, key=lambda c: not c.reference):  # references below
                 place = shown.index(c) if c in shown else -1
-                _operating_line(
-                    axes, c, kind, COLOURS[place % len(COLOURS)] if place >= 0 else FAINT, MARKS[place % len(MARKS)], place >= 0
-                )
+                operating_line(axes, c, kind, COLOURS[place % len(COLOURS)] if place >= 0 else FAINT, MARKS[place % len(MARKS)], place >= 0)
             if kind == "damage":
                 damage_axis(axes, [s.damage.value for c in curves for s in c.settings], (-10, 0, 10, 100, 1000))
             if not together:
@@ -55,8 +52,14 @@ def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
         return svg(figure, f"operating-{kind}", f"Operating curves: what leaks against {kind}, one line per method")
 
 
-def _operating_line(axes: Axes, curve: Curve, kind: Cost, colour: str, mark: str, shown: bool) -> None:
-    """One method's strengths, joined from the weakest to the strongest; a reference is a diamond."""
+def budget_lines(axes: Axes, kind: Cost) -> None:
+    """A dotted line at each budget of a cost."""
+    for budget in BUDGETS[kind]:
+        axes.axvline(budget, color=FAINT, lw=0.6, ls=":")
+
+
+def operating_line(axes: Axes, curve: Curve, kind: Cost, colour: str, mark: str, shown: bool) -> None:
+    """One method's strengths, joined from the weakest to the strongest; marks of the frontier are filled; a reference is a diamond."""
     settings = [s for s in curve.settings if s.placed(kind)]
     x, y = [s.cost(kind).value for s in settings], [s.leak.value for s in settings]
     axes.plot(x, y, color=colour, lw=1.0 if shown else 0.5, alpha=0.9 if shown else 0.4)

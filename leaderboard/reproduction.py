@@ -103,6 +103,8 @@ def numbers(values: Values) -> dict[str, Number]:
         found |= {f"matched, {a.attack}": a.matched, f"gain, {a.attack}": a.gain, f"share recovered, {a.attack}": a.recovered}
     for s in values.severity:
         found |= {f"severity, {s.tokens} tokens": s.share, f"severity over the twin, {s.tokens} tokens": s.over}
+    for t in values.relearned:
+        found |= {f"matched at step {x.step}, {t.attack} {t.dose}".rstrip(): x.tokens for x in t.steps}
     return found
 
 

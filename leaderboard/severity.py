@@ -29,8 +29,7 @@ def severity(score: Score, method: str, access: str) -> Severity:
     pair = score.worst_pair(method, access)
     mine, twin = by_seed(pair["mine"]), by_seed(pair["twin"])
     own = tuple(rate([a >= n for a in mine]) for n in AT_LEAST)
-    curves = [_survival(a) - _survival(b) for a, b in zip(mine, twin, strict=True)]
-    return Severity(beyond(mine, twin), own, np.mean(curves, axis=0) if curves else np.full(HORIZON, np.nan))
+    return Severity(beyond(mine, twin), own, curve_beyond(mine, twin))
 
 
 def beyond(mine: Sequence[np.ndarray], twin: Sequence[np.ndarray]) -> tuple[Estimate, ...]:
@@ -38,8 +37,19 @@ def beyond(mine: Sequence[np.ndarray], twin: Sequence[np.ndarray]) -> tuple[Esti
     return tuple(difference([a >= n for a in mine], [b >= n for b in twin]) for n in AT_LEAST)
 
 
+def curve_beyond(mine: Sequence[np.ndarray], twin: Sequence[np.ndarray]) -> np.ndarray:
+    """The same at 1, 2, … 64 tokens: the mean over seeds of [64] differences of shares; NaN without a seed."""
+    curves = [_survival(a) - _survival(b) for a, b in zip(mine, twin, strict=True)]
+    return np.mean(curves, axis=0) if curves else np.full(HORIZON, np.nan)
+
+
 def _survival(lengths: np.ndarray) -> np.ndarray:
     return (lengths[:, None] >= np.arange(1, HORIZON + 1)).mean(axis=0)
+
+
+def in_words(percents: Sequence[str], unit: str = "tokens") -> str:
+    """What a sparkline says to those who cannot see it; `percents` at the lengths of AT_LEAST, in the unit's words."""
+    return "; ".join(f"{x}% of at least {n} {unit}" for x, n in zip(percents, AT_LEAST, strict=True))
 
 
 def sparkline(curve: Sequence[float] | np.ndarray, label: str) -> str:

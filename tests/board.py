@@ -9,7 +9,7 @@ import pytest
 
 from palimpsest.leaderboard.board import charts, site
 from palimpsest.leaderboard.entry import SCHEMA, Entry, Evaluation, Hashes, Memories, OfSeed, Point, Spent, Text, Verified
-from palimpsest.leaderboard.entry_values import Attack, CostOf, Flag, Leak, Number, Values
+from palimpsest.leaderboard.entry_values import Attack, CostOf, Flag, Leak, Number, Relearned, Relearning, Values
 
 from .entries import about
 
@@ -60,7 +60,7 @@ def only_draw(patch: pytest.MonkeyPatch, *names: str) -> None:
 
     def undrawn(track: Any, row: Any) -> str:
         with pytest.MonkeyPatch.context() as within:
-            for figure in ("operating", "survived", "bars", "trained"):
+            for figure in ("operating", "survived", "bars", "trained", "relearned"):
                 if row.entry.name not in names:
                     within.setattr(charts, figure, lambda *_: "")
             return page(track, row)
@@ -119,6 +119,9 @@ def _values(seeds: tuple[OfSeed, ...], damage: Number, collateral: Number) -> Va
         flags=(Flag("g", "wrapped", (0, 1), {"0": 12.5, "1": 6.25}), Flag("†", "collapsed", (), {"0": 0.5})),
         costs=(CostOf("seconds", 41.0, 0.4),),
         learnt=True,
+        relearned=(
+            Relearned("relearn", "", tuple(Relearning(n, around(12.0 + n, 3.0), around(4.0 + n / 2, 2.0)) for n in (0, 5, 10, 20))),
+        ),
     )
 
 

@@ -35,30 +35,27 @@ def board(
         _freeze(freeze, store)
         return
     from ...leaderboard.board.shelf import shelf
-    from ...leaderboard.board.site import differences, readme, says, site, write, write_text
+    from ...leaderboard.board.site import beside, differences, renew, site, write
     from ..suites.frozen import records
 
-    page, folder = entries.parent / "README.md", to or entries.parent / "site"
+    home, folder = entries.parent, to or entries.parent / "site"
     with Display(console) as display:
         display.begin("reading the entries")
         found, frozen = shelf(entries), records()
         _refuse(found, frozen)
         display.begin(f"drawing the pages of {len(found)} entries")
-        text, files = readme(found, entries.name, frozen), site(found, frozen)
+        tables, files = beside(found, entries.name, frozen), site(found, frozen)
+    total = len(files) + len(tables)
     if check:
-        wrong = [str(page)] * (not says(page, text)) + [str(folder / path) for path in differences(files, folder)]
+        wrong = [str(where / path) for where, of in ((home, tables), (folder, files)) for path in differences(of, where)]
         for path in wrong:
             _say(path)
         if wrong:
-            raise UserError(
-                f"{len(wrong)} of {len(files) + 1} files are not what the entries give; run palimpsest board, and look at the changes."
-            )
-        _say(f"{page} and {folder} are what {len(found)} entries give.")
+            raise UserError(f"{len(wrong)} of {total} files are not what the entries give; run palimpsest board, and look at the changes.")
+        _say(f"{home / 'README.md'} and {folder} are what {len(found)} entries give.")
         return
-    changed = write(files, folder)
-    if not says(page, text):
-        write_text(page, text)
-    _say(f"{len(found)} entries: {page}, and {folder / 'index.html'} ({len(changed)} of {len(files)} files changed).")
+    changed = [*write(files, folder), *renew(tables, home)]
+    _say(f"{len(found)} entries: {home / 'README.md'}, and {folder / 'index.html'} ({len(changed)} of {total} files changed).")
 
 
 def _refuse(entries: Iterable[Entry], records: dict[str, Frozen]) -> None:

@@ -32,6 +32,7 @@ BROKEN = (  # what files of strangers may do to their readers
     UserError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, OSError, RecursionError, SafetensorError,
 )  # fmt: skip
 TOLD = ("name", "track", "paper", "code", "date", "saw", "tuned_on", "curve", "frozen")  # what only the author knows
+LATER = ("relearned",)  # values that bundles of before do not state; what they state is held against the stages
 INNER: dict[str, Callable[[Row], list[str]]] = {
     "thresholds against the null": thresholds_of_null,
     "who is asked, and about what": who_was_asked,
@@ -99,6 +100,7 @@ def _entry(case: Case, row: Row) -> list[str]:
     for plain in (mine, theirs):
         plain.pop("config")  # compared already
         plain["versions"] = {k: plain["versions"][k] for k in ("commit", "dirty", "libraries", "attacks")}
+    mine["claimed"] |= {name: theirs["claimed"][name] for name in LATER if not theirs["claimed"][name]}
     return [f"{path}: claimed {a}, found {b}" for path, a, b in differences(_json(theirs), _json(mine))]
 
 

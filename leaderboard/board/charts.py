@@ -18,9 +18,11 @@ from ...benchmark.common.budget import Budget
 from ...benchmark.common.types import HORIZON
 from ...benchmark.scoring.score import strength
 from ..curves import survival
-from ..drawing import COLOURS, FAINT, STYLE, WIDTH, label_points, short, svg
-from ..entry import Entry, Evaluation, Point
-from ..entry_values import Number
+from ..drawing import COLOURS, FAINT, STYLE, WIDTH, damage_axis, label_points, short, svg
+from ..entry import Entry, Evaluation
+from ..entry_values import Number, Relearned
+from ..operating_curves import BUDGETS, UNITS, Curve
+from ..operating_plots import budget_lines, operating_line
 from .ranking import REFERENCES, Ranking, believed, twin, why_over, worst
 
 BLUE, RED, GREEN, PINK = COLOURS[:4]
@@ -50,31 +52,54 @@ def _drawn(draw: Callable[..., Figure | None]) -> Callable[..., str]:
 
 
 @_drawn
-def operating(points: Sequence[Point]) -> Figure | None:
-    """Operating curve: what leaks against collateral and against damage, a point for each strength, with 95% intervals."""
-    leaks = all(p.leak for p in points)
-    sides = [
-        (name, title)
-        for name, title in (("collateral", "collateral, points"), ("damage", "damage, %"))
-        if any(getattr(p, name) for p in points)
-    ]
-    known = [p for p in points if p.leak or p.tokens]
-    if not known or not sides:
+def operating(curve: Curve, leak: str) -> Figure | None:
+    """Operating curve: what leaks against collateral and against damage, a mark for each strength, with 95% intervals."""
+    kinds = [kind for kind in BUDGETS if any(s.placed(kind) for s in curve.settings)]
+    if not kinds:
+        return None
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    grid = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, kind in zip(grid, kinds, strict=True):
+        budget_lines(axes, kind)
+        axes.axhline(0, color=FAINT, lw=0.6, ls=":")
+        operating_line(axes, curve, kind, BLUE, "o", True)
+        if kind == "damage":
+            damage_axis(axes, [s.damage.value for s in curve.settings], (-10, 0, 10, 100, 1000))
+        placed = [s for s in curve.settings if s.placed(kind)]
+        for s in dict.fromkeys((placed[0], placed[-1])):
+            at = (s.cost(kind).value, s.leak.value)
+            axes.annotate(f"{s.point.value:.3g}", at, (5, 5), textcoords="offset points", fontsize=8)
+        axes.set(xlabel=f"{kind}, {UNITS[kind].strip()}")
+    grid[0].set(ylabel=leak)
+    return figure
+
+
+@_drawn
+def relearned(found: Sequence[Relearned]) -> Figure | None:
+    """Relearning: what the exact opening brings back after so many steps on other memories, with 95% intervals; grey: the twin."""
+    if not found:
         return None
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
-    grid = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
-    for axes, (name, title) in zip(grid, sides, strict=True):
-        pairs = [(getattr(p, name), p.leak if leaks else p.tokens, p.value) for p in known]
-        _crosses(axes, [(x, y) for x, y, _ in pairs], 100 if leaks else 1, BLUE, "-")
-        for x, y, value in (pairs[0], pairs[-1]):
-            if x and y:
-                axes.annotate(
-                    f"{value:.3g}", (x.value, _times(y.value, 100 if leaks else 1)), (4, 4), textcoords="offset points", fontsize=8
-                )
-        axes.set(xlabel=title)
-        axes.axhline(0, color=FAINT, lw=0.6, ls=":")
-    grid[0].set(ylabel="leak, %" if leaks else "worst match, tokens")
+    axes = figure.subplots()
+    for i, t in enumerate(found):
+        colour, dash = (BLUE, RED, GREEN, PINK)[i % 4], ("-", "--", "-.", ":")[i % 4]
+        twin = [(x.step, x.twin) for x in t.steps]
+        _path(axes, twin, FAINT, dash, "twin" if i == 0 else "")
+        _path(axes, [(x.step, x.tokens) for x in t.steps], colour, dash, short(f"{t.attack} {t.dose}"))
+    axes.set(xlabel="step of relearning", ylabel="matched tokens", ylim=(-1, HORIZON + 1), yticks=(0, 16, 32, 48, HORIZON))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    figure.legend(loc="outside upper left", ncols=3, fontsize=8)
     return figure
+
+
+def _path(axes: Axes, points: Sequence[tuple[int, Number]], colour: str, dash: str, label: str) -> None:
+    known = [(step, x) for step, x in points if x]
+    axes.plot(
+        [step for step, _ in known], [_times(x.value, 1) for _, x in known], ls=dash, color=colour, lw=1.4, marker="o", ms=3.5, label=label
+    )
+    for step, x in known:
+        if x.low is not None and x.high is not None:
+            axes.plot((step, step), (x.low, x.high), color=colour, lw=0.8, alpha=0.6)
 
 
 @_drawn

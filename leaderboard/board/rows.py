@@ -12,11 +12,13 @@ from ..cells import MISSING, number
 from ..entry import Entry
 from ..entry_of import number as rounded_number
 from ..entry_values import Number, Values
-from ..severity import beyond
+from ..severity import beyond, curve_beyond, in_words, sparkline
 from .ranking import ANY, REFERENCES, Ranking, Stand, believed, budget_of, leak_at, twin, words, worst
 from .shelf import by_track
 
 DAMAGES, COLLATERALS = (2.0, 5.0, 10.0, ANY), (10.0, 25.0, 50.0, ANY)  # budgets that a reader may choose beside the track's
+
+FIGURES = "survival"  # folder beside the README
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Survival:
+    """The same at every length, as a small figure."""
+
+    svg: str  # empty where the row and the twin share no memory
+    words: str
+    file: str  # the figure for a page that takes no markup, from the folder of the README
+    value: float | None  # what the column sorts by: the sum over lengths, in tokens
+
+
+@dataclass(frozen=True)
 class Row:
     """One entry in a table of the board."""
 
@@ -36,6 +48,7 @@ class Row:
     stand: Stand
     leaks: dict[str, Shown]  # by access level
     severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of AT_LEAST
+    survival: Survival
     damage: Shown
     collateral: Shown
     claimed: Shown  # what the row is ranked by, as the author says
@@ -103,11 +116,13 @@ def _row(stand: Stand, ranking: Ranking, access: str) -> Row:
         cell = leak_at(found, access)
         return shown(None) if cell is None else _leak(cell.leak if ranking.calibrated else cell.excess, ranking)
 
+    severe = tuple(shown(x, 100) for x in severity(entry, access))
     return Row(
         entry,
         stand,
         {level: _leak(ranking.value(entry, level), ranking) for level in ranking.levels},
-        tuple(shown(x, 100) for x in severity(entry, access)),
+        severe,
+        survival(entry, access, [x.text for x in severe]),
         shown(values.damage),
         shown(values.collateral),
         ranked(entry.claimed),
@@ -135,10 +150,23 @@ def severity(entry: Entry, access: str) -> tuple[Number, ...]:
     values = believed(entry)
     if values.severity and values.leaks[0].access == access:
         return tuple(s.over for s in values.severity)
+    return tuple(rounded_number(x) for x in beyond(*_both(entry, access)))
+
+
+def survival(entry: Entry, access: str, percents: Sequence[str]) -> Survival:
+    """The curve of the entry's memories; `percents` are the row's at the lengths that have a column."""
+    curve = curve_beyond(*_both(entry, access))
+    words = in_words(percents)
+    file = f"{FIGURES}/{entry.track}/{entry.name}.svg"
+    return Survival(sparkline(curve, words), words, file, round(float(curve.sum()), 3) if np.isfinite(curve).all() else None)
+
+
+def _both(entry: Entry, access: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Longest matches (tokens) of the memories that the row and the twin were both asked about: an array per seed of each."""
     mine, theirs = worst(entry, access), twin(entry, access)
-    both = [[k for k in sorted(mine.keys() & theirs.keys()) if k[0] == seed] for seed in entry.seeds]
-    found = beyond(*([np.array([of[k] for k in keys]) for keys in both if keys] for of in (mine, theirs)))
-    return tuple(rounded_number(x) for x in found)
+    shared = [[k for k in sorted(mine.keys() & theirs.keys()) if k[0] == seed] for seed in entry.seeds]
+    row, twins = ([np.array([of[k] for k in keys]) for keys in shared if keys] for of in (mine, theirs))
+    return row, twins
 
 
 def rank_choices(found: Sequence[Track]) -> dict[str, dict[str, dict[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,38 @@ from ...benchmark.common.budget import Budget
 from ...benchmark.common.errors import UserError
 from ...benchmark.common.frozen import Frozen
 from ...benchmark.common.types import HORIZON
+from ..cells import Grid
 from ..entry import Entry
 from ..headline import dead_weight_rule, remarks
+from ..operating_curves import budget_grid, setting_grid
 from ..ranking import DRAWS
 from ..report import TEMPLATES, escape_markdown
 from ..severity import AT_LEAST
 from . import charts, views
+from .curves import curves_of
 from .dead_weight import dead_weight
 from .ranking import believed, words
-from .rows import COLLATERALS, DAMAGES, Row, Shown, Track, rank_choices, tracks
+from .rows import COLLATERALS, DAMAGES, FIGURES, Row, Shown, Track, rank_choices, tracks
 
 HERE = TEMPLATES / "board"
 NONE: Mapping[str, Frozen] = {}
-MARK = '<meta name="generator" content="palimpsest board">'  # of every page: what has it may be replaced and removed
+ALONE = '<svg xmlns="http://www.w3.org/2000/svg" width="96" height="32"'  # how a figure of the README begins
+MIDTONE = "#7d8590"  # its ink, which can be seen on a light page and on a dark one
+MARK = '<meta name="generator" content="palimpsest board">'  # of every page
+OURS = {"tracks/*/**/*.html": MARK, f"{FIGURES}/*/*.svg": ALONE}  # files that hold this may be removed
 TURNED = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # marks that turn the direction of the text after them
 
 
-def readme(entries: Iterable[Entry], folder: str = "entries", records: Mapping[str, Frozen] = NONE) -> str:
-    """The tables of all tracks as Markdown; `folder` is where entries lie, from the file's place; `records` are those of frozen tracks."""
-    found = {"tracks": tracks(entries), "entries": folder, "cell": _cell, "records": records}
-    return re.sub(r"\n{3,}", "\n\n", _environment(False).get_template("readme.md").render(found))
+def beside(entries: Iterable[Entry], folder: str = "entries", records: Mapping[str, Frozen] = NONE) -> dict[str, str]:
+    """README.md with the tables of all tracks, and the small figures in them, since Markdown holds none: path -> text.
+
+    `folder` is where entries lie, from the file's place; `records` are those of frozen tracks.
+    """
+    found = tracks(entries)
+    told = {"tracks": found, "entries": folder, "cell": _cell, "records": records, "bought": {t.name: _bought(t) for t in found}}
+    page = re.sub(r"\n{3,}", "\n\n", _environment(False).get_template("readme.md").render(told))
+    drawn = [row.survival for track in found for row in track.rows]
+    return {"README.md": page, **{x.file: standing_alone(x.svg) for x in drawn if x.svg}}
 
 
 def site(entries: Iterable[Entry], records: Mapping[str, Frozen] = NONE) -> dict[str, str]:
@@ -52,34 +65,39 @@ def site(entries: Iterable[Entry], records: Mapping[str, Frozen] = NONE) -> dict
     return files
 
 
+def standing_alone(svg: str) -> str:
+    """A small figure as a file of its own."""
+    return svg.replace('<svg class="spark"', ALONE, 1).replace("currentColor", MIDTONE).replace("var(--rule)", MIDTONE) + "\n"
+
+
 def write(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Write the site; pages of entries that are gone are removed. Returns what changed. A folder of something else is refused."""
+    """Write the site as `renew` does; a folder of something else is refused."""
     index = folder / "index.html"
     if folder.is_dir() and any(folder.iterdir()) and not (index.is_file() and MARK in index.read_text("utf-8", "replace")):
         raise UserError(f"{folder} is not empty and holds no board; name an empty folder with --to.")
+    return renew(files, folder)
+
+
+def renew(files: Mapping[str, str], folder: Path) -> list[str]:
+    """Write what `differences` finds, and remove what no entry gives. Returns what changed."""
     changed = differences(files, folder)
     for path in changed:
         if path in files:
-            write_text(folder / path, files[path])
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(files[path], "utf-8", newline="\n")
         else:
             (folder / path).unlink()
     return changed
 
 
-def write_text(file: Path, text: str) -> None:
-    """UTF-8 with newlines as they are; folders are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, "utf-8", newline="\n")
-
-
 def differences(files: Mapping[str, str], folder: Path) -> list[str]:
-    """Paths, from the folder, of files that are missing, say something else, or are pages of a board that no entry gives."""
-    wrong = [path for path, text in files.items() if not says(folder / path, text)]
-    pages = [f for f in sorted(folder.glob("tracks/*/**/*.html")) if MARK in f.read_text("utf-8", "replace")]
-    return [*wrong, *(path for f in pages if (path := f.relative_to(folder).as_posix()) not in files)]
+    """Paths, from the folder, of files that are missing, say something else, or are of a board and no entry gives them."""
+    wrong = [path for path, text in files.items() if not _says(folder / path, text)]
+    ours = [f for where, mark in OURS.items() for f in sorted(folder.glob(where)) if mark in f.read_text("utf-8", "replace")]
+    return [*wrong, *(path for f in ours if (path := f.relative_to(folder).as_posix()) not in files)]
 
 
-def says(file: Path, text: str) -> bool:
+def _says(file: Path, text: str) -> bool:
     """Whether the file holds exactly this text."""
     return file.is_file() and file.read_bytes() == text.encode("utf-8")
 
@@ -114,6 +132,7 @@ def _track(track: Track, record: Frozen | None) -> str:
         overview=charts.overview(track.ranking, track.access, track.budget),
         budgets=budgets,
         stable=stable,
+        bought=_bought(track),
         drawn=views.drawn(track),
         draws=DRAWS,
         dead=remarks(dead_weight(track.ranking, track.access)),
@@ -142,17 +161,37 @@ def _row(track: Track, row: Row) -> str:
         e=e,
         numbers=views.numbers(e),
         flags=views.flags(believed(e)),
-        operating=charts.operating(e.curve),
-        fields=", ".join(dict.fromkeys(p.field for p in e.curve)),
+        **_curve(e),
         survival=charts.survived(e),
         bars=charts.bars(e),
         trained=charts.trained(e.trajectory),
+        relearned=charts.relearned(believed(e).relearned),
         heat=views.heat(e),
         texts=views.texts(e),
         costs=views.costs(e),
         facts=views.facts(e),
         config=views.config_text(e.config),
     )
+
+
+def _bought(track: Track) -> Grid | None:
+    """What budgets buy of each row that states an operating curve."""
+    curves, leak = curves_of(row.entry for row in track.rows)
+    return budget_grid(curves, leak) if curves else None
+
+
+def _curve(entry: Entry) -> dict[str, Any]:
+    """The operating curve as a figure and as tables, if the entry states one."""
+    curves, leak = curves_of([entry])
+    if not curves:
+        return {"operating": "", "bought": None, "settings": None}
+    settings = setting_grid(curves, leak, "tokens")
+    unnamed = [replace(row, cells=row.cells[1:]) for row in settings.rows]  # all are of the page's row
+    return {
+        "operating": charts.operating(curves[0], leak),
+        "bought": budget_grid(curves, leak),
+        "settings": replace(settings, header=settings.header[1:], rows=unnamed),
+    }
 
 
 def _page(template: str, root: str, **found: Any) -> str:

@@ -16,7 +16,7 @@ from palimpsest.benchmark.suites import config, tracks
 from palimpsest.benchmark.suites.config import Suite, load_suite
 from palimpsest.benchmark.suites.frozen import differences, drifted, freeze, plain_config, record_of, records, refusals, suite_of
 from palimpsest.leaderboard.board.shelf import shelf
-from palimpsest.leaderboard.board.site import readme, site
+from palimpsest.leaderboard.board.site import beside, site
 from palimpsest.leaderboard.entry import Entry, Versions
 
 from ..board import made, only_draw
@@ -162,7 +162,7 @@ def test_the_tracks_page_prints_the_hash_and_the_frozen_inputs(track: Frozen, mo
     ):
         assert said in page, said
     assert "This track is not frozen" in site([row()])["tracks/made-up/index.html"]
-    assert "Not frozen." in readme([row()])
+    assert "Not frozen." in beside([row()])["README.md"]
 
 
 def test_tuning_does_not_write_what_was_frozen(track: Frozen) -> None:

@@ -17,10 +17,11 @@ from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.common.budget import Budget
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.leaderboard.board import charts
+from palimpsest.leaderboard.board.curves import curves_of
 from palimpsest.leaderboard.board.ranking import ANY, recovered
 from palimpsest.leaderboard.board.rows import tracks
 from palimpsest.leaderboard.board.shelf import by_name, shelf
-from palimpsest.leaderboard.board.site import MARK, differences, readme, site, write
+from palimpsest.leaderboard.board.site import MARK, beside, differences, site, write
 from palimpsest.leaderboard.entry import Entry, entry_from
 from palimpsest.leaderboard.entry_values import Number
 
@@ -123,7 +124,7 @@ def hostile() -> dict[str, str]:
     )
     with pytest.MonkeyPatch.context() as patch:
         only_draw(patch, "weak")
-        return {"README.md": readme([bad]), **site([bad, made("other", 0.2, 4)])}
+        return {"README.md": beside([bad])["README.md"], **site([bad, made("other", 0.2, 4)])}
 
 
 def json_with(entry: Entry, names: dict[str, str]) -> Entry:
@@ -134,6 +135,7 @@ def json_with(entry: Entry, names: dict[str, str]) -> Entry:
     changed = json.loads(text)
     for values in (changed["claimed"], changed["verified"]["values"]):
         values["damage_of"] = BAD
+        values["relearned"][0] |= {"attack": BAD, "dose": BAD}
         values["flags"][0] |= {"mark": BAD, "name": BAD}
     changed["verified"]["by"] = BAD
     changed["memories"]["by_seed"][0]["forget"][0] = BAD
@@ -159,7 +161,7 @@ def test_nothing_that_an_entry_says_becomes_markup(hostile: dict[str, str]) -> N
 
 def test_figures_stay_well_formed_whatever_names_say(hostile: dict[str, str]) -> None:
     drawings = re.findall(r"<svg role=.*?</svg>", hostile["tracks/made-up/rows/weak.html"], re.DOTALL)
-    assert len(drawings) == 4
+    assert len(drawings) == 5
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "image", "foreignObject", "a")]
@@ -177,7 +179,7 @@ def test_markdown_holds_no_markup_and_no_broken_row(hostile: dict[str, str]) -> 
     lines = hostile["README.md"].splitlines()
     assert not [line for line in lines if re.search(r"(?<!\\)<(?!http)", line)]
     tables = [line for line in lines if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {14}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in tables} == {15, 8}, "rows, and what budgets buy"
 
 
 # ---- files
@@ -187,12 +189,14 @@ def test_markdown_holds_no_markup_and_no_broken_row(hostile: dict[str, str]) -> 
 def test_the_same_entries_give_the_same_bytes_in_any_order(three: list[Entry]) -> None:
     again = [entry_from(e.as_json()) for e in reversed(three)]
     assert site(again) == site(three)
-    assert readme(again) == readme(three)
+    assert beside(again)["README.md"] == beside(three)["README.md"]
 
 
 def test_the_same_entry_gives_the_same_figures(three: list[Entry], pages: dict[str, str]) -> None:
     again = entry_from(three[0].as_json())
-    for drawn in (charts.operating(again.curve), charts.survived(again), charts.bars(again), charts.trained(again.trajectory)):
+    (curve,), leak = curves_of([again])
+    found = (charts.operating(curve, leak), charts.survived(again), charts.bars(again), charts.trained(again.trajectory))
+    for drawn in (*found, charts.relearned(again.claimed.relearned)):
         assert len(drawn) > 1000
         assert drawn in pages["tracks/made-up/rows/scalpel.html"]
 
@@ -209,7 +213,7 @@ def test_every_link_leads_to_a_file_of_the_site(pages: dict[str, str]) -> None:
 
 def test_a_page_of_a_row_has_every_part(pages: dict[str, str]) -> None:
     page = pages["tracks/made-up/rows/scalpel.html"]
-    for part in ("operating", "survived", "bars", "trained"):
+    for part in ("operating", "survived", "bars", "trained", "relearned"):
         assert f'id="{part}-figure_1"' in page
     assert page.count('<table class="heat">') == len(SEEDS)
     assert '<mark>the ferry left at </mark><b class="first" aria-label="first difference"></b>noon' in page
@@ -219,14 +223,21 @@ def test_a_page_of_a_row_has_every_part(pages: dict[str, str]) -> None:
 
 def test_an_entry_without_curve_trajectory_and_texts_has_a_page() -> None:
     bare = made("bare", 0.1, 4, curve=(), trajectory=(), excerpts=())
-    page = site([bare])["tracks/made-up/rows/bare.html"]
+    bare = replace(bare, claimed=replace(bare.claimed, relearned=()))
+    pages = site([bare])
+    page = pages["tracks/made-up/rows/bare.html"]
     assert "operating-figure" not in page
     assert "survived-figure" in page
+    for what in ("No trajectory of training", "No trajectory of relearning", "No operating curve"):
+        assert what in page
+    assert "What a budget buys" not in page + pages["tracks/made-up/index.html"] + beside([bare])["README.md"]
 
 
 def test_figures_are_empty_where_nothing_was_measured() -> None:
-    assert charts.operating(()) == charts.trained(()) == ""
-    assert charts.operating([replace(made("a", 0.1, 4).curve[0], leak=Number(None), tokens=Number(None))]) == ""
+    assert charts.relearned(()) == charts.trained(()) == ""
+    unmeasured = replace(made("a", 0.1, 4).curve[0], leak=Number(None), tokens=Number(None))
+    (curve,), leak = curves_of([made("a", 0.1, 4, curve=(unmeasured,))])
+    assert charts.operating(curve, leak) == ""
 
 
 def test_ranks_for_every_choice_stand_in_the_page(pages: dict[str, str]) -> None:
@@ -278,7 +289,7 @@ def test_the_command_rebuilds_and_check_tells(tmp_path: Path) -> None:
 
 
 def test_no_entries_make_an_empty_board() -> None:
-    assert "There are no entries yet." in readme([])
+    assert "There are no entries yet." in beside([])["README.md"]
     assert "There are no entries yet." in site([])["index.html"]
     assert tracks([]) == []
 

@@ -14,7 +14,7 @@ from palimpsest.leaderboard.board import charts
 from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
 from palimpsest.leaderboard.board.rows import severity
 from palimpsest.leaderboard.board.shelf import shelf
-from palimpsest.leaderboard.board.site import readme, site
+from palimpsest.leaderboard.board.site import beside, differences, site
 from palimpsest.leaderboard.entry import Entry, Verified
 from palimpsest.leaderboard.entry_of import rounded
 from palimpsest.leaderboard.entry_values import Number, Severity
@@ -93,7 +93,7 @@ def test_without_thresholds_the_track_is_ranked_by_tokens() -> None:
     found = [uncalibrated(made("little", 0.1, 4)), uncalibrated(made("much", 0.9, 4))]
     assert not Ranking(found).calibrated
     assert ranks(found) == {"little": "1", "much": "2"}
-    assert "Excess, black-box, tokens" in readme(found)
+    assert "Excess, black-box, tokens" in beside(found)["README.md"]
     assert not Ranking([found[0], made("other", 0.2, 4)]).calibrated, "one row without thresholds is enough"
 
 
@@ -102,7 +102,7 @@ def test_verified_values_count_and_claims_stand_beside_them() -> None:
     bold = made("bold", 0.0, 4)
     true = made("bold", 0.5, 4).claimed
     checked = replace(bold, verified=Verified("retrain", "2026-11-27", "a reader", "b" * 64, true))
-    row = next(line for line in readme([checked]).splitlines() if "bold.json" in line)
+    row = next(line for line in beside([checked])["README.md"].splitlines() if "bold.json" in line)
     assert "| 0.0 | 50.0 (retrain, 2026-11-27) |" in row
     assert '<tr class="differs"><th scope="row">Leak, black-box, %' in site([checked])["tracks/made-up/rows/bold.html"]
 
@@ -141,7 +141,7 @@ def test_severity_is_what_the_values_that_count_say_and_has_intervals_on_every_p
     assert severity(replace(claimed, verified=Verified("rescore", "2026-11-27", "us", "b" * 64, plain.claimed)), "black-box") == severity(
         plain, "black-box"
     ), "verified values count"
-    assert "| 43.8 \\[18.8, 68.8\\] |" in readme([claimed])
+    assert "| 43.8 \\[18.8, 68.8\\] |" in beside([claimed])["README.md"]
     pages = site([claimed])
     for page in ("index.html", "tracks/made-up/index.html", "tracks/made-up/rows/half.html"):
         assert "[12.5, 62.5]" in pages[page], page
@@ -160,4 +160,4 @@ def test_the_committed_board_is_what_its_entries_give() -> None:
     folder = Path(charts.__file__).parents[1]
     found = shelf(folder / "entries")
     assert found
-    assert readme(found, records=records()) == (folder / "README.md").read_text("utf-8"), "make it again: palimpsest board"
+    assert differences(beside(found, records=records()), folder) == [], "make it again: palimpsest board"
