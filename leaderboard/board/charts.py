@@ -21,7 +21,7 @@ from ..curves import survival
 from ..drawing import COLOURS, FAINT, STYLE, WIDTH, damage_axis, label_points, short, svg
 from ..entry import Entry, Evaluation
 from ..entry_values import Number, Relearned
-from ..operating_curves import BUDGETS, UNITS, Curve
+from ..operating_curves import BUDGETS, UNITS, Cost, Curve
 from ..operating_plots import budget_lines, operating_line
 from .ranking import REFERENCES, Ranking, believed, twin, why_over, worst
 
@@ -54,7 +54,7 @@ def _drawn(draw: Callable[..., Figure | None]) -> Callable[..., str]:
 @_drawn
 def operating(curve: Curve, leak: str) -> Figure | None:
     """Operating curve: what leaks against collateral and against damage, a mark for each strength, with 95% intervals."""
-    kinds = [kind for kind in BUDGETS if any(s.placed(kind) for s in curve.settings)]
+    kinds: list[Cost] = [kind for kind in BUDGETS if any(s.placed(kind) for s in curve.settings)]
     if not kinds:
         return None
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
@@ -64,12 +64,9 @@ def operating(curve: Curve, leak: str) -> Figure | None:
         axes.axhline(0, color=FAINT, lw=0.6, ls=":")
         operating_line(axes, curve, kind, BLUE, "o", True)
         if kind == "damage":
-            damage_axis(axes, [s.damage.value for s in curve.settings], (-10, 0, 10, 100, 1000))
-        placed = [s for s in curve.settings if s.placed(kind)]
-        for s in dict.fromkeys((placed[0], placed[-1])):
-            at = (s.cost(kind).value, s.leak.value)
-            axes.annotate(f"{s.point.value:.3g}", at, (5, 5), textcoords="offset points", fontsize=8)
+            damage_axis(axes, [s.damage.value for s in curve.settings], (-10, 0, 5, 10, 30, 100, 1000))
         axes.set(xlabel=f"{kind}, {UNITS[kind].strip()}")
+        axes.margins(0.08)
     grid[0].set(ylabel=leak)
     return figure
 

@@ -61,6 +61,7 @@ function filtered(table, form) {
   const field = (name) => form.elements[name];
   const order = field("sort"), heads = all("thead th", table);
   heads.forEach((th, i) => order.append(made("option", th.textContent, { value: i })));
+  order.value = heads.findIndex((th) => th.hasAttribute("aria-sort"));
   order.addEventListener("change", () => { sort(table, Number(order.value), "ascending"); });
 
   const tracks = [...new Set(all("tbody tr", table).map((row) => row.dataset.track))]; // ranks are within tracks, and so is their order
