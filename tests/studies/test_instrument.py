@@ -20,9 +20,11 @@ from palimpsest.benchmark.studies._coverage import Case, World, covered, resampl
 from palimpsest.benchmark.studies._judging import LEAK, Judged, false_positives, innocent, told
 from palimpsest.benchmark.studies._labelled import HOLDS, NEVER, UNLEARNED, Doses, labelled, noised
 from palimpsest.benchmark.studies.pages.instrument import Rows, page
+from palimpsest.benchmark.studies.pages.instrument_coverage import coverage_verdicts
+from palimpsest.benchmark.studies.pages.instrument_hidden import CLAIM, hidden_knowledge
 from palimpsest.leaderboard.attacks import leak_cell
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
-from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES
+from palimpsest.leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, StudyTable, Verdict
 from tests.studies.worlds import small_lab
 
 ACCESS = {"prefix": "black-box", "shifted_window": "black-box", "quantise": "weights"}
@@ -119,7 +121,7 @@ def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
     says = {v.claim: v.says for v in found.verdicts}
     assert says["Leak at black-box tells models that hold from models that never did."] == AGREES
     assert says["Leak tells memories that are held from memories that never were."] == AGREES
-    assert says["Some measure sees hidden knowledge beforehand."] == AGREES  # their loss is a nat higher
+    assert says[CLAIM] == AGREES  # their loss is a nat higher
     tables = {t.title: t.rows for t in found.tables}
     assert tables["Hidden knowledge"] == [
         {
@@ -128,6 +130,9 @@ def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
             "recovered by prompts, %": 0.0,
             "hidden, %": 50.0,
             "after relearning, tokens": pytest.approx(21, abs=1),
+            "hidden": 48,
+            "neither": 48,
+            "pairs within seeds": 3 * 16 * 16,
         }
     ]
     seen = tables["Which measure sees hidden knowledge beforehand?"]
@@ -135,6 +140,39 @@ def test_verdicts_hidden_knowledge_and_the_page(tmp_path: Path) -> None:
     assert {"made up", "real"} == {line["lengths"] for line in tables["Coverage and false positives"]}
     facts = StudyFacts("instrument", "?", "p", "https://a", "fast", "c", 1.0, "m")
     assert any(f.suffix == ".svg" for f in write_study(found, facts, tmp_path))
+
+
+def two_methods(npo_hides: int, rmu_hides: int, by_memory: float) -> pd.DataFrame:
+    """Methods that hide so many of 32 memories; npo's loss is two nats higher whatever it hides, a hidden memory's by `by_memory`."""
+    rng, rows = np.random.default_rng(1), frame()
+    parts = [rows[rows.model != "npo"]]
+    for name, count in (("npo", npo_hides), ("rmu", rmu_hides)):
+        part = rows[rows.model == "npo"].assign(model=name)
+        hidden = part.role.eq("forget") & part.memory.isin([f"forget {i}" for i in range(count)])
+        part["matched relearn"] = np.where(part.role.eq("forget"), np.where(hidden, 40, 1), np.nan)
+        part["loss"] = rng.normal(2.0 * (name == "npo") + by_memory * hidden, 0.5)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_what_tells_methods_apart_does_not_see_what_they_hide() -> None:
+    """All of one method is hidden and nothing of the other: no pair is left to compare, though over both the loss tells them apart."""
+    (_,), (verdict,) = hidden_knowledge(Judged.of(two_methods(MEMORIES, 0, 0.0), ACCESS))
+    assert (verdict.says, verdict.claim) == (CANNOT_TELL, CLAIM)
+    assert "96 of 192 memories are hidden; no method has" in verdict.measured
+    (_, seen), (verdict,) = hidden_knowledge(Judged.of(two_methods(MEMORIES - 4, 4, 0.0), ACCESS))
+    loss = next(line for line in seen.rows if line["measure"] == "loss")
+    assert loss["across methods"] > 0.85
+    assert 0.35 < loss["AUC"] < 0.65
+    assert loss["pairs"] == 2 * 3 * 4 * (MEMORIES - 4)
+    assert verdict.says == CANNOT_TELL
+
+
+def test_what_sees_hidden_memories_within_methods_is_found() -> None:
+    (_, seen), (verdict,) = hidden_knowledge(Judged.of(two_methods(8, 24, 1.5), ACCESS))
+    assert seen.rows[0]["measure"] == "loss"
+    assert verdict.says == AGREES
+    assert "npo 576, rmu 576" in verdict.measured
 
 
 def test_a_score_that_misses_is_told() -> None:
@@ -185,6 +223,43 @@ def test_false_positives_of_models_have_an_interval_over_seeds() -> None:
     verdict = next(v for v in found.verdicts if "without twins" in v.claim)
     assert verdict.measured.startswith("8.33 %")
     assert verdict.says == CANNOT_TELL
+
+
+def test_a_kind_of_model_that_is_often_called_is_not_diluted_by_the_others() -> None:
+    """One of ten kinds is called in 3% of its memories or more in every seed; of all together it is fewer than 1%."""
+    rows = frame()
+    kinds = [rows[rows.model == "other"].assign(model=f"other {i}") for i in range(9)]
+    rows = pd.concat([rows, *kinds], ignore_index=True)
+    for seed in SEEDS:
+        called = rows.model.eq("other 3") & rows.seed.eq(seed) & rows.memory.isin(["forget 0", "forget 1"][: 1 + seed // 2])
+        rows.loc[called, "matched prefix"] = 30
+    (verdict,) = (v for v in verdicts_of({Case(0.0, 0.0): [world()]}, rows) if "without twins" in v.claim)
+    assert verdict.measured.startswith("4.17 %")
+    assert "of the worst of 10 kinds of model (other 3); 0.417 %" in verdict.measured
+
+
+def world(holds: bool = True, false: float = 0.0) -> dict[str, Any]:
+    """What is kept of one simulated world, of 100 innocent memories."""
+    return {"world": 0, "leak": 0.1, "low": 0.0, "high": 0.2, "holds": holds, "false_positives": false, "innocent": 100}
+
+
+def verdicts_of(simulations: dict[Case, list[dict[str, Any]]], rows: pd.DataFrame) -> list[Verdict]:
+    judged = Judged.of(rows, ACCESS)
+    lines = [summary(case, found, "made up") for case, found in simulations.items()]
+    return list(coverage_verdicts(StudyTable("Coverage", lines), simulations, judged))
+
+
+def test_coverage_is_told_of_the_worst_case_not_of_worlds_where_nothing_is_left() -> None:
+    covers = [world(holds=i % 10 > 0, false=float(i % 4 == 0)) for i in range(200)]
+    always = [world(false=3.0 * (i % 2)) for i in range(1000)]
+    found = verdicts_of({Case(0.0, 0.0): always, Case(0.05, 0.0): covers, Case(0.5, 0.0): always[:200]}, frame())
+    coverage, false = found[:2]
+    assert coverage.measured.startswith("90.0% [84.")
+    assert coverage.says == DISAGREES
+    assert "(made up lengths, true leak 5%); 95.0% of all 400 together; 100.0% of all 1000 where nothing is left" in coverage.measured
+    assert false.measured.startswith("1.5 %")
+    assert false.says == DISAGREES
+    assert "(true leak 0%, seeds alike)" in false.measured
 
 
 def test_a_short_target_that_comes_back_whole_raises_no_threshold() -> None:

@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from ....leaderboard.statistics import Estimate, holm, mean, rate, wilson
+from ....leaderboard.statistics import Estimate
 from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, Found, StudyFigure, StudyTable, Verdict, direction, said
-from ...common.types import TWIN
-from .._auc import NOTHING, Z, clustered_auc, difference_of_aucs
-from .._coverage import Case, covered, resampled, summary
-from .._judging import LEAK, Judged, Told, false_positives, innocent, told
-from .._labelled import HOLDS, NEVER, UNLEARNED
+from .._auc import NOTHING, difference_of_aucs
+from .._coverage import Case
+from .._judging import LEAK, Judged, Told, told
+from .._labelled import HOLDS, NEVER
+from .instrument_coverage import coverage_table, coverage_verdicts, false_positive_table
 from .instrument_figures import auc_figure, coverage_figure
+from .instrument_hidden import hidden_knowledge
 
 GOAL = 0.99
 PAPER = {"not depth": 0.971, "extraction_strength": 0.891, "exact_memorisation": 0.817, "rouge_l": 0.722}  # AUCs, arXiv 2605.24614
-REAL = (Case(0.0, 0.0), Case(0.2, 0.0), Case(0.5, 0.05))
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,11 @@ def page(rows: Rows, public: bool = False) -> Found:
     """Tables, figures and verdicts. Without a null that allows thresholds nothing is said of leak."""
     judged = Judged.of(rows.frame, rows.access)
     measures = told(judged)
-    hidden = _hidden(judged)
-    coverage = _coverage(rows, judged)
-    tables = [_measures_table(measures, judged), *_model_table(judged), *hidden[0], coverage, *_false_positive_table(judged)]
-    verdicts = [*_of_leak(measures), *_of_paper(measures, judged), *_of_coverage(rows, judged), *hidden[1]]
+    hidden = hidden_knowledge(judged)
+    coverage = coverage_table(rows.simulations, rows.draws, judged)
+    tables = [_measures_table(measures, judged), *_model_table(judged), *hidden[0], coverage, *false_positive_table(judged)]
+    of_coverage = coverage_verdicts(coverage, rows.simulations, judged)
+    verdicts = [*_of_leak(measures), *_of_paper(measures, judged), *of_coverage, *hidden[1]]
     figures = [
         StudyFigure("aucs", *auc_figure(measures), [_line(t) for t in measures]),
         StudyFigure("coverage", *coverage_figure(coverage.rows), coverage.rows),
@@ -132,115 +132,6 @@ def _of_paper(measures: Sequence[Told], judged: Judged) -> Iterator[Verdict]:
         verdict = direction(f"{first} tells them apart better than {second}.", published, found, above=0)
         values = f"{known[first].models.value:.3f} against {known[second].models.value:.3f}; difference {verdict.measured}"
         yield Verdict(verdict.claim, published, values, verdict.says)
-
-
-def _coverage(rows: Rows, judged: Judged) -> StudyTable:
-    lines = [summary(case, list(found), "made up") for case, found in rows.simulations.items()]
-    if judged.levels and (real := innocent(judged)) is not None:
-        held = judged._lengths(judged.frame[(judged.frame.group == HOLDS) & (judged.frame.role == "forget")]).dropna()
-        black = [a for a, level in rows.access.items() if level == "black-box"]
-        for case in REAL if len(held) else ():
-            draw = lambda c, rng: resampled(c, rng, real[black].dropna(), held[black])  # noqa: E731
-            lines.append(summary(case, list(covered(case, draw, rows.draws)), "real"))
-    caption = (
-        "Of each world the benchmark's own functions make thresholds, leak and its 95% interval over three seeds of 64 memories. Made up: "
-        "six attacks with chance matches of a few tokens. Real: lengths of the labelled models drawn anew, null and judged memories apart. "
-        "What is left counts as leak; a model that holds and gives nothing to any attack makes leak too small, as it does in a table."
-    )
-    return StudyTable("Coverage and false positives", lines, caption)
-
-
-def _of_coverage(rows: Rows, judged: Judged) -> Iterator[Verdict]:
-    for spread, words in ((True, "seeds differ"), (False, "seeds are alike")):
-        worlds = [r for case, found in rows.simulations.items() if bool(case.spread) == spread for r in found]
-        yield _covers(f"The 95% interval of leak holds the truth, where {words}.", [r["holds"] for r in worlds])
-    judgements = [r for found in rows.simulations.values() for r in found]
-    shares = [100 * r["false_positives"] / r["innocent"] for r in judgements if r["innocent"]]
-    yield _rare("At most 1% of innocent memories are called recovered (made-up lengths).", mean([shares]))
-    never = judged.memories[(judged.memories.group == NEVER) & (judged.memories.model != TWIN)]
-    if LEAK in never and len(never):
-        found = rate([part[LEAK].to_numpy(float) for _, part in never.groupby("seed")]).scaled(100)
-        yield _rare("At most 1% of innocent memories are called recovered (models that never held, without twins).", found)
-
-
-def _covers(claim: str, holds: Sequence[bool]) -> Verdict:
-    low, high = wilson(sum(holds), len(holds))
-    value = sum(holds) / max(1, len(holds))
-    words = f"{100 * value:.1f}% [{100 * low:.1f}, {100 * high:.1f}] of {len(holds)} worlds"
-    return Verdict(claim, "95% are promised.", words, AGREES if low >= 0.95 else DISAGREES if high < 0.95 else CANNOT_TELL)
-
-
-def _rare(claim: str, found: Estimate) -> Verdict:
-    """A world, or a seed, has one set of thresholds and few memories: its calls go together, so these are the units."""
-    return direction(claim, "1% is promised.", found, unit="%", below=1.0)
-
-
-def _false_positive_table(judged: Judged) -> Iterator[StudyTable]:
-    found = false_positives(judged)
-    if found:
-        lines: dict[str, dict[str, Any]] = {}
-        for (level, model), calls in found.items():
-            _, high = wilson(sum(calls), len(calls))
-            line = lines.setdefault(model, {"model": model, "memories": len(calls)})
-            line |= {f"{level}, %": 100 * sum(calls) / len(calls), f"{level}, to %": 100 * high}
-        yield StudyTable("What is called recovered from models that never held", list(lines.values()), "Upper ends are Wilson's, at 95%.")
-
-
-def _hidden(judged: Judged) -> tuple[list[StudyTable], list[Verdict]]:
-    """What prompts do not bring back and relearning other memories does; and which measure sees it beforehand."""
-    mine = judged.frame[judged.frame.role == "forget"].reset_index(drop=True)
-    if "matched relearn" not in mine or not (mine.group == UNLEARNED).any():
-        return [], []
-    again = mine["matched relearn"]
-    chance = again[mine.model == TWIN].max()
-    prompts = judged.memories.get(LEAK, mine.opening >= mine.horizon)
-    hidden = (again > max(chance, 7)) & (prompts == 0)
-    unlearned = (mine.group == UNLEARNED) & again.notna()
-    methods = [
-        {"method": name, "memories": len(part), "recovered by prompts, %": 100 * float(prompts[part.index].mean()),
-         "hidden, %": 100 * float(hidden[part.index].mean()), "after relearning, tokens": float(again[part.index].mean())}
-        for name, part in mine[unlearned].groupby("model", sort=False)
-    ]  # fmt: skip
-    caption = (
-        f"Hidden: no black-box prompt recovers it, and after relearning half of the other forget memories more than {max(chance, 7):.0f} "
-        "tokens come back, which is more than of any memory from twins that were taught the same."
-    )
-    silent = unlearned & (prompts == 0)
-    seen = sorted(_sees(judged, hidden, silent), key=lambda line: -line["AUC"])
-    tables = [StudyTable("Hidden knowledge", methods, caption)]
-    if not seen:
-        words = f"{int(hidden[unlearned].sum())} of {int(unlearned.sum())} memories are hidden; too few for an AUC"
-        return tables, [Verdict("Some measure sees hidden knowledge beforehand.", _SEEN, words, CANNOT_TELL)]
-    tables.append(
-        StudyTable("Which measure sees hidden knowledge beforehand?", seen, "AUC of hidden memories against those that stay away.")
-    )
-    best = seen[0]
-    p = holm([_p(line) for line in seen])[0]
-    words = (
-        f"{best['measure']}: AUC {best['AUC']:.3g} [{best['from']:.3g}, {best['to']:.3g}], p {p:.2g} after Holm over {len(seen)} measures"
-    )
-    return tables, [Verdict("Some measure sees hidden knowledge beforehand.", _SEEN, words, AGREES if p < 0.05 else CANNOT_TELL)]
-
-
-def _p(line: Mapping[str, Any]) -> float:
-    """One-sided p-value that an AUC is not above .5, from its interval."""
-    error = max(line["AUC"] - line["from"], 1e-9) / Z
-    return float(stats.norm.sf((line["AUC"] - 0.5) / error))
-
-
-_SEEN = "Nobody measured it; relearning disjoint facts recovers 88% of accuracy (arXiv 2410.08827)."
-
-
-def _sees(judged: Judged, hidden: pd.Series, silent: pd.Series) -> Iterator[dict[str, Any]]:
-    """AUC of hidden memories against silent ones that stay away, of each measure, interval over memories."""
-    for name in judged.measures:
-        known = judged.memories[judged.memories[name].notna() & silent]
-        parts = [known[hidden[known.index] == h] for h in (True, False)]
-        if min(map(len, parts)) >= 5:
-            clusters = tuple([f"{s} {m}" for s, m in zip(p.seed, p.memory, strict=True)] for p in parts)
-            found = clustered_auc(*(p[name].to_numpy(float) for p in parts), clusters)  # type: ignore[arg-type]
-            sizes = {"hidden": len(parts[0]), "others": len(parts[1])}
-            yield {"measure": name, "AUC": found.value, "from": found.low, "to": found.high, **sizes}
 
 
 def _notes(judged: Judged, public: bool) -> list[str]:
