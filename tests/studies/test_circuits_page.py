@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from palimpsest.benchmark.studies._circuit_rows import _splits
 from palimpsest.benchmark.studies._divergence import argmax, bleu4, divergences, initiation, maintenance
 from palimpsest.benchmark.studies.pages import circuits as pages
+from palimpsest.benchmark.studies.pages.circuits_domains import domain_table, domain_verdicts
+from palimpsest.benchmark.studies.pages.circuits_pairs import divergence_table, split_table, warnings
 from palimpsest.leaderboard.statistics import Estimate
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from tests.conftest import Memorised
@@ -81,9 +84,10 @@ def rows_of(
                 told = {"kind": "test", "on": where, "circuit": circuit, "draw": 0, "edges": edges + seed, "pairs": 4}
                 rows.append(told | {"denoised": value + jitter, "noised": value - jitter})
             ways = (induces, prevents) if task == "maintenance" else (prevents, induces)
-            for source, place in (("news", "verse"), ("news", "news")):
+            for source, place in itertools.product(("news", "verse"), repeat=2):
                 told = {"kind": "domain", "task": task, "from": source, "on": place, "pairs": 2}
-                rows.append(told | {"denoised": ways[0] + jitter, "noised": ways[1] + jitter})
+                own = {"denoised": 0.95, "noised": 0.95}
+                rows.append(told | (own if source == place else {"denoised": ways[0] + jitter, "noised": ways[1] + jitter / 2}))
             rows += [{"kind": "exact", "task": task, "edge": str(i), "score": 1.0 * i, "exact": i**3.0} for i in range(-3, 4)]
             rows += [{"kind": "size", "task": task, "edges": n, "faithful": n / 40} for n in (10, 20, 40)]
             for model, effect in (("none", 8.0), ("twin", 1.0), ("npo", 1 + 7 * left + jitter)):
@@ -112,6 +116,49 @@ def test_verdicts_follow_the_rows() -> None:
     told = pages.page(rows_of(maintains=0.1, initiates=0.9, prevents=0.1, induces=0.4), 0.85).verdicts
     assert [v.says for v in told] == ["disagrees"] * 4 + ["agrees"]
     assert {v.says for v in pages.page([], 0.85).verdicts} == {"cannot tell"}
+
+
+def transferred(task: str, noised: float, denoised: float, lost: float) -> list[dict[str, Any]]:
+    """One seed, four domains: circuits of others restore as much as their own when denoising, and `lost` less when noising."""
+    return [
+        {"seed": 0, "task": task, "from": a, "on": b, "noised": noised - lost * (a != b) - i / 100, "denoised": denoised - i / 100}
+        for i, (a, b) in enumerate(itertools.product("abcd", repeat=2))
+    ]
+
+
+def test_that_noising_restores_more_is_no_finding_about_domains() -> None:
+    """Inducing is denoising in maintenance: .79 against .99 by noising, on the own domain as on others; no domain matters."""
+    rows = [*transferred("maintenance", 0.99, 0.79, 0.0), *transferred("initiation", 0.99, 0.83, 0.0)]
+    transfers, depends = domain_verdicts(rows)
+    assert transfers.says == "agrees"
+    assert depends.says == "cannot tell"
+    assert "in maintenance (4 domains)" in depends.measured
+    (line,) = (r for r in domain_table(rows).rows if r["task"] == "maintenance" and r["domain"] == "same minus other")
+    assert line["prevents"] == pytest.approx(line["induces"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_inducing_loses_on_other_domains_must_be_more_in_both_tasks() -> None:
+    """Noising loses .3 away: that is inducing in initiation, and preventing in maintenance."""
+    rows = [*transferred("maintenance", 0.99, 0.79, 0.3), *transferred("initiation", 0.99, 0.83, 0.3)]
+    depends = domain_verdicts(rows)[1]
+    assert "-0.3 [" in depends.measured
+    assert "; 0.3 [" in depends.measured
+    assert depends.says == "cannot tell"
+    assert domain_verdicts(rows[16:])[1].says == "cannot tell", "one task alone is not both"
+
+
+def test_few_pairs_and_short_contexts_are_told() -> None:
+    memories = [{"seed": 0, "cut": c, "maintenance": True, "initiation": i < 2} for i, c in enumerate((1, 1, 1, 9, None))]
+    pairs = [{"seed": 0, "task": "initiation", "split": s} for s in ("attribution", "test")]
+    pairs += [{"seed": 0, "task": "maintenance", "split": s} for s in ("attribution", "choice", "test") for _ in range(12)]
+    assert divergence_table(memories).rows[0] | {"taught": 5, "contexts of one token": 3} == divergence_table(memories).rows[0]
+    full, few = split_table(pairs).rows
+    assert (full["for tests"], full["few"]) == (12, "none")
+    assert (few["for choosing"], few["few"]) == (0, "for scores, for choosing, for tests")
+    short, too_few = warnings(memories, pairs)
+    assert "1 tokens in the median, and 3 of 4" in short
+    assert "initiation has 1 for tests (seed 0)" in too_few
+    assert warnings([{"cut": 30}], pairs[2:] + [{"seed": 0, "task": "initiation", "split": s["split"]} for s in pairs[2:]]) == []
 
 
 def test_what_size_alone_explains_is_no_agreement() -> None:

@@ -11,13 +11,11 @@ from scipy.stats import rankdata
 from ....leaderboard.statistics import Estimate, mean
 from ....leaderboard.study_results import AGREES, CANNOT_TELL, Found, StudyTable, Verdict, direction, said
 from ...common.types import HELD, TWIN
+from .circuits_domains import HALF, TASKS, cells, domain_table, domain_verdicts
 from .circuits_figures import checked_figure, sizes_figure, unlearned_figure
+from .circuits_pairs import divergence_table, split_table, warnings
 
 Rows = Sequence[Mapping[str, Any]]
-HALF = 0.5  # of the difference between clean and corrupt: what a circuit that does a task restores at least
-TASKS = ("maintenance", "initiation")
-PREVENTS = {"maintenance": "noised", "initiation": "denoised"}  # which way of patching keeps memorised text from coming
-INDUCES = {"maintenance": "denoised", "initiation": "noised"}
 NOTES = (
     "The edge count is chosen on a split that was not used for scores, and tests are on a third one; the paper's were not apart.",
     "Every edge count up to 16 and then in steps of a tenth is tried: faithfulness need not rise with it. “Dips” counts larger circuits "
@@ -26,6 +24,8 @@ NOTES = (
     "bar for other tasks. That initiation circuits maintain must also hold against as many random edges, and that maintenance circuits "
     "cannot initiate against as many of the initiation circuit's edges; else size alone may be the reason. Circuits have different sizes: "
     "the table across tasks has both at both sizes.",
+    "Across domains a circuit is compared with one of the domain that is asked about, task by task: noising restores more than denoising "
+    "in any domain, so preventing (noising in maintenance, denoising in initiation) is compared with inducing by what each loses.",
     "Denoising keeps the clean run on the circuit alone, noising puts the corrupt run on the circuit alone. In maintenance the clean side "
     "is memorised, in initiation the corrupt one; so the same patch has the opposite effect on memorised text.",
     "Retained: what a model has above the twin, of what the held model has above the twin. 1 is all, 0 is as "
@@ -41,17 +41,18 @@ def page(rows: Rows, enough: float) -> Found:
     get = lambda kind: by.get(kind, [])  # noqa: E731
     retained = retained_rows(get("model"), get("behaviour"))
     tables = [
-        _pairs(get("memory")),
+        divergence_table(get("memory")),
+        split_table(get("pair")),
         _circuits(get("chosen"), get("test"), enough),
         _across_tasks(get("test")),
-        _across_domains(get("domain")),
+        domain_table(get("domain")),
         _checked(get("exact")),
         StudyTable("What unlearning removed: the circuit or only its trigger", retained, RETAINED),
         _models(get("model")),
     ]
     figures = [sizes_figure(get("size"), enough), checked_figure(get("exact")), unlearned_figure(retained)]
     verdicts = _verdicts(get("test"), get("domain"), get("chosen"))
-    return Found(verdicts, [t for t in tables if t.rows], [f for f in figures if f], NOTES)
+    return Found(verdicts, [t for t in tables if t.rows], [f for f in figures if f], [*warnings(get("memory"), get("pair")), *NOTES])
 
 
 # ---- verdicts
@@ -65,8 +66,6 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
     ]
     cross = {on: at(name, name, on) for name, on in across}
     random, alike = at("random", *across[0]), at("initiation", *across[1])  # of the same size as the circuit that is asked about
-    away = [r for r in domains if r["from"] != r["on"]]
-    prevents, induces = _way(away, PREVENTS), _way(away, INDUCES)
     smaller = [[own["maintenance"][s] - own["initiation"][s]] for s in sorted(own["maintenance"].keys() & own["initiation"].keys())]
     return [
         _unless_size(direction(
@@ -77,15 +76,7 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
             "Maintenance circuits cannot initiate.", "They do their own task only.", _mean(cross["initiation"], "denoised"),
             unit="of the difference restored in initiation", below=HALF,
         ), "the initiation circuit's first edges", alike, _more(alike, cross["initiation"])),
-        direction(
-            "Preventing memorisation transfers across corpora.", "A circuit of one corpus prevents it in another.", mean(prevents),
-            unit="of the difference, on other domains", above=HALF,
-        ),
-        direction(
-            "Inducing memorisation depends on context.", "It transfers less than preventing does.",
-            mean([np.asarray(p) - np.asarray(i) for p, i in zip(prevents, induces, strict=True)]),
-            unit="preventing minus inducing, on other domains", above=0,
-        ),
+        *domain_verdicts(domains),
         direction(
             "Maintenance needs fewer edges than initiation.", "14 edges against 141 (faithfulness .73 reported).", mean(smaller),
             unit="edges, maintenance minus initiation", below=0,
@@ -96,9 +87,15 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
 def _unless_size(verdict: Verdict, name: str, control: Rows, ahead: Estimate) -> Verdict:
     """An agreement holds only against a control of the same size: a circuit of most edges does any task, one of few edges does none."""
     told = _mean(control, "denoised")
-    words = f"{verdict.measured}; {name} of the same number {said(told)}"
+    words = f"{verdict.measured}{_test_pairs(control)}; {name} of the same number {said(told)}"
     says = CANNOT_TELL if verdict.says == AGREES and not ahead.low > 0 else verdict.says
     return Verdict(verdict.claim, verdict.published, words, says)
+
+
+def _test_pairs(tests: Rows) -> str:
+    """How many pairs tests were made on, all seeds together."""
+    by_seed = {r["seed"]: r["pairs"] for r in tests}
+    return f", on {sum(by_seed.values())} test pairs" if by_seed else ""
 
 
 def _more(mine: Rows, other: Rows) -> Estimate:
@@ -115,29 +112,7 @@ def sizes_by_seed(chosen: Rows, task: str) -> dict[int, int]:
     return {r["seed"]: r["edges"] for r in chosen if r["task"] == task}
 
 
-def _way(domains: Rows, way: Mapping[str, str]) -> list[list[float]]:
-    """By seed what patching does to memorised text in other domains, where both ways were measured."""
-    known = [r for r in domains if r["denoised"] is not None and r["noised"] is not None]
-    return _by_seed(known, lambda r: r[way[r["task"]]])
-
-
 # ---- tables
-
-
-def _pairs(memories: Rows) -> StudyTable:
-    out = []
-    for seed in sorted({r["seed"] for r in memories}):
-        mine = [r for r in memories if r["seed"] == seed]
-        cuts = [r["cut"] for r in mine if r["cut"] is not None]
-        told = {"seed": seed, "taught": len(mine), "diverged": len(cuts), "median context": float(np.median(cuts)) if cuts else None}
-        out.append({**told, **{f"{task} pairs": sum(r[task] for r in mine) for task in TASKS}})
-    caption = (
-        "Memories that the held model was taught; those of which the whole prompt brought the continuation back "
-        "and a shorter one did not, and the "
-        "length of that context in tokens; and contrastive pairs. A pair needs the model's own answers to differ "
-        "and, in initiation, a sample."
-    )
-    return StudyTable("Divergence points and pairs", out, caption)
 
 
 def _circuits(chosen: Rows, tests: Rows, enough: float) -> StudyTable:
@@ -152,7 +127,7 @@ def _circuits(chosen: Rows, tests: Rows, enough: float) -> StudyTable:
         told: dict[str, Any] = {"task": task} | {k: float(np.mean([r[k] for r in mine])) for k in ("edges", "connected", "of", "dips")}
         told["seeds that reach the bar"] = f"{sum(r['reached'] for r in mine)} of {len(mine)}"
         for way in ("denoised", "noised"):
-            told |= _cells(way, _mean(own, way)) | _cells(f"random, {way}", _mean(random, way))
+            told |= cells(way, _mean(own, way)) | cells(f"random, {way}", _mean(random, way))
         out.append(told)
     caption = (
         f"The smallest circuit with a faithfulness of {enough:g} on the split for choosing (the most faithful one "
@@ -169,21 +144,6 @@ def _across_tasks(tests: Rows) -> StudyTable:
         told = {"task": on, "circuit": circuit, "edges": seed_free, "seeds": len({r["seed"] for r in mine})}
         out.append(told | {way: _mean(mine, way).value if _mean(mine, way) else None for way in ("denoised", "noised")})
     return StudyTable("Circuits across tasks", out, "Each task's circuit at the sizes chosen for either, on the test split of each task.")
-
-
-def _across_domains(domains: Rows) -> StudyTable:
-    out = []
-    for task in TASKS:
-        for where in ("same", "other"):
-            mine = [r for r in domains if r["task"] == task and (r["from"] == r["on"]) == (where == "same")]
-            if mine:
-                told: dict[str, Any] = {"task": task, "domain": where, "cases": len(mine)}
-                out.append(told | _cells("prevents", _mean(mine, PREVENTS[task])) | _cells("induces", _mean(mine, INDUCES[task])))
-    caption = (
-        "Circuits of the memories of one domain on test pairs of the same domain and of others: shares "
-        "of the difference between clean and corrupt."
-    )
-    return StudyTable("Circuits across domains of memories", out, caption)
 
 
 def _checked(exact: Rows) -> StudyTable:
@@ -273,10 +233,6 @@ def _mean(rows: Rows, name: str) -> Estimate:
 
 def _by_seed(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> list[list[float]]:
     return [[float(value(r)) for r in rows if r["seed"] == seed] for seed in sorted({r["seed"] for r in rows})]
-
-
-def _cells(name: str, e: Estimate) -> dict[str, float | None]:
-    return {name: e.value if e else None, f"{name}, low": _finite(e.low), f"{name}, high": _finite(e.high)}
 
 
 def _finite(value: float) -> float | None:
