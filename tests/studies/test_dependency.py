@@ -17,6 +17,7 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.studies._interchange import dependence, lengths, swapped
 from palimpsest.benchmark.studies._stream import Stream, parts
 from palimpsest.benchmark.studies.pages import dependency as pages
+from palimpsest.leaderboard.statistics import t_interval, welch, wilson
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from tests.conftest import Memorised
 from tests.studies.taken_apart import fast, subject_of
@@ -145,8 +146,8 @@ def rows_of(dependent: int, seeds: int = 3) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("dependent", "says"), [(4, "agrees"), (10, "disagrees")])
 def test_the_verdict_is_about_tokens_that_depend_on_nothing(dependent: int, says: str) -> None:
-    found = pages.page(rows_of(dependent, 8), 0.5)
-    assert [v.says for v in found.verdicts] == [says]
+    found = pages.page(rows_of(dependent, 40), 0.5)  # a text each: of ten that agree a share of .28 could not be excluded
+    assert [v.says for v in found.verdicts] == [says, "cannot tell"]  # there is no control
 
 
 def test_tables_count_what_the_rows_hold() -> None:
@@ -161,7 +162,43 @@ def test_tables_count_what_the_rows_hold() -> None:
 
 def test_nothing_memorised_is_no_verdict() -> None:
     found = pages.page([], 0.5)
-    assert [v.says for v in found.verdicts] == ["cannot tell"]
+    assert [v.says for v in found.verdicts] == ["cannot tell"] * 2
+
+
+def tokens(texts: str, shares: list[float], seed: int = 0) -> list[dict[str, Any]]:
+    """A hundred tokens of each text, of which such a share depends on nothing."""
+    whose = {"kind": "token", "seed": seed, "texts": texts, "domain": "news"}
+    return [
+        {**whose, "memory": f"{texts} {i}", "step": step, "by_layer": [0.0 if step < 100 * share else 1.0]}
+        for i, share in enumerate(shares)
+        for step in range(100)
+    ]
+
+
+def test_intervals_of_one_seed_are_over_texts_and_the_control_stands_beside() -> None:
+    mine, never = [0.9, 1.0, 0.8, 0.9], [0.6, 0.8, 0.7]
+    many, more = pages.page(tokens("memorised", mine) + tokens("never seen", never), 0.5).verdicts
+    low, high = t_interval(mine)
+    assert many.measured.startswith(f"0.9 of memorised tokens [{low:.3g}, {min(1, high):.3g}]")
+    assert "0.7 of right tokens of texts never seen [" in many.measured
+    low, high = welch(mine, never)
+    assert more.measured == f"0.2 of tokens more [{low:.3g}, {high:.3g}]"
+    assert (many.says, more.says) == ("agrees", "agrees")
+    alike = pages.page(tokens("memorised", mine) + tokens("never seen", mine), 0.5).verdicts
+    assert [v.says for v in alike] == ["agrees", "cannot tell"], "what texts never seen show too is not memory"
+
+
+def test_texts_that_all_agree_are_not_taken_for_certain() -> None:
+    row = pages.page(tokens("memorised", [1.0] * 8), 0.5).tables[0].rows[0]
+    assert (row["depend on none"], row["of texts"]) == (1, 8)
+    assert row["low"] == pytest.approx(wilson(8, 8)[0])
+
+
+def test_over_several_seeds_the_interval_is_over_seeds() -> None:
+    rows = [r for s, v in enumerate((0.8, 0.9, 1.0)) for r in tokens("memorised", [v, v], s) + tokens("never seen", [0.5, 0.6], s)]
+    _, more = pages.page(rows, 0.5).verdicts
+    low, high = t_interval([0.25, 0.35, 0.45])
+    assert more.measured == f"0.35 of tokens more [{low:.3g}, {high:.3g}]"
 
 
 def test_the_fast_form_writes_its_page(memorised: Memorised, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

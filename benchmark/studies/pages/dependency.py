@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ....leaderboard.drawing import COLOURS, STYLE, WIDTH, svg
-from ....leaderboard.statistics import Estimate, mean, rate
-from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
+from ....leaderboard.statistics import Estimate, Interval, figure, mean, over_seeds, t_interval, welch, wilson
+from ....leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
 
 Rows = Sequence[Mapping[str, Any]]
 MANY = 0.1  # share of tokens that the word "many" asks for here
@@ -24,7 +25,9 @@ NOTES = (
     "The paper names the direction and plots; no number is known to us. “Many” is taken as at least a tenth, with the whole interval.",
     "The true tokens before a token are read, whatever was changed: a token that depends on no state of the opening may follow from those.",
     "Layer 0 is the embeddings, layer n what block n + 1 reads. The last block's output is left out: it decides one token.",
-    "Texts never seen are the control: of their tokens the model says some right, as language; what depends there is not memory.",
+    "Texts never seen are the control: of their tokens the model says some right, as language; what depends there is not memory. That "
+    "a token depends on no state of the opening is no sign of memory by itself: most of these do not either.",
+    "Tokens of a text go together: a text counts once, with the share of its tokens, and intervals of one seed are over texts.",
     "A swapped component gives what it gives in the other model on the same true tokens. No direction of it is known to us: no verdict.",
 )
 
@@ -33,21 +36,33 @@ def page(rows: Rows, agree: float) -> Found:
     """Tables, figures and the verdict from rows `token`, `state` and `swap`; `agree` is the share of sources that makes a dependence."""
     tokens = [r for r in rows if r["kind"] == "token"]
     memorised = [r for r in tokens if r["texts"] == "memorised"]
-    free = rate(_by_seed(memorised, lambda r: max(r["by_layer"]) < agree))
-    verdict = direction(
-        "Many memorised tokens depend on no trigger state.",
-        "Replacing any one state of the prompt changes many memorised tokens not at all.",
-        free, unit="of memorised tokens", above=MANY,
-    )  # fmt: skip
-    tables = [_none(tokens, agree), _by_layer(tokens, agree), _by_step(memorised, agree), _swaps(rows)]
-    figures = [f for f in (_heat(rows), _steps(memorised, agree), _lengths(rows)) if f]
-    return Found([_known(verdict, memorised)], tables, figures, NOTES)
+    control = [r for r in tokens if r["texts"] == "never seen"]
+    tables = [_none(tokens, agree), _by_layer(tokens, agree), _by_step(tokens, agree), _swaps(rows)]
+    drawn = [f for f in (_heat(rows), _steps(memorised, agree), _lengths(rows)) if f]
+    return Found(_verdicts(memorised, control, agree), tables, drawn, NOTES)
 
 
-def _known(verdict: Verdict, memorised: Rows) -> Verdict:
-    if memorised:
-        return verdict
-    return Verdict(verdict.claim, verdict.published, "no text was memorised, so nothing was measured", "cannot tell")
+def _verdicts(memorised: Rows, control: Rows, agree: float) -> list[Verdict]:
+    """The published statement beside its control, and what is more of memory than of language."""
+    claim, published = "Many memorised tokens depend on no trigger state.", "Replacing any one state of the prompt changes many not at all."
+    than = "More of them do than of the tokens of texts never seen that the model says right."
+    if not memorised:
+        return [Verdict(c, published, "no text was memorised, so nothing was measured", CANNOT_TELL) for c in (claim, than)]
+    free = lambda r: max(r["by_layer"]) < agree  # noqa: E731
+    many = direction(claim, published, _share(memorised, free), unit="of memorised tokens", above=MANY)
+    beside = f"{many.measured}; {said(_share(control, free), 'of right tokens of texts never seen')}"
+    more = direction(than, "No control is known to us.", _more(memorised, control, free), unit="of tokens more", above=0)
+    return [replace(many, measured=beside), more]
+
+
+def _more(mine: Rows, control: Rows, value: Callable[[Mapping[str, Any]], float]) -> Estimate:
+    """Share of the first minus that of the second; of one seed with an interval over texts, of which the two have different ones."""
+    a, b = ({seed: x for seed, x in _texts(rows, value).items() if len(x)} for rows in (mine, control))
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return figure([])
+    within = welch(*(np.concatenate([x[s] for s in seeds]) for x in (a, b)))
+    return figure([float(a[s].mean() - b[s].mean()) for s in seeds], within)
 
 
 def _none(tokens: Rows, agree: float) -> StudyTable:
@@ -55,16 +70,17 @@ def _none(tokens: Rows, agree: float) -> StudyTable:
     out = []
     for texts, mine in _grouped(tokens, "texts").items():
         for says, border in ((f"at least {agree:.0%} of the sources", agree), ("any source", 1e-9)):
-            free = rate(_by_seed(mine, lambda r, border=border: max(r["by_layer"]) < border))
+            free = _share(mine, lambda r, border=border: max(r["by_layer"]) < border)
             out.append(
                 {
                     "texts": texts,
                     "a state counts if it is changed by": says,
                     "tokens": len(mine),
+                    "of texts": free.count,
                     **_cells("depend on none", free),
                 }
             )
-    caption = "Shares of tokens, with 95% intervals over seeds; of one seed, over its tokens."
+    caption = "Shares of a text's tokens, means over texts, with 95% intervals over seeds; of one seed over its texts."
     return StudyTable("Tokens that depend on no state of the opening", out, caption)
 
 
@@ -72,23 +88,23 @@ def _by_layer(tokens: Rows, agree: float) -> StudyTable:
     out = []
     for texts, mine in _grouped(tokens, "texts").items():
         for layer in range(_layers(mine)):
-            share = rate(_by_seed(mine, lambda r, layer=layer: r["by_layer"][layer] >= agree))
+            share = _share(mine, lambda r, layer=layer: r["by_layer"][layer] >= agree)
             out.append({"texts": texts, "layer": layer, **_cells("dependent", share)})
     return StudyTable("Dependent tokens by layer", out, "Share of tokens that depend on at least one place of the opening at that layer.")
 
 
-def _by_step(memorised: Rows, agree: float) -> StudyTable:
-    return StudyTable(
-        "Dependent memorised tokens by decoding step", _step_rows(memorised, agree), "Step 1 is the first token after the opening."
-    )
+def _by_step(tokens: Rows, agree: float) -> StudyTable:
+    out = [{"texts": texts, **line} for texts, mine in _grouped(tokens, "texts").items() for line in _step_rows(mine, agree)]
+    caption = "Step 1 is the first token after the opening. Beside memorised tokens those of texts never seen that are right all the same."
+    return StudyTable("Dependent tokens by decoding step", out, caption)
 
 
-def _step_rows(memorised: Rows, agree: float) -> list[dict[str, Any]]:
+def _step_rows(tokens: Rows, agree: float) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for low, high in STEPS:
-        mine = [r for r in memorised if low <= r["step"] < high]
+        mine = [r for r in tokens if low <= r["step"] < high]
         for layer in [*range(_layers(mine)), None]:
-            share = rate(_by_seed(mine, lambda r, layer=layer: (max(r["by_layer"]) if layer is None else r["by_layer"][layer]) >= agree))
+            share = _share(mine, lambda r, layer=layer: (max(r["by_layer"]) if layer is None else r["by_layer"][layer]) >= agree)
             steps = str(high) if high == low + 1 else f"{low + 1}–{high}"
             out.append(
                 {
@@ -204,6 +220,22 @@ def _bars(axes: Any, x: np.ndarray, rows: Rows, what: str, unit: float, colour: 
     low, high = (np.array([r[w] if r[w] is not None else r[what] for r in rows]) * unit for w in ("low", "high"))
     error = [np.maximum(0, y - low), np.maximum(0, high - y)]
     axes.errorbar(x, y, error, color=colour, marker=mark, ms=4, lw=1, ls=line, elinewidth=0.8, label=label)
+
+
+def _share(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> Estimate:
+    """The mean over texts of the share of a text's tokens of which it is true; of one seed with an interval over texts."""
+    return over_seeds([*_texts(rows, value).values()], _of_texts).within(0, 1)
+
+
+def _of_texts(shares: np.ndarray) -> Interval:
+    """Student's; where all texts agree Wilson's over texts, since an interval of width zero would claim certainty."""
+    return t_interval(shares) if np.ptp(shares) else wilson(float(shares.sum()), len(shares))
+
+
+def _texts(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> dict[int, np.ndarray]:
+    """By seed the mean of each text."""
+    seeds = sorted(_grouped(rows, "seed").items())
+    return {s: np.array([np.mean([float(value(r)) for r in text]) for text in _grouped(mine, "memory").values()]) for s, mine in seeds}
 
 
 def _by_seed(rows: Rows, value: Callable[[Mapping[str, Any]], float]) -> list[list[float]]:
