@@ -134,6 +134,19 @@ def test_on_another_model_it_must_beat_the_commoner_label_there() -> None:
     assert says["It beats the majority on tokens, at length 64."] == AGREES
 
 
+def test_of_one_seed_no_interval_is_promised() -> None:
+    rows = accuracies(0.9)
+    several, one = (page(r, (16, 64)) for r in (rows, rows[rows.seed == 0]))
+    assert "with 95% intervals" in several.tables[0].caption
+    assert {"token: from", "whole: to"} <= set(several.tables[0].columns)
+    for words in (one.tables[0].caption, one.figures[1].caption):
+        assert "one seed, so without intervals" in words
+        assert "95%" not in words
+    assert not [c for c in one.tables[0].columns if "from" in c or " to" in c]
+    assert "no interval can be given" in one.notes[-1]
+    assert {v.says for v in one.verdicts} == {CANNOT_TELL}
+
+
 def test_its_fast_form_from_beginning_to_end(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = small_lab("predictor", tiny, tmp_path, monkeypatch, other=str(tiny.folder), per_role=2)
     found = lab.execute()

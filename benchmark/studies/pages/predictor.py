@@ -31,6 +31,8 @@ def page(rows: pd.DataFrame, lengths: Sequence[int]) -> Found:
         "On models it was not trained on the verdict is against the commoner label of their own tokens; tables show that of the training.",
         "States of another size go through a linear map that was fitted on ordinary text.",
     ]
+    if accuracy.seed.nunique() < 2:
+        notes.append("One seed, and its rows hold accuracies over all test memories, not of each: no interval can be given, nor a verdict.")
     return Found(
         list(_verdicts(accuracy, lengths)), [_table(accuracy)], [_calibration(bins, max(lengths)), _transfer(accuracy, lengths)], notes
     )
@@ -47,10 +49,17 @@ def _table(accuracy: pd.DataFrame) -> StudyTable:
         }
         for column, words in (("token_accuracy", "token accuracy, %"), ("sequence_accuracy", "whole continuations, %")):
             e = figure(part[column].tolist()).scaled(100)
-            line |= {words: e.value, f"{words.split()[0]}: from": e.low, f"{words.split()[0]}: to": e.high}
+            ends = {f"{words.split()[0]}: from": e.low, f"{words.split()[0]}: to": e.high}
+            line |= {words: e.value} | (ends if len(e.by_seed) > 1 else {})
         line |= {"Brier": float(part.brier.mean()), "calibration error": float(part.calibration_error.mean())}
         lines.append({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()})
-    return StudyTable("Accuracy", lines, "On memories that the predictor never met; means over seeds with 95% intervals.")
+    return StudyTable("Accuracy", lines, f"On memories that the predictor never met; {_over(accuracy)}.")
+
+
+def _over(accuracy: pd.DataFrame) -> str:
+    """What stands in tables and figures, in words."""
+    several = accuracy.seed.nunique() > 1
+    return "means over seeds with 95% intervals" if several else "of one seed, so without intervals: rows hold no single memories"
 
 
 def ahead(accuracy: pd.DataFrame, column: str, length: int, other: str, where: str = OWN) -> Estimate:
@@ -144,6 +153,4 @@ def _transfer(accuracy: pd.DataFrame, lengths: Sequence[int]) -> StudyFigure:
         axes.set_yticklabels(places[::-1], fontsize=8)
         fig.legend(loc="outside upper left", ncols=3, fontsize=8)
         drawn = svg(fig, "transfer", "Token accuracy of each predictor on the held model, unlearned models and another size")
-    return StudyFigure(
-        "transfer", drawn, "Token accuracy on models the predictor was and was not trained on, 95% intervals over seeds.", lines
-    )
+    return StudyFigure("transfer", drawn, f"Token accuracy on models the predictor was and was not trained on; {_over(accuracy)}.", lines)
