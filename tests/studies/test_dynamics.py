@@ -19,6 +19,7 @@ from palimpsest.benchmark.studies._ngrams import Ngrams
 from palimpsest.benchmark.studies._scores import Scores
 from palimpsest.benchmark.studies.dynamics import Dynamics
 from palimpsest.benchmark.studies.pages.dynamics import _edge, _growth, bin_of, page, transitions
+from palimpsest.benchmark.studies.pages.dynamics_geometry import geometry_figures
 from palimpsest.leaderboard.statistics import newcombe
 from palimpsest.leaderboard.study_report import StudyFacts, write_study
 from palimpsest.leaderboard.study_results import AGREES, DISAGREES
@@ -153,6 +154,44 @@ def test_the_interval_of_growth_is_over_texts_of_one_seed_and_over_several_seeds
     two = _growth([whole(6), whole(8)], [whole(3), whole(2)], 2)
     assert two.by_seed == (-1, -2)
     assert two.low < -2 < -1 < two.high
+
+
+def test_bins_by_context_and_continuation_hold_every_text() -> None:
+    tables = {t.title: t.rows for t in page(rows_of(0.4, 0.2, 1.0), ("small", "large"), ("large",), 32).tables}
+    lines = tables["Scores in bins by context and continuation"]
+    assert {(x["context"], x["continuation"]) for x in lines} == {(32, 32), (8, 32), (32, 16), (64, 32), (32, 64)}
+    assert all(sum(v for k, v in x.items() if " to " in k) == pytest.approx(100) for x in lines)
+    usual = next(x for x in lines if (x["context"], x["continuation"], x["texts"]) == (32, 32, "injected"))
+    assert usual["0.8 to 1.0, %"] == usual["score 1, %"] == pytest.approx(41)
+    whole = next(x for x in tables["Scores by model size"] if (x["model"], x["texts"]) == ("large", "injected"))
+    assert usual.items() - {("context", 32), ("continuation", 32)} <= whole.items()
+
+
+def geometry_rows(seeds: int) -> pd.DataFrame:
+    """Two classes over twelve steps: pairs lie closer within them, and centres move apart."""
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(seeds, 8, 12, 5))
+    states[:, :4, :, 0] += 4
+    classes = ["memorised"] * 4 + ["unmemorised"] * 4
+    return pd.DataFrame([{"model": "m", "seed": s, **line} for s in range(seeds) for line in geometry(states[s], classes)])
+
+
+def test_geometry_has_intervals_over_seeds_and_says_where_it_has_none() -> None:
+    one, several = ({f.name: f for f in geometry_figures(geometry_rows(n), "m")} for n in (1, 3))
+    assert "no intervals" in one["geometry"].caption
+    assert all(line["cosine: from"] is None for line in one["geometry"].rows)
+    assert "95% intervals over seeds" in several["geometry"].caption
+    assert all(line["distance: from"] <= line["distance"] <= line["distance: to"] for line in several["geometry"].rows)
+    assert {line["pair"] for line in one["geometry"].rows} == {"memorised", "unmemorised", "memorised – unmemorised"}
+
+
+def test_centres_are_drawn_and_saved_of_one_seed() -> None:
+    centres = {f.name: f for f in geometry_figures(geometry_rows(3), "m")}["centres"]
+    assert len(centres.rows) == 2 * 12
+    apart = [abs(a["first"] - b["first"]) for a, b in zip(centres.rows[::2], centres.rows[1::2], strict=True)]
+    assert min(apart) > 1
+    assert "% of the variance" in centres.caption
+    assert not [*geometry_figures(geometry_rows(1), "other")]
 
 
 def test_transitions_are_of_the_same_memories() -> None:

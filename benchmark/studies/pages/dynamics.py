@@ -14,7 +14,8 @@ from ....leaderboard.statistics import Estimate, by_seed, difference, figure, me
 from ....leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
 from .._geometry import CLASSES
 from .._scores import Scores
-from .dynamics_figures import boundary_figure, geometry_figure, score_figure
+from .dynamics_figures import boundary_figure, score_figure
+from .dynamics_geometry import geometry_figures
 
 BINS = 5  # of 0.2
 EDGE = 4  # tokens on each side of the boundary that are averaged
@@ -41,15 +42,18 @@ def page(rows: pd.DataFrame, sizes: Sequence[str], checkpoints: Sequence[str], u
     edges = rows[rows.row == "boundary"]
     steps = [*pairwise(sizes), *pairwise(checkpoints)]
     models = list(dict.fromkeys([*sizes, *checkpoints]))
-    tables = [_distribution(scores, models), _by_length(scores, models), *_transition_tables(scores, steps), _boundary(edges, models)]
+    tables = [_distribution(scores, models), _by_length(scores, models), _bins_by_length(scores, sizes[-1])]
+    tables += [*_transition_tables(scores, steps), _boundary(edges, models)]
     geometry = rows[rows.row == "geometry"]
     verdicts = [*_of_scores(scores, sizes), *_of_steps(scores, sizes), *_of_boundary(edges, sizes)]
-    figures = [score_figure(scores, models), boundary_figure(edges, sizes[-1], usual), *geometry_figure(geometry, sizes[-1])]
+    figures = [score_figure(scores, models), boundary_figure(edges, sizes[-1], usual), *geometry_figures(geometry, sizes[-1])]
     notes = [
         "The texts are passages injected 1 to 24 times, so how many are fully memorised follows from the doses. Contexts end at one "
         "boundary, so all continuations are of the same tokens.",
         f"Classes by the score of {usual} tokens after {usual} of context: memorised 1, half above .4 to .6, unmemorised at most .2.",
         f"Frequencies are logs of 1 + counts in the training text; {EDGE} tokens on each side of the boundary are averaged.",
+        "The geometry is of means over pairs of texts, kept by step: of one seed there is no interval of a line. Main components are "
+        "those of one seed's states; their signs and scales mean nothing across seeds.",
     ]
     return Found(verdicts, tables, figures, notes)
 
@@ -58,12 +62,29 @@ def _distribution(scores: Scores, models: Sequence[str]) -> StudyTable:
     lines = []
     for model in models:
         for role in ("forget", "unseen"):
-            part = scores.of(model, role)
-            shares = bin_of(part.score).value_counts(normalize=True)
-            line = {"model": model, "texts": "injected" if role == "forget" else "never injected", "count": len(part)}
-            line |= {f"{b / BINS:.1f} to {(b + 1) / BINS:.1f}, %": 100 * float(shares.get(b, 0)) for b in range(BINS)}
-            lines.append(line | {"score 1, %": 100 * scores.whole(model, role).value, "mean": float(part.score.mean())})
+            lines.append({"model": model} | _binned(scores, model, role))
     return StudyTable("Scores by model size", lines, f"{scores.usual} tokens after {scores.usual} tokens of context.")
+
+
+def _bins_by_length(scores: Scores, model: str) -> StudyTable:
+    lines = [
+        {"context": context, "continuation": n} | _binned(scores, model, role, context, n)
+        for context in sorted(set(scores.rows.context))
+        for n in sorted(set(scores.rows.continuation))
+        for role in ("forget", "unseen")
+    ]
+    caption = f"Which share of texts has a score in each bin, on {model}; the first bin holds 0 to .2, the last what is above .8."
+    return StudyTable("Scores in bins by context and continuation", [line for line in lines if line["count"]], caption)
+
+
+def _binned(scores: Scores, model: str, role: str, *cell: int) -> dict[str, Any]:
+    """The distribution of the scores of a cell."""
+    part = scores.of(model, role, *cell)
+    shares = bin_of(part.score).value_counts(normalize=True)
+    line: dict[str, Any] = {"texts": "injected" if role == "forget" else "never injected", "count": len(part)}
+    line |= {f"{b / BINS:.1f} to {(b + 1) / BINS:.1f}, %": 100 * float(shares.get(b, 0)) for b in range(BINS)}
+    ends = {"score 1, %": 100 * scores.whole(model, role, *cell).value, "mean": float(part.score.mean())}
+    return line | {k: _number(v) for k, v in ends.items()}
 
 
 def _by_length(scores: Scores, models: Sequence[str]) -> StudyTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,10 @@ def score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
         panels[0].set(ylabel="texts with score 1, %", ylim=(-3, 103))
         fig.legend(loc="outside upper left", ncols=2, fontsize=8)
         drawn = svg(fig, "scores", "Share of fully memorised texts by context and by continuation, a line per model")
-    caption = "Fully memorised texts by context and continuation, with 95% intervals over seeds; dotted: texts that were never injected."
+    caption = (
+        "Fully memorised texts by context and continuation, with 95% intervals over seeds (of one seed over its texts); dotted: "
+        "texts that were never injected."
+    )
     return StudyFigure("scores", drawn, caption, lines)
 
 
@@ -76,25 +79,6 @@ def boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
         fig.legend(loc="outside upper left", ncols=3, fontsize=8)
         drawn = svg(fig, "boundary", "Entropy and token frequency around the boundary by class of text")
     return StudyFigure("boundary", drawn, f"Around the boundary, on {model}: means over texts with 95% bands.", lines)
-
-
-def geometry_figure(rows: pd.DataFrame, model: str) -> Iterator[StudyFigure]:
-    """Cosines of pairs of texts by decoding step; nothing if there are not two classes."""
-    mine = rows[(rows.model == model) & rows.get("cosine", pd.Series(np.nan, rows.index)).notna()]
-    if mine.empty:
-        return
-    found = mine.groupby(["pair", "step"], sort=False)[["cosine", "distance"]].mean().reset_index()
-    with rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-        for axes, name in zip(fig.subplots(1, 2), ("cosine", "distance"), strict=True):
-            for i, (pair, part) in enumerate(found.groupby("pair", sort=False)):
-                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "ms": 3, "markevery": 8, "lw": 1.0}
-                axes.plot(part.step, part[name], label=str(pair) if name == "cosine" else None, **style)
-            axes.set(xlabel="decoding step", ylabel=name if name == "cosine" else "Euclidean distance")
-        fig.legend(loc="outside upper left", ncols=2, fontsize=7)
-        drawn = svg(fig, "geometry", "Cosine and distance of last-layer states of pairs of texts by decoding step")
-    caption = f"Last-layer states of pairs of texts on {model}: mean cosine and distance by decoding step."
-    yield StudyFigure("geometry", drawn, caption, found.to_dict("records"))  # type: ignore[arg-type]
 
 
 def _known(value: float) -> float | None:
