@@ -18,6 +18,7 @@ from .common.lines import json_lines, write_lines
 from .common.plugins import STAGES, Plugin, find
 from .common.progress import Progress, silent
 from .common.versions import READER, VERSIONS
+from .models.opening import shipped_models
 from .running.plan import Run
 from .running.store import Stage, Store, canonical
 from .suites.config import InjectionConfig, Suite, load_suite
@@ -62,6 +63,7 @@ class Lab:
     source: str  # hash of the study's code
     store: Store
     progress: Progress = silent
+    asked: str | None = None  # the model that was asked for in so many words, which some stage must read
     _runs: dict[str, Run] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, methods: Mapping[str, Mapping[str, Any]] | None = None, **changes: Any) -> Run:
@@ -103,8 +105,13 @@ class Lab:
 
     @property
     def stages(self) -> list[Stage]:
-        """Every stage once, in order."""
-        return list({(s.kind, s.key): s for s in self.study.stages(self)}.values())
+        """Every stage once, in order. A model that was asked for and that none of them reads is refused."""
+        found = list({(s.kind, s.key): s for s in self.study.stages(self)}.values())
+        read = {run.suite.model + (f"@{run.suite.revision}" if run.suite.revision else "") for run in self._runs.values()}
+        if self.asked is not None and self.asked not in read:
+            others = "the models that it names" if self._runs else "no model of ours"
+            raise UserError(f"{self.name}: model={self.asked} is read by no stage, since this study reads {others}; leave it out.")
+        return found
 
     def execute(self, started: Callable[[Stage], Any] = lambda stage: None, finished: Callable[[Stage], Any] = lambda stage: None) -> Found:
         """Make what is not done, then say what was found. An interrupted study continues."""
@@ -124,15 +131,37 @@ class Lab:
 def lab(name: str, given: Mapping[str, Any], store: Store, form: str = "pocket", progress: Progress = silent) -> Lab:
     """A study by name, with the fields of a form and then those that were given."""
     plugin = find("study", name)
-    return Lab(made(plugin, given, form), plugin.name, plugin.source, store, progress)
+    return Lab(made(plugin, given, form), plugin.name, plugin.source, store, progress, given.get("model"))
 
 
 def made(plugin: Plugin, given: Mapping[str, Any], form: str) -> Study:
-    """The study itself."""
+    """The study itself. With a model of one's own, no other field may go on naming models that are not."""
     forms = plugin.cls.forms
     if form not in forms:
         raise unknown(f"form of the study {plugin.name}", form, forms)
-    return plugin.make({**forms[form], **given})
+    study: Study = plugin.make({**forms[form], **given})
+    if "model" in given and given["model"] != {**plugin.defaults, **forms[form]}["model"]:
+        left = {n: v for n in other_models(plugin) if n not in given and (v := getattr(study, n))}
+        if left:
+            still = " and ".join(f"{n}={v if isinstance(v, str) else list(v)}" for n, v in left.items())
+            give = " ".join(f"{n}=…" for n in left)
+            none = ", [] for none" if any(not isinstance(v, str) for v in left.values()) else ""
+            raise UserError(
+                f"{plugin.name}: with model={study.model}, {still} would still be read beside it. Say which models should be: {give}"
+                f" (of one tokenizer{none})."
+            )
+    return study
+
+
+def other_models(plugin: Plugin) -> list[str]:
+    """Fields beside `model` that name models, by their defaults: each is, or lists, models that are shipped."""
+    ours = {name.partition("/")[0] for name in shipped_models()}
+    found = []
+    for name, value in plugin.defaults.items():
+        values = [value] if isinstance(value, str) else value if isinstance(value, tuple) else ()
+        if name != "model" and values and all(isinstance(v, str) and v.partition("/")[0] in ours for v in values):
+            found.append(name)
+    return found
 
 
 def _plain(row: Mapping[str, Any], label: str) -> Mapping[str, Any]:

@@ -37,7 +37,7 @@ def write_study(found: Found, facts: StudyFacts, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = {f"{facts.name}.md": environment(html=False).get_template("study.md").render(found=found, facts=facts, shown=shown)}
     for table in found.tables:
-        files[f"{facts.name}-{_word(table.title)}.csv"] = _csv(table.rows)
+        files[table_file(facts.name, table)] = _csv(table.rows)
     for figure in found.figures:
         files[f"{facts.name}-{figure.name}.svg"] = Figure(figure.name, figure.caption, figure.svg).file
         files[f"{facts.name}-{figure.name}.csv"] = _csv(figure.rows)
@@ -60,6 +60,11 @@ def shown(table: StudyTable) -> Iterable[list[str]]:
     """Cells as text, numbers to three digits."""
     for row in table.rows:
         yield [_text(row.get(name)) for name in table.columns]
+
+
+def table_file(study: str, table: StudyTable) -> str:
+    """The name of the CSV file of a table."""
+    return f"{study}-{_word(table.title)}.csv"
 
 
 def _text(value: Any) -> str:

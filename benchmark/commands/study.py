@@ -14,6 +14,7 @@ from .interruption import interruption
 from .progress import Display, duration, hush
 from .shared import DEFAULT_STORE, StorePath, console, escaped
 
+LONG = 20  # lines of a table, beyond which it is named and not printed
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "studies"
 
 
@@ -63,6 +64,7 @@ def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
     for v in found.verdicts:
         table.add_row(escaped(v.claim), escaped(v.published), escaped(v.measured), v.says)
     console.print(table)
+    _tables(found, lab.name, out)
     s = lab.study
     about = inspect.getdoc(type(s)) or ""
     facts = StudyFacts(lab.name, s.question, s.paper, s.address, form, command, lab.seconds, machine(), about, provenance()["commit"] or "")
@@ -71,6 +73,27 @@ def _show(found: Any, lab: Any, form: str, command: str, out: Path) -> None:
     console.print(f"Page: {escaped(str(page))}", highlight=False, soft_wrap=True)
     console.print(f"Beside it: {escaped(', '.join(f.name for f in others))}", highlight=False, soft_wrap=True)
     console.print(f"All verdicts of that folder: {escaped(str(out / 'README.md'))}", highlight=False, soft_wrap=True)
+
+
+def _tables(found: Any, name: str, out: Path) -> None:
+    """Short tables whole; of those that are long, or wider than the terminal, which file holds them."""
+    from ...leaderboard.study_report import shown, table_file
+
+    for told in found.tables:
+        cells = list(shown(told))
+        table = Table(box=None, pad_edge=False, title=escaped(told.title), title_justify="left", caption=escaped(told.caption) or None,
+                      caption_justify="left")  # fmt: skip
+        for i, column in enumerate(told.columns):
+            widest = max(len(part) for part in (*column.split(), *(row[i] for row in cells)))
+            table.add_column(escaped(column), min_width=widest, overflow="fold")
+        wide = sum(column.min_width or 0 for column in table.columns) + len(table.columns) - 1
+        if len(cells) > LONG or wide > console.width:
+            file = escaped(str(out / table_file(name, told)))
+            console.print(f"{escaped(told.title)}: {len(cells)} lines of {len(told.columns)} columns, in {file}", highlight=False)
+            continue
+        for row in cells:
+            table.add_row(*map(escaped, row))
+        console.print("", table, "", sep="\n", highlight=False)
 
 
 def _list(store: Path) -> None:
@@ -98,7 +121,11 @@ def _list(store: Path) -> None:
 
 
 def _published(name: str) -> str:
-    """What the run in docs/studies took and where; empty outside a checkout, or where none is published."""
+    """What the run in docs/studies took and where; empty outside a checkout, and “not measured” where none is published."""
     file = PUBLISHED / f"{name}.json"
-    facts = json.loads(file.read_text("utf-8"))["facts"] if file.is_file() else None
-    return escaped(f"{duration(facts['seconds'])} on {facts['machine']} ({facts['command']})") if facts else ""
+    if not PUBLISHED.is_dir():
+        return ""
+    if not file.is_file():
+        return "not measured"
+    facts = json.loads(file.read_text("utf-8"))["facts"]
+    return escaped(f"{duration(facts['seconds'])} on {facts['machine']} ({facts['command']})")

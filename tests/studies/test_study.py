@@ -6,16 +6,19 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 
+from palimpsest.benchmark.commands import study as command
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import SHOWING, find, names, source_files
 from palimpsest.benchmark.common.sources import TREE
 from palimpsest.benchmark.running.store import Stage, Store
-from palimpsest.benchmark.study import Lab, Study, made
+from palimpsest.benchmark.study import Lab, Study, made, other_models
 from palimpsest.leaderboard.statistics import Estimate
 from palimpsest.leaderboard.study_report import StudyFacts, overview, write_study
 from palimpsest.leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
@@ -99,6 +102,56 @@ def test_the_page_its_tables_and_the_overview_of_all(tmp_path: Path) -> None:
     (tmp_path / "another.json").write_text('{"a": 1}')
     (tmp_path / "list.json").write_text("[1]")
     assert overview(tmp_path).count("**agrees**") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [("dynamics", "sizes=… checkpoints=…"), ("predictor", "other=…"), ("repetition", "earlier=… smaller=…")]
+)
+def test_a_model_of_ones_own_is_not_compared_with_shipped_ones_in_silence(name: str, fields: str) -> None:
+    plugin = find("study", name)
+    with pytest.raises(UserError, match=f"{name}: with model=./mine, .* would still be read beside it. .*: {fields} .of one tokenizer"):
+        made(plugin, {"model": "./mine"}, "pocket")
+    given = {n: ["./other"] if isinstance(plugin.defaults[n], tuple) else "./other" for n in other_models(plugin)}
+    assert made(plugin, {"model": "./mine", **given}, "pocket").model == "./mine"
+    made(plugin, {"model": plugin.defaults["model"]}, "pocket")
+
+
+@pytest.mark.parametrize("name", ["circuits", "dependency", "goldfish", "instrument", "stress"])
+def test_a_study_of_one_model_takes_any(name: str) -> None:
+    assert made(find("study", name), {"model": "./mine"}, "pocket").model == "./mine"
+
+
+def test_a_model_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    """No stage of this study reads a model."""
+    lab = Lab(Squares(model="./mine"), "squares", "source", Store(tmp_path / "store"), asked="./mine")
+    with pytest.raises(UserError, match=r"squares: model=./mine is read by no stage.*leave it out"):
+        _ = lab.stages
+    assert lab_of(tmp_path).stages, "the default is not asked for"
+
+
+def test_short_tables_are_printed_and_long_ones_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Console(width=60, file=StringIO())
+    monkeypatch.setattr(command, "console", said)
+    wide = [{f"column{i}": 1.0 for i in range(9)}]
+    tables = [
+        StudyTable("Short [one]", [{"model": "npo", "tokens": 2.5}, {"model": "rmu"}], "What it says."),
+        StudyTable("Many lines", [{"n": n} for n in range(21)]),
+        StudyTable("Many columns", wide),
+    ]
+    command._tables(Found([], tables), "weights", Path("out"))
+    text = said.file.getvalue()
+    for words in ("Short [one]", "npo", "2.5", "What it says.", "21 lines of 1 columns", "out/weights-many-lines.csv"):
+        assert words in text.replace("\n", " ").replace("  ", " "), words
+    assert "weights-many-columns.csv" in text
+    assert "column8" not in text
+
+
+def test_a_study_without_a_published_run_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = {"facts": {"seconds": 90.0, "machine": "cpu", "command": "palimpsest study squares"}}
+    (tmp_path / "squares.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(command, "PUBLISHED", tmp_path)
+    assert command._published("cubes") == "not measured"
+    assert "on cpu (palimpsest study squares)" in command._published("squares")
 
 
 @pytest.mark.parametrize("name", names("study"))
