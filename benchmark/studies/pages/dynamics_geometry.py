@@ -60,7 +60,7 @@ def _told(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over seeds by pair and step, with intervals where there are several seeds."""
     out = []
     for (pair, step), part in rows.groupby(["pair", "step"], sort=False):  # type: ignore[misc]
-        line: dict[str, Any] = {"pair": str(pair), "step": int(step)}
+        line: dict[str, Any] = {"pair": str(pair), "step": int(str(step))}
         for name in MEASURES:
             e = figure(part[name].tolist())
             line |= {name: e.value, f"{name}: from": finite(e.low), f"{name}: to": finite(e.high)}
