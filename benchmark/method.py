@@ -29,7 +29,7 @@ from .texts.stream import Stream
 from .training.batches import IGNORED, Group, Loss, Term, Terms, collate
 from .training.loop import Evaluation, Extras
 from .training.lora import Lora
-from .training.losses import language_model_loss, nll_of_rows, nll_sum, scored_logits, sequence_nll, token_nll
+from .training.losses import at_scored, language_model_loss, nll_of_rows, nll_sum, scored_logits, sequence_nll, token_nll
 from .training.recipe import Recipe
 from .training.trainer import Trainer
 
@@ -281,4 +281,4 @@ def retain_term(kind: str, model: nn.Module, retain: Group, reference: Reference
 
 def scored_states(model: nn.Module, group: Group, layer: int) -> Tensor:
     """States [N, H] after block `layer` at the positions that predict a scored token."""
-    return states_after(model, group.ids, layer)[:, :-1][group.labels[:, 1:] != IGNORED]
+    return at_scored(states_after(model, group.ids, layer), group)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,29 @@ class Group:
     names: tuple[str, ...]
     real: Tensor
     serial: Tensor  # [B], the row's place in the whole run: for draws that must not depend on ranks
+    known: _Places | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def places(self) -> Tensor:
+        """Where in [B * T] a scored token is predicted [N], in order. Told by `collate`, so that a GPU need not be waited for."""
+        if self.known and self.known.of is self.labels and self.known.version == _version(self.labels):
+            return self.known.places
+        row, place = (self.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)  # other labels than were collated
+        return row * self.labels.shape[1] + place
+
+    @property
+    def scored(self) -> Tensor:
+        """The scored tokens [N]: the labels of `places`."""
+        return self.labels.flatten().index_select(0, self.places + 1)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The places of scored tokens in labels that have not been written to since."""
+
+    places: Tensor
+    of: Tensor
+    version: int
 
 
 @dataclass(frozen=True)
@@ -87,18 +111,25 @@ def collate(rows: Sequence[Row], deal: slice, device: torch.device | str, step: 
     mine = list(range(len(rows)))[deal] or [0]
     real = len(range(len(rows))[deal]) > 0
     longest = max(len(rows[i].ids) for i in mine)
-    ids = torch.zeros(len(mine), longest, dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
+    ids = np.zeros((len(mine), longest), np.int64)
+    labels = np.full_like(ids, IGNORED)
     for b, i in enumerate(mine):
-        row = torch.tensor(rows[i].ids, dtype=torch.long)
+        row = rows[i].ids
         ids[b, : len(row)] = row
         if real:
             begin = max(1, rows[i].scored_from)
             labels[b, begin : len(row)] = row[begin:]
-    flags = torch.full((len(mine),), real)
-    serial = torch.tensor([step * len(rows) + i for i in mine])
-    there = [_moved(t, torch.device(device)) for t in (ids, labels, flags, serial)]
-    return Group(there[0], there[1], tuple(rows[i].name for i in mine), there[2], there[3])
+    scored = np.zeros_like(labels, bool)
+    scored[:, :-1] = labels[:, 1:] != IGNORED
+    host = ids, labels, np.full(len(mine), real), np.array([step * len(rows) + i for i in mine]), np.flatnonzero(scored)
+    there = [_moved(torch.from_numpy(a), torch.device(device)) for a in host]
+    places = _Places(there[4], there[1], _version(there[1]))
+    return Group(there[0], there[1], tuple(rows[i].name for i in mine), there[2], there[3], places)
+
+
+def _version(tensor: Tensor) -> int:
+    """Which tells whether a tensor was written to."""
+    return -1 if tensor.is_inference() else tensor._version  # those of inference mode tell nothing
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -164,8 +164,8 @@ def _step(engine: Any, batch: Batch, recipe: Recipe, step: int, meter: Meter, fi
     for micro in range(micros):
         engine.set_gradient_accumulation_boundary(micro == micros - 1)  # its own count assumes equal steps
         deal = slice(micro * world + rank, None, micros * world)
-        groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}
         with meter.batch(None if first else shape_of(batch, deal)):  # the first step may set up what the others use
+            groups = {g: collate(rows, deal, engine.device, step) for g, rows in batch.items()}  # here: what is watched is slow
             value, terms = engine(groups, scale)
             engine.backward(value)
             engine.step()

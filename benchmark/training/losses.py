@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..common.types import Row
 from ..models.logits import hidden_states, own_logits, route
-from .batches import IGNORED, Group, Term, Terms, collate
+from .batches import Group, Term, Terms, collate
 
 LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are held at a time: they stay in a CPU's cache, and a GPU wants large products
 
@@ -21,9 +21,8 @@ def nll_sum(model: Any, group: Group) -> Tensor:
     head = model.get_output_embeddings()
     if not route(model).plain or not isinstance(head, nn.Linear):  # two models combined at the logits have no linear one
         return token_nll(model, group)[0].sum()
-    scored = group.labels[:, 1:] != IGNORED
-    states, labels = hidden_states(model, group.ids)[:, :-1][scored], group.labels[:, 1:][scored]
-    return _HeadNLL.apply(states, head.weight, head.bias, labels)
+    states = at_scored(hidden_states(model, group.ids), group)
+    return _HeadNLL.apply(states, head.weight, head.bias, group.scored)
 
 
 class _HeadNLL(torch.autograd.Function):
@@ -67,12 +66,16 @@ class _HeadNLL(torch.autograd.Function):
 
 def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Logits [N, V] at the positions that predict a scored token, their labels [N], and the row [N] each belongs to."""
-    scored = group.labels[:, 1:] != IGNORED
     if route(model).plain:
-        logits = model.get_output_embeddings()(hidden_states(model, group.ids)[:, :-1][scored])
+        logits = model.get_output_embeddings()(at_scored(hidden_states(model, group.ids), group))
     else:  # in training too: ZeRO-3 knows a forward pass as it is
-        logits = own_logits(model, group.ids)[:, :-1][scored]
-    return logits, group.labels[:, 1:][scored], scored.nonzero()[:, 0]
+        logits = at_scored(own_logits(model, group.ids), group)
+    return logits, group.scored, group.places // group.ids.shape[1]
+
+
+def at_scored(values: Tensor, group: Group) -> Tensor:
+    """Of values [B, T, D] those [N, D] where a scored token is predicted."""
+    return values.flatten(0, 1).index_select(0, group.places)
 
 
 def token_nll(model: Any, group: Group) -> tuple[Tensor, Tensor]:

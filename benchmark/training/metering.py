@@ -37,7 +37,8 @@ class Meter:
     flops: int = 0  # of this rank
     seconds: float = 0.0
     peak: float | None = None  # MiB that this rank held at its highest, above what it held at the beginning; None if unknown
-    _counter: FlopCounterMode | None = field(default=None, repr=False)
+    _counter: FlopCounterMode = field(default_factory=lambda: FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION), repr=False)
+    _counting: bool = field(default=False, repr=False)
     _known: dict[Hashable, int] = field(default_factory=dict, repr=False)  # shape of a batch -> FLOPs
     _began: float = field(default=0.0, repr=False)
     _before: float | None = field(default=None, repr=False)  # MiB
@@ -59,7 +60,7 @@ class Meter:
     @contextmanager
     def batch(self, shape: Hashable | None) -> Iterator[None]:
         """One batch of training. All of one `shape` cost the same; None: this one may cost more, and is counted for itself."""
-        if self._counter is None:
+        if not self._counting:
             yield
             return
         self._stop()
@@ -80,11 +81,11 @@ class Meter:
 
     def spent(self) -> dict[str, float]:
         """What was used so far, for `resumed`."""
-        return {"flops": self.flops, "seconds": self._elapsed()} if self._counter else {}
+        return {"flops": self.flops, "seconds": self._elapsed()} if self._counting else {}
 
     def resumed(self, spent: dict[str, float]) -> None:
         """Go on from where an interrupted run was."""
-        if spent and self._counter:
+        if spent and self._counting:
             self.flops = int(spent["flops"])
             self._began = time.perf_counter() - spent["seconds"]
 
@@ -95,11 +96,10 @@ class Meter:
         return {"seconds": round(self.seconds, 2), "flops": sum(gathered([self.flops])), "peak_mib": peak}
 
     def _start(self) -> None:
-        self._counter = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-        self._counter.__enter__()
+        self._counting = True
+        self._counter.__enter__()  # which begins at 0 again
 
     def _stop(self) -> None:
-        assert self._counter is not None
         self._counter.__exit__(None, None, None)
         self.flops += self._counter.get_total_flops()
 

@@ -70,6 +70,24 @@ def test_batches_of_a_known_shape_are_not_counted_again_and_still_add_up(tiny: S
     assert len(opened) - seen == seen + 2, "what lies between two steps is watched, the steps are not"
 
 
+def test_one_counter_is_made_and_a_known_batch_is_put_together_unwatched(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, watched = [], []
+    plain = FlopCounterMode.__init__
+    monkeypatch.setattr(FlopCounterMode, "__init__", lambda self, *a, **given: [made.append(1), plain(self, *a, **given)][1])
+    count = FlopCounterMode._count_flops
+    monkeypatch.setattr(FlopCounterMode, "_count_flops", lambda self, *a: [watched.append(1), count(self, *a)][1])
+
+    def operations(steps: int) -> int:
+        before = len(watched)
+        with Meter() as meter:
+            train(tiny.fresh(), lambda step: {"text": ROWS}, language_model_loss, Recipe(steps=steps), meter=meter)
+        return len(watched) - before
+
+    few = operations(4)
+    assert len(made) <= 2, "its own, and one that warms up"
+    assert operations(14) - few < 10 * 10, "a batch of 4 rows is made of more, its training of hundreds"
+
+
 @pytest.mark.parametrize("name", ["npo", "pdu", "sparse_finetuning", "whp", "dpo", "task_vector"])
 def test_a_method_costs_its_steps_and_all_that_it_does_beside_them(name: str, memorised: Memorised) -> None:
     rows = memorised.forget

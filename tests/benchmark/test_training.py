@@ -7,16 +7,19 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import deepspeed
 import pytest
 import torch
 from deepspeed.ops.op_builder.builder import OpBuilder
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Batch, Row
+from palimpsest.benchmark.models.logits import hidden_states
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training import loop as training
 from palimpsest.benchmark.training.batches import IGNORED, Group, Term, Terms, collate, counts
@@ -112,6 +115,45 @@ def test_what_stands_in_pad_and_prompt_labels_cannot_change_a_loss(tiny: Subject
         other_pad = replace(together, ids=together.ids.masked_fill(together.ids == 0, 77))
         assert torch.equal(nll_sum(tiny.model, other_pad), nll_sum(tiny.model, together))
         assert len(token_nll(tiny.model, together)[0]) == 12 + 6
+
+
+def test_places_of_scored_tokens_are_those_of_the_labels_also_of_others_than_were_collated() -> None:
+    group = collate([Row((5, 6, 7, 8, 9), 3), Row((1, 2, 3)), Row((4, 5, 6), 0)], slice(None), device())
+    assert group.places.tolist() == [2, 3, 5, 6, 10, 11]
+    assert group.scored.tolist() == [8, 9, 2, 3, 5, 6]
+    fewer = replace(group, labels=group.labels.masked_fill(group.labels == 5, IGNORED))
+    assert fewer.scored.tolist() == [8, 9, 2, 3, 6]
+    assert fewer.places.tolist() == [2, 3, 5, 6, 11]
+    group.labels[0] = IGNORED  # in place
+    assert group.scored.tolist() == [2, 3, 5, 6]
+    with torch.inference_mode():
+        assert collate([Row((5, 6))], slice(None), device()).places.tolist() == [0]
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a GPU must finish before the next line of Python runs: numbers and sizes that are read off its tensors."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        masked = func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.seen += masked or func in (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", [nll_sum, lambda model, group: token_nll(model, group)[0].sum()])
+def test_a_loss_and_its_gradient_wait_for_nothing_but_what_the_library_asks_before_its_layers(loss: Any, tiny: Subject) -> None:
+    model, group = tiny.fresh(), collate(text([12, 5, 9]), slice(None), device())
+    model.to(device())
+    loss(model, group)  # what is found out once about a model
+    with Waits() as library:
+        hidden_states(model, group.ids)
+    with Waits() as found:
+        loss(model, group).backward()
+    assert found.seen == library.seen <= 1, "whether rows are packed"
+    with Waits() as found:
+        loss(model, replace(group, labels=group.labels.clone()))
+    assert found.seen > library.seen, "nothing was told of these labels"
 
 
 def test_serial_numbers_do_not_depend_on_how_rows_are_dealt() -> None:
