@@ -19,6 +19,7 @@ from palimpsest.benchmark.attack import EncodedMemory, Subject, Tools, UserError
 from palimpsest.benchmark.battery.shared_pass import Probes, arm
 from palimpsest.benchmark.common.memory import memory_from
 from palimpsest.benchmark.common.plugins import find, shipped
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.texts.memories import encode
 from palimpsest.benchmark.texts.neardup import words
 from palimpsest.benchmark.texts.questions import joined
@@ -108,7 +109,7 @@ def test_the_chance_of_k_samples_by_hand() -> None:
 
 def test_the_closed_form_is_the_product_over_tokens_and_the_sum_over_answers(tiny: Subject, tokenizer: Any) -> None:
     m = question(tokenizer, answer=" In Garr.", answers=[" Holt", " In Garr. Or so"])
-    logits = tiny.model(input_ids=torch.tensor([m.row])).logits[0].double().log_softmax(-1)
+    logits = tiny.model(input_ids=torch.tensor([m.row], device=device())).logits[0].double().log_softmax(-1)
     by_hand = sum(float(logits[m.opening + t - 1, i]) for t, i in enumerate(m.target))
     assert log_probability(tiny, m.row[: m.opening], m.target) == pytest.approx(by_hand, rel=1e-6)
     other = math.exp(log_probability(tiny, m.row[: m.opening], tuple(tokenizer(" Holt")["input_ids"])))
@@ -121,7 +122,7 @@ def test_samples_are_drawn_from_the_models_distribution_and_are_the_same_again(t
     prompt = question(tokenizer).row[:6]
     drawn = sampled(tiny, prompt, 800, 2, np.random.default_rng(0))
     assert (drawn == sampled(tiny, prompt, 800, 2, np.random.default_rng(0))).all()
-    p = tiny.model(input_ids=torch.tensor([prompt])).logits[0, -1].double().softmax(-1).detach().numpy()
+    p = tiny.model(input_ids=torch.tensor([prompt], device=device())).logits[0, -1].double().softmax(-1).detach().cpu().numpy()
     top = np.argsort(-p)[:200]
     share = np.isin(drawn[:, 0], top).mean()
     assert share == pytest.approx(p[top].sum(), abs=4 * math.sqrt(p[top].sum() / 800))

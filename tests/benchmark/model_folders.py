@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.models.subject import Subject, open_subject
 
 SHAPE = {
@@ -38,8 +39,9 @@ def weighted(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tenso
 
 
 def logits(model: Any) -> Tensor:
+    """What it says of a row, on this process's device, so that models of the library and ours are compared on the same one."""
     with torch.no_grad():
-        return model(torch.arange(20, 40)[None]).logits
+        return model.to(device())(torch.arange(20, 40, device=device())[None]).logits.cpu()
 
 
 def saved(subject: Subject, folder: Path) -> Subject:

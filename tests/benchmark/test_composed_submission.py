@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load, save
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.store import Store
@@ -45,7 +46,7 @@ def test_parts_are_adopted_from_files_of_their_own(kind: str, memorised: Memoris
     away = {part: Path(shutil.move(file, tmp_path / f"{part}.safetensors")) for part, file in there.items()}
     assert set(away) == {"difference": {"baseline", "reinforced"}, "filtered": {"inner"}}[kind]
     again = adopted(tmp_path / "saved", memorised.base, tmp_path / "again", away)
-    ids = torch.tensor([memorised.forget[0].ids[:20]])
+    ids = torch.tensor([memorised.forget[0].ids[:20]], device=device())
     assert torch.equal(again.model(input_ids=ids).logits, composed.model(input_ids=ids).logits)
     prompts = [memorised.forget[0].ids[:20]]
     assert again.generate(prompts, 20) == composed.generate(prompts, 20)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from palimpsest.benchmark.common.answer_reading import AnswerReading
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.running.assemble import results
 from palimpsest.benchmark.running.plan import Run
@@ -41,7 +42,7 @@ def test_log_probabilities_are_the_models_own(observed: Run, observed_results: R
 
     def mean_log(answer: str) -> float:
         ids = tuple(held.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        row = torch.tensor([(*m.row[: m.opening], *ids)])
+        row = torch.tensor([(*m.row[: m.opening], *ids)], device=device())
         with torch.no_grad():
             logs = held.model(row).logits[0].log_softmax(-1)
         return float(torch.stack([logs[i - 1, row[0, i]] for i in range(m.opening, row.shape[1])]).mean())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.models.logits import hidden_states, logits_of
 from palimpsest.benchmark.studies._attribution import Pair, Task, at_random, connected, largest, sizes, smallest
 from palimpsest.benchmark.studies._divergence import divergences, maintenance
@@ -20,7 +21,7 @@ from tests.studies.taken_apart import subject_of
 
 CLEAN, CORRUPT = tuple(range(5, 17)), (5, 900, *range(7, 17))  # they differ in the second token alone
 OTHER = tuple(range(900, 900 + len(CLEAN)))
-LAST = torch.tensor([len(CLEAN) - 1])
+LAST = torch.tensor([len(CLEAN) - 1], device=device())
 
 
 @pytest.fixture(scope="module", params=["GPT-NeoX", "GPT-NeoX, serial", "Llama"])
@@ -41,20 +42,20 @@ def only(graph: Graph, *edges: tuple[str, str]) -> Tensor:
 
 @torch.no_grad()
 def said(graph: Graph, ids: tuple[int, ...], given: Pass | None = None) -> Tensor:
-    return graph.run(torch.tensor([ids]), LAST, given or Pass())[0]
+    return graph.run(torch.tensor([ids], device=device()), LAST, given or Pass())[0]
 
 
 @torch.no_grad()
 def written(graph: Graph, ids: tuple[int, ...]) -> Tensor:
     given = Pass()
-    graph.run(torch.tensor([ids]), LAST, given)
+    graph.run(torch.tensor([ids], device=device()), LAST, given)
     return torch.stack(given.writers)
 
 
 @torch.no_grad()
 def own(graph: Graph, ids: tuple[int, ...]) -> Tensor:
     """Logits behind the last token, without any graph."""
-    return logits_of(graph.model, hidden_states(graph.model, torch.tensor([ids])))[0, -1]
+    return logits_of(graph.model, hidden_states(graph.model, torch.tensor([ids], device=device())))[0, -1]
 
 
 # ---- the graph
@@ -98,7 +99,7 @@ def test_an_edge_to_one_head_s_queries_is_that_made_by_hand(tmp_path: Path, toke
     found = said(graph, CLEAN, Pass(only(graph, ("m0", "a1.2.q")), written(graph, OTHER)))
     block, writer = graph.model.model.layers[1], graph.writer_names.index("m0")
     difference, heads = written(graph, OTHER)[writer] - written(graph, CLEAN)[writer], slice(16, 24)  # the third of four, of 8 each
-    stream = graph.stream.read(torch.tensor([CLEAN]))[1]
+    stream = graph.stream.read(torch.tensor([CLEAN], device=device()))[1]
 
     def swap(_: Any, __: Any, out: Tensor) -> Tensor:
         new = torch.nn.functional.linear(block.input_layernorm(stream + difference), block.self_attn.q_proj.weight)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.models.blocks import blocks
 from palimpsest.benchmark.models.logits import hidden_states, logits_of
 from palimpsest.benchmark.models.subject import Subject
@@ -36,7 +37,7 @@ def by_hand(subject: Subject, row: tuple[int, ...], layer: int, place: int, put:
 
     hook = blocks(subject.model)[layer].register_forward_pre_hook(swap, with_kwargs=True)
     try:
-        return logits_of(subject.model, hidden_states(subject.model, torch.tensor([row])))[0].argmax(-1)
+        return logits_of(subject.model, hidden_states(subject.model, torch.tensor([row], device=device())))[0].argmax(-1)
     finally:
         hook.remove()
 
@@ -44,7 +45,7 @@ def by_hand(subject: Subject, row: tuple[int, ...], layer: int, place: int, put:
 @pytest.mark.parametrize("name", ["GPT-NeoX", "Llama", "GPT-2", "Falcon, ALiBi", "Mamba"])
 def test_going_on_from_a_layer_is_the_whole_forward_pass(name: str, tmp_path: Path, tokenizer: Any) -> None:
     stream = Stream(subject_of(name, tmp_path, tokenizer))
-    ids = torch.tensor([ROW, ROW[::-1]])
+    ids = torch.tensor([ROW, ROW[::-1]], device=device())
     with torch.no_grad():
         whole = hidden_states(stream.model, ids)
         for layer, states in enumerate(stream.read(ids)):
@@ -55,14 +56,14 @@ def test_going_on_from_a_layer_is_the_whole_forward_pass(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", ["GPT-NeoX", "Llama"])
 def test_dependence_is_that_of_whole_passes_with_one_state_replaced(name: str, tmp_path: Path, tokenizer: Any) -> None:
     subject = subject_of(name, tmp_path, tokenizer)
-    stream, sources, opening = Stream(subject), torch.randint(1, 4096, (3, 6), generator=torch.Generator().manual_seed(0)), 6
+    stream, sources, opening = Stream(subject), torch.randint(1, 4096, (3, 6), generator=torch.Generator().manual_seed(0)).to(device()), 6
     said = subject.generate([ROW[:opening]], 5)[0]
     row = ROW[:opening] + said
     found, others = dependence(stream, row, opening, 5, sources), stream.read(sources)
     expected = torch.zeros_like(found)
     for layer, place, s in itertools.product(range(len(found)), range(opening), range(3)):
         now = by_hand(subject, row[:-1], layer, place, others[layer][s, place])[opening - 1 :]
-        expected[layer, place] += (now != torch.tensor(said)).float() / 3
+        expected[layer, place] += (now != torch.tensor(said, device=device())).float() / 3
     torch.testing.assert_close(found, expected)
     assert 0 < found.mean() < 1
 
