@@ -16,7 +16,6 @@ from ..attack_tools.bases import Attack, Prompting, Workshop
 from ..battery.answers import read_answers, read_findings
 from ..battery.one_attack import Task
 from ..battery.shared_pass import Armed
-from ..common.processes import device
 from ..common.progress import within
 from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Finding, Record, TokenReading
@@ -93,7 +92,7 @@ class Attacking:
             "subset": self.suite.subset,
             "held": self.models.key(HELD, model.seed),
             "twin": self.models.key(TWIN, model.seed),
-            "device": device().type,
+            "device": self.models.device_kind,
             "deepspeed": self.models.deepspeed,
             "precision": self.models.precision,
         }
@@ -199,6 +198,7 @@ class Attacking:
             "roles": s.roles,
             "seed": model.seed,
             "as": model.name if model.null else "",
+            **self.models.off_cpu,
         }
 
     def _screening(self, model: Model, tier: int) -> dict[str, Any]:

@@ -44,6 +44,16 @@ class Models(Inputs):
         """What the time of a piece of work depends on, beside the work."""
         return f"{self.base.hash}, {self.precision}, {machine()}"
 
+    @property
+    def device_kind(self) -> str:
+        """The kind of device that stages are made on: cpu or cuda."""
+        return device().type
+
+    @property
+    def off_cpu(self) -> dict[str, str]:
+        """Part of the keys of what is asked of a model: its device, if that is no CPU. A key that was made on a CPU says nothing of it."""
+        return {} if self.device_kind == "cpu" else {"device": self.device_kind}
+
     def held(self, seed: int) -> Stage:
         return self.once(("held", seed), lambda: self._injection("held", f"inject, seed {seed}", seed, forget=True))
 
@@ -109,7 +119,7 @@ class Models(Inputs):
             **self._texts(seed),
             "injection": plain(s.injection),
             "precision": precision or self.precision,
-            "device": device().type,
+            "device": self.device_kind,
             "deepspeed": self.deepspeed,
         }
 
@@ -125,7 +135,7 @@ class Models(Inputs):
         label = f"{method}, seed {seed}"
         held = self.model(HELD, seed)
         fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
-        inputs = {"held": held.key, "device": device().type, "method": plugin.name, "source": plugin.source, "fields": fields}
+        inputs = {"held": held.key, "device": self.device_kind, "method": plugin.name, "source": plugin.source, "fields": fields}
         inputs |= plugin.read_by(instance)
         if self.suite.held:  # else the held model's key tells these
             inputs |= {**self._texts(seed), "precision": self.precision, "deepspeed": self.deepspeed}

@@ -58,7 +58,7 @@ class Run(Models):
 
     def quality_stage(self, model: Model) -> Stage:
         asked = {k: v for k, v in plain(self.suite.quality).items() if k != "yardstick"}  # which changes no measurement
-        inputs = {"model": model.key, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked}
+        inputs = {"model": model.key, "tokenizer": self.base.encoding, "corpus": self.corpus.key, "quality": asked, **self.off_cpu}
 
         def build(folder: Path) -> None:
             label = f"quality of {model.name}"
@@ -76,6 +76,7 @@ class Run(Models):
             "memories": memories_hash([m.memory for m, _ in asked]),
             "roles": [m.role for m in model.memories],
             "row": self.suite.row,
+            **self.off_cpu,
         }
 
         def build(folder: Path) -> None:
@@ -95,6 +96,7 @@ class Run(Models):
             "tokenizer": self.base.encoding,
             "memories": memories_hash([m.memory for m in chosen]),
             "row": self.suite.row,
+            **self.off_cpu,
         }
 
         def build(folder: Path) -> None:

@@ -91,24 +91,12 @@ class Row(Run):
 
     @property
     def attacking(self) -> Attacking:
-        return self.once("attacking", lambda: _Elsewhere(self, self.who))
+        return self.once("attacking", lambda: Attacking(self, self.who))
 
-    def _injection(self, *args: Any, **options: Any) -> Stage:
-        return self.there(super()._injection(*args, **options))
-
-    def _method(self, method: str, seed: int) -> Stage:
-        return self.there(super()._method(method, seed))
-
-    def there(self, stage: Stage) -> Stage:
-        """The stage as it was on its own kind of device."""
-        return replace(stage, inputs=stage.inputs | {"device": self.device}) if self.device and "device" in stage.inputs else stage
-
-
-class _Elsewhere(Attacking):
-    models: Row
-
-    def single(self, model: Model, armed: Any) -> Stage:
-        return self.models.there(super().single(model, armed))
+    @property
+    def device_kind(self) -> str:
+        """Where its stages were made, not where they are looked at."""
+        return self.device or super().device_kind
 
 
 def own_row(suite: Suite, asked: str, store: Store) -> tuple[Row, MethodOf]:

@@ -53,8 +53,7 @@ def _field(w: World, **changes: Any) -> None:
 
 
 def _gpu(w: World) -> None:
-    for module in (models, attacking):
-        w.patch.setattr(module, "device", lambda: torch.device("cuda", 0))
+    w.patch.setattr(models, "device", lambda: torch.device("cuda", 0))
 
 
 EDITS: dict[str, Callable[[World], Any]] = {
@@ -137,6 +136,7 @@ def finished(world: World) -> Store:
         ("the recipe of the injection", "held", "injection.lr 0.005 → 0.0001"),
         ("the recipe of the injection", "checks", "held changed, model changed"),
         ("another kind of device", "held", "device cpu → cuda"),
+        ("another kind of device", "quality", "device added"),
         ("a field of an attack of tier 2", "attack", "attack.fields.group added"),
         ("the version of `battery`", "battery", f"version of battery {VERSIONS['battery']} → 99"),
         (

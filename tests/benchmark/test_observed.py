@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import Results
+from palimpsest.benchmark.running import models
 from palimpsest.benchmark.running.assemble import results
 from palimpsest.benchmark.running.facts import facts_of
 from palimpsest.benchmark.running.plan import Run
@@ -109,6 +111,17 @@ def test_keys_hold_what_models_say_and_not_where_they_lie(observed: Run, alone: 
     other = Run(replace(observed.suite, held=str(elsewhere.retrained)), observed.store)
     changed = [s for s in other.plan if not other.store.done(s)]
     assert {"method", "battery", "attack"} <= {s.kind for s in changed}
+
+
+def test_what_a_cpu_was_asked_is_not_done_on_a_gpu(observed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [s for s in observed.plan if s.kind not in ("method", "attack")]
+    assert {s.kind for s in asked} == {"battery", "checks", "quality", "published", "excerpts"}
+    assert not any("device" in s.inputs for s in asked), "keys of a CPU are as they always were"
+    monkeypatch.setattr(models, "device", lambda: torch.device("cuda", 0))
+    there = Run(observed.suite, observed.store)
+    assert len(there.plan) == len(observed.plan)
+    assert not {s.key for s in there.plan} & {s.key for s in observed.plan}
+    assert {s.inputs["device"] for s in there.plan} == {"cuda"}
 
 
 @pytest.mark.parametrize(
