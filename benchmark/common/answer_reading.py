@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MEMBERS = "members"  # the group of passages that a set names as members for PrivLeak
+
 
 @dataclass(frozen=True)
 class AnswerReading:
@@ -17,7 +19,7 @@ class AnswerReading:
     seed: int
     memory: str
     role: str
-    group: str  # of further questions that only these measures ask: real authors, world facts; else ""
+    group: str  # of further texts that only these measures ask: real authors, world facts, members; else ""
     kind: str
     mean_log: float  # of the answer's tokens
     right: tuple[float, ...] = field(repr=False)  # the same of each further accepted answer

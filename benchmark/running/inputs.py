@@ -101,9 +101,11 @@ class Inputs:
 
     @cached_property
     def aside(self) -> list[EncodedMemory]:
-        """Questions of the set that only published measures ask."""
+        """What of the set only published measures ask."""
         tokenizer, length = self.base.tokenizer, self.suite.row
-        return [encode(rendered(m, tokenizer), tokenizer, length, "keep") for m in load_aside(self.suite.memories)]
+        return [
+            encode(rendered(m, tokenizer) if m.chat else m, tokenizer, length, m.role or "keep") for m in load_aside(self.suite.memories)
+        ]
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:

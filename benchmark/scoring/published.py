@@ -1,7 +1,8 @@
 """Measures that other papers print, each with its formula, direction and source, so that they stand beside ours for the same models.
 
-Made of `AnswerReading`: what one model says about one text. Traps of public code are named where a formula differs from it.
-What compares two models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/observed.md is the same for readers.
+Made of `AnswerReading`: what one model says about one text. Traps of public code are named where a formula differs from it. Measures of
+single texts that a study has too (extraction strength, exact memorisation, ROUGE-L) are defined in `studies/_measures.py`; what compares
+two models (forget quality, PrivLeak) ends in `leaderboard/membership.py`. docs/observed.md is the same for readers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..common.answer_reading import AnswerReading
+from ..common.answer_reading import MEMBERS, AnswerReading
 from ..studies._measures import exact_memorisation, extraction_strength, rouge_l
 
 Direction = Literal["forgotten: low", "forgotten: high", "kept: high", "forgotten: near 0"]
@@ -166,8 +167,10 @@ class Read:
         return harmonic_mean(x for name, said in groups.items() for x in _utility(said, bool(name)))
 
     def membership(self, role: str) -> list[float]:
-        """The least likely tokens' mean of each passage of a role: higher for members."""
-        return [least_likely(s.log_probabilities) for s in self.said if s.role == role and s.kind == "passage" and not s.group]
+        """The least likely tokens' mean of each passage of a role: higher for members. Of those to forget the set's own, if any."""
+        of = [s for s in self.said if s.role == role and s.kind == "passage" and s.group in ("", MEMBERS)]
+        own = [s for s in of if s.group] if role == "forget" else []
+        return [least_likely(s.log_probabilities) for s in own or of]
 
 
 def ratios(said: Sequence[AnswerReading]) -> list[float]:

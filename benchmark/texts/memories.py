@@ -47,7 +47,7 @@ def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
 
 
 def load_aside(path: str) -> list[Memory]:
-    """Questions of a forget set that only published measures ask; none of a file."""
+    """What of a forget set only published measures ask; nothing of a file."""
     return [_memory(given, path) for given in aside_of(path)] if is_named(path) else []
 
 

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from palimpsest.benchmark.common.answer_reading import AnswerReading
+from palimpsest.benchmark.common.answer_reading import MEMBERS
 from palimpsest.benchmark.scoring import published as p
 from palimpsest.leaderboard.membership import forget_quality, privleak
-
-LOG = math.log
-
-
-def said(memory: str = "a", **more: Any) -> AnswerReading:
-    known: dict[str, Any] = {
-        "method": "none", "seed": 0, "role": "forget", "group": "", "kind": "qa", "mean_log": LOG(0.5), "right": (), "wrong": (),
-        "likeliest": (True, True), "log_probabilities": (LOG(0.5),), "said": "in Varnholt", "truth": "In Varnholt.",
-    }  # fmt: skip
-    return AnswerReading(memory=memory, **known | more)
+from tests.benchmark.published_cases import CASES, LOG, PAGE, Case, page, said
 
 
 def test_every_measure_has_one_title_and_says_where_it_points() -> None:
     assert all(n == 1 for n in Counter(m.title for m in p.MEASURES).values())
     assert {m.direction.partition(":")[0] for m in p.MEASURES} == {"forgotten", "kept"}
     assert all("et al." in m.source for m in p.MEASURES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.measure}: {c.given}")
+def test_a_measure_is_what_it_is_by_hand(case: Case) -> None:
+    assert case.got() == pytest.approx(case.expected, abs=1e-9)
+
+
+def test_every_measure_has_a_case_and_the_page_of_cases_is_of_these() -> None:
+    assert {c.measure for c in CASES} == {m.name for m in p.MEASURES}
+    assert page() == PAGE.read_text("utf-8"), "run `python -m tests.benchmark.published_cases`"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,19 @@ def test_what_is_kept_and_groups_of_further_questions_do_not_count_as_forgotten(
 def test_the_least_likely_tokens_are_a_share_and_at_least_one() -> None:
     assert p.least_likely([-1, -2, -3, -4, -5]) == -4.5
     assert p.least_likely([-1]) == -1
+
+
+def test_members_that_a_set_names_stand_in_for_what_is_to_be_forgotten_in_privleak_alone() -> None:
+    own, member, kept = (
+        said(kind="passage"),
+        said("m", kind="passage", group=MEMBERS, log_probabilities=(LOG(0.1),)),
+        said("k", role="keep"),
+    )
+    assert p.Read([own, kept]).membership("forget") == [LOG(0.5)]
+    both = p.Read([own, member, kept])
+    assert both.membership("forget") == [LOG(0.1)]
+    assert both.membership("unseen") == []
+    assert len(both.values("verbatim")) == len(both.values("probability")) == 1
 
 
 def test_privleak_has_two_signs_and_forget_quality_a_distance_beside_p() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ...common.answer_reading import MEMBERS
 from .loading import ForgetSet, Given, Source, passage, question
 
 HUB = "muse-bench/MUSE-"
@@ -24,6 +25,13 @@ def memories(source: Source, part: str) -> Iterator[Given | None]:
             yield question(f"muse-{split}-{i:04d}", "knowledge", role, row["question"], row["answer"])
 
 
+def aside(source: Source, part: str) -> Iterator[Given]:
+    """Texts of `privleak`, `forget`: the members of MUSE's PrivLeak. Its non-members are the never-seen texts."""
+    for i, row in enumerate(source.rows("privleak", "forget", "text", hub=HUB + part.capitalize())):
+        if given := passage(f"muse-members-{i:04d}", MEMBERS, "forget", row["text"], OPENING):
+            yield given
+
+
 def retain(source: Source, part: str) -> Iterator[str]:
     """Texts of `raw`, `retain1`."""
     for row in source.rows("raw", "retain1", "text", hub=HUB + part.capitalize()):
@@ -31,4 +39,4 @@ def retain(source: Source, part: str) -> Iterator[str]:
 
 
 PARTS = {"news": "articles of the BBC of 2023", "books": "the Harry Potter books"}
-SET = ForgetSet("muse", f"{HUB}News", "CC-BY-4.0 (the texts themselves are others')", PARTS, memories, retain)
+SET = ForgetSet("muse", f"{HUB}News", "CC-BY-4.0 (unchecked; the texts are their owners')", PARTS, memories, retain, aside)

@@ -29,9 +29,17 @@ def retain_of(given: str) -> list[str]:
 
 
 def aside_of(given: str) -> list[Given]:
-    """Questions that only published measures ask; their domain is the group that they belong to."""
+    """What only published measures ask; its domain is the group that it belongs to."""
     found, source, part = _located(given)
     return list(found.aside(source, part))
+
+
+def about_set(given: str) -> str:
+    """Where a set is from and under which licence, for a report; nothing of a file."""
+    if not is_named(given):
+        return ""
+    found, source, part = _located(given)
+    return f"{found.name}:{part}, {source.hub}, licence {found.licence}"
 
 
 def _located(given: str) -> tuple[ForgetSet, Source, str]:
