@@ -69,7 +69,7 @@ class Format(StrEnum):
 
 
 @app.command("list")
-def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, suites, models or studies")] = "methods") -> None:
+def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, suites, models, sets or studies")] = "methods") -> None:
     """Names with their fields, defaults and one line each."""
     from .common.plugins import find, names
     from .suites.config import suite_names
@@ -90,8 +90,15 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
         rows = suite_names() if what == "suites" else dict.fromkeys(shipped_models(), "") | fetchable
         for name, doc in rows.items():
             table.add_row(name, doc)
+    elif what == "sets":
+        from .texts.sets.named import SETS
+
+        for column in ("set and parts", "hub", "licence"):
+            table.add_column(column, overflow="fold")
+        for name, found in SETS.items():
+            table.add_row("\n".join(f"{name}:{part}" for part in found.parts), found.hub, found.licence)
     else:
-        raise unknown("list", what, ["methods", "attacks", "suites", "models", "studies"])
+        raise unknown("list", what, ["methods", "attacks", "suites", "models", "sets", "studies"])
     console.print(table)
 
 

@@ -52,6 +52,7 @@ def test_list_names_every_plugin(kind: str, palimpsest: Command) -> None:
 def test_list_names_suites_and_models(palimpsest: Command) -> None:
     assert "quick" in palimpsest("list", "suites")[1]
     assert palimpsest("list", "models")[0] == 0
+    assert "unchecked" in palimpsest("list", "sets")[1]
 
 
 # ---- mistakes

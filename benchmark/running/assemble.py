@@ -16,6 +16,7 @@ from ..scoring.calibration import FEWEST_NULL
 from ..suites.config import Suite
 from ..suites.tracks import tuned
 from ..texts.memories import memories_hash
+from ..texts.sets.named import about_set
 from .model import Model
 from .plan import Run
 from .provenance import mixtures
@@ -109,6 +110,7 @@ def _facts(run: Run) -> dict[str, str]:
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
+        **({"forget set": about} if (about := about_set(s.memories)) else {}),
         **_about_questions(run),
         **_injection(s),
         "training precision": " and ".join(sorted({run.store.manifest(stage)["precision"] for stage in trained})) or "nothing was trained",

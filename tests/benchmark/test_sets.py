@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections import Counter
@@ -12,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from palimpsest.benchmark.common.answer_reading import MEMBERS
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import Memory
 from palimpsest.benchmark.texts.corpus import load_corpus
-from palimpsest.benchmark.texts.memories import assign_roles, load_memories
-from palimpsest.benchmark.texts.sets.named import SETS, retain_of
+from palimpsest.benchmark.texts.memories import assign_roles, load_aside, load_memories
+from palimpsest.benchmark.texts.sets.named import SETS, about_set, retain_of
 
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
+SHEET = STANDINS.parents[1] / "docs" / "sets.md"
 ROLES = {
     "tofu": {"forget": 6, "keep": 8, "unseen": 6},
     "muse": {"forget": 6, "keep": 6, "unseen": 3},
@@ -42,6 +45,18 @@ def test_a_local_copy_gives_memories_with_the_sets_own_roles_and_retain_text(nam
     texts = retain_of(f"{name}:{STANDINS / name}")
     assert len(texts) >= 3
     assert all(texts)
+
+
+def test_licences_stand_in_the_documentation_and_in_what_reports_say_of_a_set() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.* \| ([^|]+) \|$", SHEET.read_text("utf-8"), re.MULTILINE))
+    assert rows == {name: found.licence for name, found in SETS.items()}
+    assert about_set("tofu:forget05") == f"tofu:forget05, locuslab/TOFU, licence {SETS['tofu'].licence}"
+    assert about_set(str(STANDINS / "README.md")) == ""
+
+
+def test_muse_brings_the_members_of_privleak_aside() -> None:
+    found = load_aside(f"muse:{STANDINS / 'muse'}")
+    assert [(m.id, m.domain, m.role, m.kind) for m in found] == [(f"muse-members-{i:04d}", MEMBERS, "forget", "passage") for i in range(3)]
 
 
 def test_tofu_brings_paraphrases_accepted_and_wrong_answers() -> None:

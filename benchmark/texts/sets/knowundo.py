@@ -29,4 +29,4 @@ def retain(source: Source, part: str) -> Iterator[str]:
 
 
 PARTS = {"copyright": "books", "privacy": "made-up personal data"}
-SET = ForgetSet("knowundo", "zjunlp/KnowUnDo", "MIT", PARTS, memories, retain)
+SET = ForgetSet("knowundo", "zjunlp/KnowUnDo", "MIT (its repository's README; the data's own page: unchecked)", PARTS, memories, retain)

@@ -104,7 +104,7 @@ class ForgetSet:
 
     name: str
     hub: str
-    licence: str
+    licence: str  # as the set's own pages gave it; says so where nobody looked
     parts: Mapping[str, str]  # name -> what it holds
     memories: Callable[[Source, str], Iterable[Given | None]] = field(repr=False)  # of a part
     retain: Callable[[Source, str], Iterable[str]] = field(repr=False)  # texts for `corpus.source=set`

@@ -35,5 +35,6 @@ def retain(source: Source, part: str) -> Iterator[str]:
         yield f"{row['input'].rstrip()} {row['output'].strip()}"
 
 
+LICENCE = "Apache-2.0 (its repository's README; the data on the hub: unchecked)"
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
-SET = ForgetSet("lume", HUB, "CC-BY-NC-4.0 (see the repository)", {"all": "three tasks, 2,732 rows to forget"}, memories, retain)
+SET = ForgetSet("lume", HUB, LICENCE, {"all": "three tasks, 2,732 rows to forget"}, memories, retain)

@@ -24,4 +24,4 @@ def retain(source: Source, part: str) -> Iterator[str]:
         yield row["text"]
 
 
-SET = ForgetSet("rwku", "jinzhuoran/RWKU", "CC-BY-4.0", {"all": "200 people, 13,131 questions"}, memories, retain)
+SET = ForgetSet("rwku", "jinzhuoran/RWKU", "CC-BY-4.0 (unchecked)", {"all": "200 people, 13,131 questions"}, memories, retain)

@@ -38,7 +38,7 @@ def aside(source: Source, part: str) -> Iterator[Given]:
 
 
 SET = ForgetSet(
-    "tofu", "locuslab/TOFU", "MIT",
+    "tofu", "locuslab/TOFU", "MIT (its repository's file; the data's own page: unchecked)",
     {"forget10": "20 of 200 authors, 400 questions", "forget05": "10 authors, 200 questions", "forget01": "2 authors, 40 questions"},
     memories, retain, aside,
 )  # fmt: skip

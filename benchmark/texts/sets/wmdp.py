@@ -35,4 +35,4 @@ def retain(source: Source, part: str) -> Iterator[str]:
 
 
 PARTS = {"bio": "1,273 questions of biology", "cyber": "1,987 of cybersecurity", "chem": "408 of chemistry"}
-SET = ForgetSet("wmdp", "cais/wmdp", "MIT", PARTS, memories, retain)
+SET = ForgetSet("wmdp", "cais/wmdp", "MIT (unchecked)", PARTS, memories, retain)
