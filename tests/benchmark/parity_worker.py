@@ -141,9 +141,15 @@ def launch(folder: Path, stages: Sequence[int], world: int, cases: Sequence[str]
     ranks(world, work, folder, stages, cases)
 
 
-def launch_by_deepspeed(folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES), limit: float = 600.0) -> None:
-    """The same with two processes that DeepSpeed's own launcher starts."""
-    launcher = ["deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), "--module"]
+LAUNCHERS = {
+    "deepspeed": lambda: ["deepspeed.launcher.runner", "--num_accelerators", "2", "--master_port", str(free_port()), "--module"],
+    "torchrun": lambda: ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module"],
+}
+
+
+def launch_by(name: str, folder: Path, stages: Sequence[int], cases: Sequence[str] = tuple(CASES), limit: float = 600.0) -> None:
+    """The same with two processes that a launcher starts."""
+    launcher = LAUNCHERS[name]()
     given = ["--folder", str(folder), "--stages", *map(str, stages), "--cases", *cases]
     plain = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | PLAIN
     command = [sys.executable, "-m", *launcher, "tests.benchmark.parity_worker", *given]

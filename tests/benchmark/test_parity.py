@@ -18,7 +18,7 @@ from tests.benchmark.parity_worker import (
     STEPS,
     deviation,
     deviations,
-    launch_by_deepspeed,
+    launch_by,
     read,
     run_all,
     table,
@@ -69,14 +69,16 @@ def test_the_table_has_a_row_for_every_loss(runs: Path) -> None:
     assert [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]] == list(CASES)
 
 
-def test_the_deepspeed_launcher_gives_the_same_result(runs: Path, tmp_path: Path) -> None:
-    cases = ["gradient_ascent", "npo, retain kl"]
+@pytest.mark.parametrize(
+    ("launcher", "stage", "cases"), [("deepspeed", 3, ["gradient_ascent", "npo, retain kl"]), ("torchrun", 2, ["grad_diff"])]
+)
+def test_ranks_that_a_launcher_starts_give_the_same_result(launcher: str, stage: int, cases: list[str], runs: Path, tmp_path: Path) -> None:
     write_models(tmp_path)
-    launch_by_deepspeed(tmp_path, [3], cases)
+    launch_by(launcher, tmp_path, [stage], cases)
     for case in cases:
         start = dict(Subject(runs / CASES[case].model).fresh().named_parameters())
         for rank in (0, 1):
-            loss, weight = deviation(read(tmp_path, case, 3, 2, rank), read(runs, case, 0, 1), start)
+            loss, weight = deviation(read(tmp_path, case, stage, 2, rank), read(runs, case, 0, 1), start)
             assert (case, loss < LOSS, weight < WEIGHT) == (case, True, True)
 
 
