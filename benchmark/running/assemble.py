@@ -31,7 +31,8 @@ def results(run: Run) -> Results:
     models = [run.model(m, seed) for seed in s.seeds for m in (*run.twins, *run.rows)]
     quality = [q for seed in s.seeds for m in (*run.bases, *run.twins, *run.rows) for q in _quality(run, run.model(m, seed))]
     costs = [c for m in models if (c := _cost(run, m))]
-    excerpts = [Excerpt(**row) for seed in s.seeds for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
+    shown = s.seeds if s.excerpts else ()
+    excerpts = [Excerpt(**row) for seed in shown for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
         suite=s.name,
         seeds=s.seeds,

@@ -53,7 +53,7 @@ class Run(Models):
                 stages += self.attacking.stages(self.model(m, seed))
             stages += [self.quality_stage(self.model(m, seed)) for m in (*self.twins, *self.rows)]
             stages += [self.published_stage(self.model(m, seed)) for m in (*self.twins, *self.rows) if self.suite.published]
-            stages.append(self.excerpt_stage(seed))
+            stages += [self.excerpt_stage(seed)] if self.suite.excerpts else []
         return list({(s.kind, s.key): s for s in stages}.values())
 
     def quality_stage(self, model: Model) -> Stage:

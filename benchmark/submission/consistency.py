@@ -201,7 +201,7 @@ def quality_of_documents(row: Row) -> list[str]:
 def texts_side_by_side(row: Row) -> list[str]:
     """Excerpts show the memories' own texts, and a model that is recorded to repeat one whole says it."""
     wrong: list[str] = []
-    for seed in row.suite.seeds:
+    for seed in row.suite.seeds if row.suite.excerpts else ():
         chosen = {m.id: m for m in row.encoded(seed) if m.role == "forget"}
         lines = [e for _, e in json_lines(row.store.folder(row.excerpt_stage(seed)) / "excerpts.jsonl")]
         if [e["memory"] for e in lines] != [*chosen][: row.suite.excerpts]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.running.assemble import results
 from palimpsest.benchmark.running.estimate import Estimates
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
@@ -51,6 +52,12 @@ def test_one_more_seed_leaves_the_finished_stages_as_they_are(whole: Run) -> Non
 )
 def test_a_change_makes_only_what_reads_it_to_do(change: dict[str, Any], left: dict[str, int], whole: Run) -> None:
     assert Counter(s.kind for s in again(whole, **change).plan if whole.store.done(s)) == left
+
+
+def test_a_run_that_shows_no_texts_has_no_stage_of_them(whole: Run) -> None:
+    run = again(whole, excerpts=0)
+    assert Counter(s.kind for s in run.plan) == {k: v for k, v in STAGES.items() if k != "excerpts"}
+    assert list(results(run).excerpts) == []
 
 
 def test_running_again_does_nothing(whole: Run) -> None:
