@@ -173,7 +173,8 @@ def geometry_rows(seeds: int) -> pd.DataFrame:
     states = rng.normal(size=(seeds, 8, 12, 5))
     states[:, :4, :, 0] += 4
     classes = ["memorised"] * 4 + ["unmemorised"] * 4
-    return pd.DataFrame([{"model": "m", "seed": s, **line} for s in range(seeds) for line in geometry(states[s], classes)])
+    lines = [{"model": "m", "seed": s, **line} for s in range(seeds) for line in geometry(states[s], classes)]
+    return pd.DataFrame(lines).astype({"step": float})  # as beside rows of other kinds, which have none
 
 
 def test_geometry_has_intervals_over_seeds_and_says_where_it_has_none() -> None:

@@ -35,7 +35,7 @@ def geometry_figures(rows: pd.DataFrame, model: str) -> Iterator[StudyFigure]:
 def _pairs(rows: pd.DataFrame, model: str) -> StudyFigure:
     """One panel for pairs within classes and one for pairs between them, so that no panel has more than three lines."""
     told, seeds = _told(rows), rows.seed.nunique()
-    groups = {"within a class": [p for p in CLASSES], "between classes": [p for p in dict.fromkeys(rows.pair) if p not in CLASSES]}
+    groups = {"within a class": list(CLASSES), "between classes": [p for p in dict.fromkeys(rows.pair) if p not in CLASSES]}
     with rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         grid = fig.subplots(2, 2, sharex=True, sharey="row")
@@ -47,8 +47,9 @@ def _pairs(rows: pd.DataFrame, model: str) -> StudyFigure:
                         _drawn(axes, line, name, COLOURS[(i + 3 * (title != "within a class")) % len(COLOURS)], DASHES[i % 4], pair)
                 if name == "cosine":
                     axes.set_title(title, fontsize=9, loc="left")
-                    axes.legend(fontsize=7)
             panels[0].set(ylabel=words)
+        handles, labels = (sum((axes.get_legend_handles_labels()[k] for axes in grid[0]), []) for k in (0, 1))
+        fig.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=7)
         fig.supxlabel("decoding step", fontsize=9)
         drawn = svg(fig, "geometry", "Cosine and distance of last-layer states of pairs of texts by decoding step")
     bands = "bands: 95% intervals over seeds" if seeds > 1 else "no intervals, since rows hold means over pairs of one seed"
@@ -59,8 +60,8 @@ def _pairs(rows: pd.DataFrame, model: str) -> StudyFigure:
 def _told(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Means over seeds by pair and step, with intervals where there are several seeds."""
     out = []
-    for (pair, step), part in rows.groupby(["pair", "step"], sort=False):  # type: ignore[misc]
-        line: dict[str, Any] = {"pair": str(pair), "step": int(str(step))}
+    for (pair, _), part in rows.groupby(["pair", "step"], sort=False):  # type: ignore[misc]
+        line: dict[str, Any] = {"pair": str(pair), "step": int(part.step.iloc[0])}
         for name in MEASURES:
             e = figure(part[name].tolist())
             line |= {name: e.value, f"{name}: from": finite(e.low), f"{name}: to": finite(e.high)}
@@ -97,7 +98,7 @@ def _centres(rows: pd.DataFrame, model: str) -> StudyFigure:
                         _running([t["step"] for t in line]), _running([t[name] for t in line]), DASHES[i], color=COLOURS[i], label=kind
                     )
             axes.set(xlabel="decoding step", title=f"{name} main component")
-        axes.legend(fontsize=7)
+        fig.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=7)
         drawn = svg(fig, "centres", "Centres of the classes of texts along the two main components of last-layer states, by decoding step")
     caption = (
         f"Centres of classes on {model}, seed {rows.seed.min()}, along the two main components of all last-layer states, which have "
