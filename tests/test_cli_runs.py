@@ -99,7 +99,7 @@ def test_the_power_of_a_suite_is_told_with_its_size(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(power, "DRAWS", 20)
     monkeypatch.setattr(power, "TRIES", 3)
     out = said("diff", "--power", "smoke").stdout
-    assert "smoke: 8 forget memories a seed, 1 seed" in out
+    assert "smoke: 1 seed, 8 forget and 4 hidden keep memories a seed, 30 documents" in out
     assert re.search(r"exact +5\.0 +5\.0 +\+\d", out)
 
 
