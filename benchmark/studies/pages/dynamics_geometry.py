@@ -48,7 +48,7 @@ def _pairs(rows: pd.DataFrame, model: str) -> StudyFigure:
                 if name == "cosine":
                     axes.set_title(title, fontsize=9, loc="left")
             panels[0].set(ylabel=words)
-        handles, labels = (sum((axes.get_legend_handles_labels()[k] for axes in grid[0]), []) for k in (0, 1))
+        handles, labels = ([x for axes in grid[0] for x in axes.get_legend_handles_labels()[k]] for k in (0, 1))
         fig.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=7)
         fig.supxlabel("decoding step", fontsize=9)
         drawn = svg(fig, "geometry", "Cosine and distance of last-layer states of pairs of texts by decoding step")
