@@ -114,7 +114,11 @@ def _lengths(title: str, rows: Rows, models: Sequence[str], counts: Sequence[int
         for kind in KINDS:
             by_count = {f"{c}": said(mean_over_seeds(rows, quantity, model=model, kind=kind, count=c)) for c in (0, *counts)}
             cells.append({"model": model, "memories": kind, **by_count})
-    return StudyTable(title, cells, "Columns: how often a memory was met. Means over memories, with 95% intervals over seeds.")
+    return StudyTable(
+        title,
+        cells,
+        "Columns: how often a memory was met. Means over memories, with 95% intervals over seeds (of one seed over its memories).",
+    )
 
 
 def _differences(rows: Rows, checkpoints: Sequence[str], smaller: Sequence[str]) -> StudyTable:
