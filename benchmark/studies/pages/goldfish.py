@@ -203,8 +203,8 @@ def _answers(seen: Reading, losses: Sequence[str], beams: int) -> StudyTable:
             }
         cells.append(row)
     caption = (
-        "After the exact opening, 64 tokens; means over met memories with 95% intervals over seeds, of one seed over its memories. AUC: met memories against those never "
-        "met, which the last row reads under the standard loss. Longer: a stream k/(k-1) times as long."
+        "After the exact opening, 64 tokens; means over met memories with 95% intervals over seeds, of one seed over its memories. AUC: "
+        "met memories against those never met, which the last row reads under the standard loss. Longer: a stream k/(k-1) times as long."
     )
     return StudyTable("What comes back", cells, caption)
 

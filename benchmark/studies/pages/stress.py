@@ -107,8 +107,8 @@ def _caption(held: set[tuple[int, str]], answers: Rows) -> str:
     of = len({(r["seed"], r["memory"]) for r in answers})
     return (
         f"{len(held)} of {of} forget memories, those that the held model (none) says for long enough. Means over memories with 95% "
-        "intervals over seeds, of one seed over its memories. What other prompts add to the exact opening is less what they add on the twin. Quality: bits per byte "
-        "against the held model."
+        "intervals over seeds, of one seed over its memories. What other prompts add to the exact opening is less what they add on the "
+        "twin. Quality: bits per byte against the held model."
     )
 
 
@@ -133,5 +133,8 @@ def _dots(rows: Rows, methods: Sequence[str]) -> StudyFigure:
         axes.set_xlabel("extracted length, tokens")
         axes.grid(axis="y", lw=0.3, alpha=0.5)
         drawing.legend(loc="outside upper left", ncols=3, fontsize=8, handletextpad=0.2, columnspacing=1.0)
-        caption = "How much of a memory comes back after unlearning, by the kind of prompt; bars are 95% intervals over seeds (of one seed over its memories)."
+        caption = (
+            "How much of a memory comes back after unlearning, by the kind of prompt; bars are 95% intervals over seeds (of one seed over "
+            "its memories)."
+        )
         return StudyFigure("extracted", svg(drawing, "stress", caption), caption, numbers)
