@@ -49,17 +49,26 @@ def stratified_auc(strata: Sequence[Stratum]) -> Estimate:
     return Estimate(found, *ends, count=sum(len(s.members) + len(s.others) for s in known))
 
 
-def permuted_p(strata: Sequence[Stratum], resamples: int = 4999, seed: int = 0) -> float:
-    """One-sided p-value that members are not higher, by drawing anew who is a member within each stratum; NaN without a pair.
-
-    The observed labels count among the draws, whose seed is fixed.
+def permuted_p(strata: Sequence[Stratum]) -> float:
+    """One-sided p-value that members are not higher: of all ways of naming so many members in each stratum, the share in which the sum
+    of their ranks (ties in the middle) is at least what it is. Exact, so neither draws nor the order of rows matter; NaN without a pair.
     """
     known = [s for s in strata if s.pairs]
     if not known:
         return math.nan
-    rng, observed, drawn = np.random.default_rng(seed), 0.0, np.zeros(resamples)
+    observed, shares = 0, np.ones(1)
     for s in known:
-        ranks = stats.rankdata(np.concatenate([s.members, s.others]))
-        observed += float(ranks[: len(s.members)].sum())
-        drawn += rng.permuted(np.tile(ranks, (resamples, 1)), axis=1)[:, : len(s.members)].sum(1)
-    return float(((drawn >= observed - 1e-9).sum() + 1) / (resamples + 1))
+        ranks = np.rint(2 * stats.rankdata(np.concatenate([s.members, s.others]))).astype(int)  # doubled, ranks of ties are whole
+        observed += int(ranks[: len(s.members)].sum())
+        shares = np.convolve(shares, _rank_sums(ranks, len(s.members)))
+    return float(min(1.0, shares[observed:].sum()))
+
+
+def _rank_sums(ranks: np.ndarray, count: int) -> np.ndarray:
+    """The share of each sum, from 0 on, among the sums of `count` of the ranks."""
+    ways = np.zeros((count + 1, int(np.sort(ranks)[-count:].sum()) + 1))
+    ways[0, 0] = 1.0
+    for i, rank in enumerate(ranks):
+        for n in range(min(count, i + 1), 0, -1):
+            ways[n, rank:] += ways[n - 1, : ways.shape[1] - rank]
+    return ways[count] / ways[count].sum()

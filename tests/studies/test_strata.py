@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from palimpsest.benchmark.studies._auc import clustered_auc
 from palimpsest.benchmark.studies._strata import Stratum, permuted_p, stratified_auc
@@ -56,5 +57,20 @@ def test_one_member_does_not_make_certain() -> None:
 
 def test_permutation_is_that_of_all_labels() -> None:
     """Of two strata of 1 + 3 the observed labels are the highest: one of sixteen ways."""
-    assert permuted_p([stratum([4], [1, 2, 3], "a"), stratum([4], [1, 2, 3], "b")]) == pytest.approx(1 / 16, abs=0.01)
-    assert permuted_p([stratum([1], [2, 3, 4])]) == 1
+    assert permuted_p([stratum([4], [1, 2, 3], "a"), stratum([4], [1, 2, 3], "b")]) == pytest.approx(1 / 16)
+    assert permuted_p([stratum([1], [2, 3, 4])]) == pytest.approx(1)
+    assert permuted_p([stratum([2, 2], [1, 2])]) == pytest.approx(1 / 2), "of six ways three leave out the 1"
+
+
+def test_of_one_stratum_it_is_the_exact_rank_sum_test() -> None:
+    rng = np.random.default_rng(1)
+    members, others = rng.normal(0.4, 1, 9), rng.normal(0, 1, 14)
+    known = stats.mannwhitneyu(members, others, alternative="greater", method="exact").pvalue
+    assert permuted_p([stratum(members.tolist(), others.tolist())]) == pytest.approx(known)
+
+
+def test_the_order_of_strata_and_of_rows_changes_nothing() -> None:
+    rng = np.random.default_rng(2)
+    strata = [stratum(rng.integers(0, 9, 5).tolist(), rng.integers(0, 9, 20).tolist(), name) for name in "abc"]
+    turned = [Stratum(s.members[::-1], s.others[::-1], s.clusters) for s in strata[::-1]]
+    assert permuted_p(turned) == pytest.approx(permuted_p(strata), rel=1e-12)
