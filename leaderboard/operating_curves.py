@@ -111,7 +111,7 @@ def budget_grid(curves: Sequence[Curve], leak: str) -> Grid:
     caption = (
         f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "
         f"{NOT_REACHED}: none does. Which strengths are within is decided by their means. The least of several is a little too good, and "
-        "the interval is that of the chosen strength alone."
+        f"the interval is that of the chosen strength alone. Curves are of {_seeds(curves)}."
     )
     if any(c.reference for c in curves):
         caption += " The held model (none) is what a method has to beat within a budget; it lost some quality itself, by the injection."
@@ -120,6 +120,12 @@ def budget_grid(curves: Sequence[Curve], leak: str) -> Grid:
         for curve in curves
     ]
     return Grid("budgets", "What a budget buys", caption, ["Method", *(f"{k} ≤ {b:g}{UNITS[k]}" for k, b in COLUMNS)], rows)
+
+
+def _seeds(curves: Sequence[Curve]) -> str:
+    """How many seeds the settings are of; they may be fewer than a row's own."""
+    counts = sorted({len(s.matched.by_seed) for c in curves for s in c.settings if s.matched.by_seed})
+    return f"{' or '.join(map(str, counts)) or 'no'} {'seed' if counts == [1] else 'seeds'}"
 
 
 def _bought(setting: Setting | None) -> Cell:

@@ -81,7 +81,7 @@ def welch(mine: ArrayLike, other: ArrayLike, confidence: float = 0.95) -> Interv
     return float(found.low), float(found.high)
 
 
-def resampled(of: Callable[..., float], *values: np.ndarray, resamples: int = 999, confidence: float = 0.95) -> Interval:
+def bootstrap_interval(of: Callable[..., float], *values: np.ndarray, resamples: int = 999, confidence: float = 0.95) -> Interval:
     """Percentile bootstrap interval of a figure over texts; `values` are of the same texts, and drawn together.
 
     NaN where a draw has no figure, or all have the same one: an interval of width zero would claim certainty.

@@ -281,9 +281,7 @@ class Results:
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
     budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
-    published: list[AnswerReading] = field(
-        default_factory=list, repr=False
-    )  # what measures of other papers are made of, where they are wanted
+    published: list[AnswerReading] = field(default_factory=list, repr=False)  # of what measures of other papers are made, where wanted
 
     @property
     def undamaged(self) -> str:

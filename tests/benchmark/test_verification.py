@@ -18,13 +18,11 @@ from palimpsest.benchmark.common.paths import CONFIGS
 from palimpsest.benchmark.running import provenance
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.submission import rerun, schema, spotcheck
-from palimpsest.benchmark.submission.audit import Sides, verdict
 from palimpsest.benchmark.submission.bundle import opened
 from palimpsest.benchmark.submission.levels import Case, Finding, Options, checks_of, verify
 from palimpsest.benchmark.submission.making import Said, make
 from palimpsest.benchmark.submission.row import own_row
 from palimpsest.benchmark.suites.config import CorpusConfig, QualityConfig, Suite
-from palimpsest.leaderboard.entry_values import Number
 from tests.command import Command
 from tests.conftest import Memorised
 from tests.forging import Forger
@@ -255,19 +253,6 @@ def test_the_audit_compares_fresh_passages_with_published_ones(
     assert {"excess, black-box", "collateral", "damage", "the held model on both", "verdict"} <= found.keys()
     assert found["verdict"].agreed is not None
     assert (tmp_path / "kept" / "fresh" / "store" / "method").is_dir()
-
-
-def test_a_method_that_knows_the_published_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From made-up numbers: the excess on fresh passages lies far above that on published ones."""
-    leaks = {"fresh": Number(20, 15, 25), "published": Number(2, 1, 3)}
-    worse = Sides("excess, black-box", "tokens", **leaks)
-    assert worse.difference == pytest.approx((18, 18 - (5**2 + 1) ** 0.5, 18 + (5**2 + 1) ** 0.5))
-    found = verdict("spy", [worse], replace(worse, fresh=leaks["published"]))
-    assert (found.agreed, "does better on the published file" in found.seen) == (False, True)
-    assert "may be all of it" not in found.seen
-    assert "may be all of it" in verdict("spy", [worse], worse).seen
-    assert verdict("fair", [replace(worse, fresh=Number(2.5, 1, 4))], worse).agreed
-    assert verdict("few", [replace(worse, fresh=Number(2.5))], worse).agreed is None
 
 
 def test_published_passages_are_no_fresh_ones(mine: Path, micro: Suite) -> None:

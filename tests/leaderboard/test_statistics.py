@@ -40,11 +40,11 @@ def test_welch_is_students_interval_where_both_sides_are_alike():
 
 def test_texts_are_drawn_together_and_the_same_way_each_time():
     x = np.arange(50.0)
-    low, high = s.resampled(lambda a, b: float((a - b).mean() + a.mean()), x, x)  # paired: the difference is always 0
-    assert (low, high) == s.resampled(lambda a: float(a.mean()), x)
+    low, high = s.bootstrap_interval(lambda a, b: float((a - b).mean() + a.mean()), x, x)  # paired: the difference is always 0
+    assert (low, high) == s.bootstrap_interval(lambda a: float(a.mean()), x)
     half = 1.96 * x.std() / np.sqrt(50)
     assert (low, high) == pytest.approx((24.5 - half, 24.5 + half), abs=0.6)
-    assert np.isnan(s.resampled(lambda a: float(a.mean()), np.ones(9))).all(), "no width of zero"
+    assert np.isnan(s.bootstrap_interval(lambda a: float(a.mean()), np.ones(9))).all(), "no width of zero"
 
 
 def test_the_t_interval_of_three_seeds_is_known():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.models.weights import linear_weights
-from palimpsest.benchmark.studies._checkpoints import expanded, load_checkpoints
 from palimpsest.benchmark.studies._coverage import Case, World, covered, resampled, simulated, summary
 from palimpsest.benchmark.studies._judging import LEAK, Judged, false_positives, innocent, told
 from palimpsest.benchmark.studies._labelled import HOLDS, NEVER, UNLEARNED, Doses, labelled, noised
@@ -296,36 +293,6 @@ def test_noise_has_the_size_that_was_asked_for(tiny: Subject) -> None:
     name = next(iter(old))
     assert float((new[name] - old[name]).std() / old[name].std()) == pytest.approx(0.1, rel=0.05)
     assert torch.equal(linear_weights(noised(tiny, 0.1, 3).model)[name], new[name])
-
-
-def test_the_sixty_public_checkpoints() -> None:
-    named = load_checkpoints("tofu")
-    groups = Counter(named.labels.values())
-    assert (groups[HOLDS] - 1, groups[NEVER] - 1) == (30, 30)  # beside full and retain90, which the others are compared with
-    assert named.place("twin") == "open-unlearning/tofu_Llama-3.2-1B-Instruct_retain90"
-    assert "pos_tofu_Llama-3.2-1B-Instruct_retain90_forget10_para_lr3e-05_wd0.01_epoch10" in named.labels
-    assert expanded("a{1..3}{x,y}") == ["a1x", "a1y", "a2x", "a2y", "a3x", "a3y"]
-    with pytest.raises(UserError, match="no file of checkpoints"):
-        load_checkpoints("nothing")
-
-
-def test_stand_ins_for_public_checkpoints_are_judged(
-    memorised: Any, tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, subject in (("full", memorised.subject), ("pos1", noised(memorised.subject, 0.02, 1)), ("retain", tiny), ("neg1", tiny)):
-        (tmp_path / "hub" / name).mkdir(parents=True)
-        subject.save(tmp_path / "hub" / name)
-    (tmp_path / "c.yaml").write_text('at: nowhere\nheld: full\ntwin: retain\nholds: "pos{1..1}"\nnever: "neg1"\n')
-    for name, memories in (("forget", memorised.memories[:3]), ("unseen", memorised.unseen[:3])):
-        said = [(m.memory.opening, m.memory.text[m.memory.opening_end :].strip()[:150]) for m in memories]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in said))
-    given = {"checkpoints": str(tmp_path / "c.yaml"), "at": str(tmp_path / "hub"), "unseen": str(tmp_path / "unseen.jsonl"), "asked": 3}
-    lab = small_lab("instrument", tiny, tmp_path, monkeypatch, memories=str(tmp_path / "forget.jsonl"), worlds=1, **given)
-    found = lab.execute()
-    measures = {line["measure"]: line for line in found.tables[0].rows}
-    assert measures["exact_memorisation"]["AUC, models"] == 1
-    assert measures["excess, black-box"]["AUC, memories"] == 1
-    assert {line["model"] for line in found.tables[1].rows} == {"none", "twin", "pos1", "neg1"}
 
 
 def test_its_fast_form_from_beginning_to_end(tiny: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

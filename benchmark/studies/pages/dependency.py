@@ -61,8 +61,8 @@ def _more(mine: Rows, control: Rows, value: Callable[[Mapping[str, Any]], float]
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return figure([])
-    within = welch(*(np.concatenate([x[s] for s in seeds]) for x in (a, b)))
-    return figure([float(a[s].mean() - b[s].mean()) for s in seeds], within)
+    mine_all, control_all = (np.concatenate([x[s] for s in seeds]) for x in (a, b))
+    return figure([float(a[s].mean() - b[s].mean()) for s in seeds], welch(mine_all, control_all))
 
 
 def _none(tokens: Rows, agree: float) -> StudyTable:

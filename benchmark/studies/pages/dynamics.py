@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ....leaderboard.statistics import Estimate, by_seed, difference, figure, mean, resampled, welch, wilson
+from ....leaderboard.statistics import Estimate, bootstrap_interval, by_seed, difference, figure, mean, welch, wilson
 from ....leaderboard.study_results import CANNOT_TELL, Found, StudyTable, Verdict, direction
 from .._geometry import CLASSES
 from .._scores import Scores
@@ -178,7 +178,7 @@ def _growth(few: Sequence[np.ndarray], many: Sequence[np.ndarray], ratio: float)
         more = 0.0 if before and after else 0.5
         return math.log((after + more) / (before + more)) / math.log(ratio) if before or after else math.nan
 
-    within = resampled(exponent, *(np.concatenate(x) for x in (few, many)))
+    within = bootstrap_interval(exponent, *(np.concatenate(x) for x in (few, many)))
     return figure([exponent(a, b) for a, b in zip(few, many, strict=True)], within)
 
 

@@ -135,12 +135,13 @@ def _of_paper(measures: Sequence[Told], judged: Judged) -> Iterator[Verdict]:
 
 
 def _notes(judged: Judged, public: bool) -> list[str]:
+    weights = [a for a, level in judged.access.items() if level == "weights"]
     out = [
         "Labels are by construction: a model holds the texts if it was trained on them and nothing, or little, was done to take them out.",
         "Models of a seed are made of one held model and one twin: they are fewer independent cases than models, which AUCs by seed show.",
         "With thirty models of a kind an AUC of 1 has an interval down to about .93: the goal of .99 is met by a value, not an interval.",
-        "No grey-box attack counts for leak, so leaks are those of black-box, white-box (logit lens) and weights attackers (int4; "
-        "of our own models also one direction removed).",
+        "No grey-box attack counts for leak, so leaks are those of black-box, white-box (logit lens) and weights attackers "
+        f"({' and '.join(weights) or 'none here'}).",
         "PrivLeak is 100 (AUC of the model - AUC of the twin) / AUC of the twin, of Min-K% of forget against unseen texts, where likelier "
         "is higher; MUSE takes 1 - AUC, which turns the sign. Forget quality is the KS distance of truth ratios from the twin's.",
         "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told as 1 - depth.",
