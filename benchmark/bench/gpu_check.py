@@ -38,6 +38,7 @@ READING, TRAINING = 60, 45  # for each shape: a comparison ends with the round t
 SUITE = 60  # seconds that must be left for the suite to be tried
 ADAM = 20  # bytes a weight takes in training: itself, gradient, two of Adam's, and what a pass holds beside them
 WIDTH = 160  # characters
+ROW = 160  # tokens of a row in the trainings that must repeat: attention over more than one block, as in suites
 SMALL = {"a tiny shape": (32, 2, 2)}
 
 
@@ -77,7 +78,7 @@ def same(a: Trained, b: Trained) -> bool:
 
 def checks(base: Subject, precision: str, folder: Path) -> str:
     """Trains a small model twice, and once with an interruption in the middle: the weights must be the same bit for bit."""
-    rows = [Row(tuple((7 * i + 3 * j) % 4000 + 1 for j in range(64))) for i in range(16)]
+    rows = [Row(tuple((7 * i + 3 * j) % 4000 + 1 for j in range(ROW))) for i in range(16)]
 
     def once(resume: Path | None = None, until: int | None = None) -> Trained:
         def stop(_: str, step: int, of: int) -> None:

@@ -1,12 +1,14 @@
 """The cascade of precisions: forward passes over rows until every position that a reading depends on is decided well enough.
 
 First comes a pass in bf16 or fp32, then fp32 where a decision in bf16 was close, then single rows where even that was a near-tie.
+On a GPU, where fp32 is slow, close decisions in bf16 are first made again in split products, and in fp32 where even these were close.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,12 +17,14 @@ from torch import Tensor
 
 from ..common.progress import Progress, silent
 from ..common.types import EncodedMemory, TokenReading
+from ..models.split import Split, fits
 from .forward import Forward, Layer, batches, padded
-from .margins import ALONE, FULL, LOW, PAIRS, START, Gate, Margins
+from .margins import ALONE, FULL, LOW, NEAR, PAIRS, SPLIT, START, Gates, Margins
 
 BLOCK = 8  # positions behind the beginning of a span that are decided first,
 HITS = 0.95  # unless in the batch before more than this share were hits: then all at once
 SAMPLE = 8  # rows that are decided both ways before bf16 is trusted
+WORTH = 64  # times the squared error of bf16 must be that of split products
 STRIDE = 8  # every so many rows of a memory are asked first: they tell whether its runs go on
 
 Span = tuple[int, int]
@@ -65,12 +69,12 @@ class Cascade:
         self,
         forward: Forward,
         jobs: Sequence[Job],
-        gate: Gate,
+        gates: Gates,
         tokens_per_batch: int,
         top: int = 40,
         progress: Progress = silent,
     ):
-        self.forward, self.jobs, self.gate, self.top = forward, jobs, gate, top
+        self.forward, self.jobs, self.gates, self.top = forward, jobs, gates, top
         self.tokens_per_batch, self.progress = tokens_per_batch, progress
         self.tracks = [(j, layer) for j, job in enumerate(jobs) for layer in job.spans]
         spans = [(t, *span) for t, (j, layer) in enumerate(self.tracks) for span in jobs[j].spans[layer]]
@@ -85,6 +89,7 @@ class Cascade:
         self.tokens = self.tokens_again = 0  # in first passes, and in those after them
         self.decisions = 0  # for which the head was needed
         self.low = False  # whether first passes are in bf16
+        self.split: Split | None = None  # how close ones are made again, where fp32 is not the next
         self.ahead = BLOCK  # positions of a span that are decided first
 
     def read(self, precision: str) -> None:
@@ -106,18 +111,45 @@ class Cascade:
     @torch.no_grad()
     def _trusted(self, jobs: Sequence[int]) -> bool:
         """Whether the gate holds on this model: no decision of a few rows turns in fp32 that was clear in bf16. Asked once."""
-        if self.gate.holds is None and jobs:
-            device, lead = self.forward.device.type, self.forward.lead
+        if jobs and self.gates.split.holds is not False and fits(self.forward.subject.model):
+            self.split = Split(self.forward.subject.model)
+        if self.gates.low.holds is None and jobs:
+            lead = self.forward.lead
             rows = [self.jobs[j].ids[: self.jobs[j].last + 1] for j in jobs[:: -(-len(jobs) // SAMPLE)]]
             truth = torch.cat([torch.tensor(row[1:], device=self.forward.device) for row in rows])
-            margins = []
-            for low in (True, False):
-                with torch.autocast(device, torch.bfloat16, enabled=low):
-                    states = self.forward.states([row[:-1] for row in rows], (None,), low, quick=True)[None]
+            margins: dict[int, np.ndarray] = {}
+            for level in (LOW, SPLIT, FULL) if self.split else (LOW, FULL):
+                with self._arithmetic(level):
+                    states = self.forward.states([row[:-1] for row in rows], (None,), level == LOW, quick=level != SPLIT)[None]
                     read = torch.cat([s[lead : lead + len(row) - 1] for s, row in zip(states, rows, strict=True)])
-                    margins.append(self.forward.margins(read, truth, low, START).cpu().numpy())
-            self.gate.try_out(*margins)
-        return self.gate.holds is not False
+                    margins[level] = self.forward.margins(read, truth, level == LOW, START).cpu().numpy()
+            self.gates.low.try_out(margins[LOW], margins[FULL])
+            if self.split:
+                alone = self.forward.states([rows[0][:-1]], (None,))[None][0, lead : lead + len(rows[0]) - 1]
+                tie = self.forward.margins(alone, truth[: len(alone)], low=False).cpu().numpy()
+                self.gates.tie.learn(margins[FULL][: len(tie)], tie)
+                self.split = self.split if self._splits(margins) else None
+        return self.gates.low.holds is not False
+
+    def _splits(self, margins: dict[int, np.ndarray]) -> bool:
+        """Whether split products are worth their time on this model, by the margins of some positions at three levels."""
+        gate, full = self.gates.split, margins[FULL]
+        gate.try_out(margins[SPLIT], full)
+        off, worse = (np.square(margins[level] - full).mean() for level in (SPLIT, LOW))
+        gate.holds = bool(gate.holds and off * WORTH < worse)
+        near = np.abs(margins[SPLIT]) < NEAR
+        gate.learn(margins[SPLIT][near], full[near])
+        return gate.holds
+
+    @contextmanager
+    def _arithmetic(self, level: int) -> Iterator[None]:
+        """The products of a level, as long as this lasts."""
+        with torch.autocast(self.forward.device.type, torch.bfloat16, enabled=level == LOW):
+            if level == SPLIT and self.split:
+                with self.split.products():
+                    yield
+            else:
+                yield
 
     def _screen(self, jobs: Sequence[int], level: int) -> None:
         """The first pass. Rows of a memory most of whose runs end early are at first given only a few tokens behind the last cut."""
@@ -148,19 +180,21 @@ class Cascade:
 
     def _ask_again(self) -> bool:
         """Make close decisions with more care; False if there were none."""
-        for level in (FULL, ALONE):
-            track, position = self.margins.place(self.margins.all_open(level, self.gate.doubt))
+        for level, gate in ((SPLIT, self.gates.low), (FULL, self.gates.split if self.split else self.gates.low), (ALONE, None)):
+            if level == SPLIT and not self.split:
+                continue
+            track, position = self.margins.place(self.margins.all_open(level, self.gates.doubt))
             if not len(track):
                 continue
             job = self.job[track]
             first = np.flatnonzero(np.diff(job, prepend=-1))  # of each job's open positions
-            given = np.maximum.reduceat(position, first) if level == FULL else np.minimum.reduceat(position, first)
+            given = np.maximum.reduceat(position, first) if gate else np.minimum.reduceat(position, first)
             jobs = job[first]
-            if level == FULL and not self.gate.measured:  # first only what makes a gate
+            if gate and not gate.measured:  # first only what makes a gate
                 some = slice(None, None, 1 + len(job) // (2 * PAIRS))
                 jobs, given = jobs[some], given[some]
             self.again.update(jobs.tolist())
-            for part in [slice(None)] if level == FULL else [slice(i, i + 1) for i in range(len(jobs))]:
+            for part in [slice(None)] if gate else [slice(i, i + 1) for i in range(len(jobs))]:
                 self._sweep(jobs[part].tolist(), given[part].tolist(), level, again=True, quick=level == FULL)
             return True
         return False
@@ -168,8 +202,9 @@ class Cascade:
     @torch.no_grad()  # not inference_mode: autocast would cast the weights anew in every layer
     def _sweep(self, jobs: Sequence[int], given: Sequence[int], level: int, again: bool = False, quick: bool = True) -> None:
         """Forward passes over the first `given` tokens of these jobs. `quick`: a faster body will do; not where a decision is final."""
-        with torch.autocast(self.forward.device.type, torch.bfloat16, enabled=level == LOW):
-            for batch in batches([padded(n + self.forward.lead) for n in given] if level == LOW else given, self.tokens_per_batch):
+        device = self.forward.device.type
+        with self._arithmetic(level):
+            for batch in batches([padded(n + self.forward.lead) for n in given] if level == LOW else given, self.tokens_per_batch, device):
                 part, lengths = [jobs[b] for b in batch], [given[b] for b in batch]
                 rows = [self.jobs[j].ids[:n] for j, n in zip(part, lengths, strict=True)]
                 layers = {None}.union(*(self.jobs[j].spans for j in part))
@@ -188,7 +223,7 @@ class Cascade:
         self.row[tracks] = np.repeat(np.arange(len(jobs)), [self.first[j + 1] - self.first[j] for j in jobs])
         spans, block, hits = self.margins.spans_of(tracks), self.ahead, []
         while True:
-            want = self.margins.open(spans, level, self.gate.doubt, block)
+            want = self.margins.open(spans, level, self.gates.doubt, block)
             track, at = self.margins.place(want)
             there = at <= given[self.row[track]]
             if not there.any():
@@ -209,9 +244,8 @@ class Cascade:
         """
         flat = torch.from_numpy(row * states.shape[1] + at - 1 + self.forward.lead).to(states.device)
         truth = torch.from_numpy(self.truth[position]).to(states.device)
-        margin = self.forward.margins(states.flatten(0, 1).index_select(0, flat), truth, level == LOW, self.gate.width).cpu().numpy()
+        margin = self.forward.margins(states.flatten(0, 1).index_select(0, flat), truth, level == LOW, self.gates.low.width).cpu().numpy()
         self.decisions += len(position)
-        both = self.margins.level[position] == LOW
-        self.gate.learn(self.margins.margin[position][both], margin[both])
+        self.gates.learn(self.margins.level[position], self.margins.margin[position], margin)
         self.margins.decide(position, margin, level)
         return float((margin > 0).mean())

@@ -20,7 +20,7 @@ from ..models.subject import Subject
 from .neox import NeoX, fits
 
 Layer = int | None  # states after this many layers; None: what the head reads
-PADDING = 256  # tokens of it that cost less than another forward pass
+PADDING = {"cpu": 256, "cuda": 4096}  # tokens of it that cost less than another forward pass; a GPU waits for its kernels' launches
 TIE = 1e-30  # the margin of two equal logits: its sign says which of them has the lower id
 
 
@@ -30,13 +30,13 @@ def padded(length: int) -> int:
     return length + more if more < length // 8 else length
 
 
-def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], tokens: int, device: str = "cpu") -> list[list[int]]:
     """Indices in the order of length, cut so that padded batches hold at most `tokens` tokens, and little padding."""
     out: list[list[int]] = []
     real = tokens
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = lengths[i] * (len(out[-1]) + 1) if out else 0
-        if not out or padded > tokens or padded - real - lengths[i] > PADDING + real // 16:
+        if not out or padded > tokens or padded - real - lengths[i] > PADDING[device] + real // 16:
             out.append([])
             real = 0
         out[-1].append(i)
@@ -73,8 +73,8 @@ class Forward:
             body = self.subject.model.base_model
             self._quick[dtype] = quick = NeoX(body, dtype) if fits(body, dtype) else None
             if quick and len(self.tokens):
-                with torch.autocast("cpu", enabled=False):
-                    quick.add_tokens(torch.tensor(self.tokens))
+                with torch.autocast(self.device.type, enabled=False):
+                    quick.add_tokens(torch.tensor(self.tokens, device=self.device))
         return self._quick[dtype]
 
     def states(
@@ -96,7 +96,7 @@ class Forward:
         model, inputs = self.subject.model, torch.from_numpy(ids).to(self.device)
         inner = sorted(layer for layer in layers if layer is not None)
         if not inner and quick and (body := self.quick(torch.bfloat16 if low else torch.float32)):
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(self.device.type, enabled=False):
                 return {None: body(inputs)}
         if not inner:
             return {None: hidden_states(model, inputs)}

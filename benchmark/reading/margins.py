@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-UNASKED, LOW, FULL, ALONE = range(4)  # by which computation a position was decided: none, bf16, fp32, fp32 with the row alone
-START = 0.2  # logits: the gate until enough bf16 margins were seen beside those in fp32
+UNASKED, LOW, SPLIT, FULL, ALONE = range(5)  # what a position was decided by: nothing, bf16, split bf16, fp32, fp32 with the row alone
+START = 0.2  # logits: the gate until enough bf16 margins were seen beside more careful ones
+NARROW = 0.005  # logits: the same of split products, whose errors are hundreds of times smaller
 SAFETY = 6.0  # the gate in root mean squares of their differences: among 110,000 decisions none turned beyond 2.7 of them
 NEAR = 1.0  # logits: margins whose errors are those of close decisions
 PAIRS = 64  # so many differences make a gate
@@ -22,9 +23,10 @@ TIE = 1e-3  # logits: fp32 decisions closer than this are made again with the ro
 
 @dataclass
 class Gate:
-    """How close a decision in bf16 may be. Unless `fixed`, it is learnt from positions that were decided both ways."""
+    """How close a decision may be that was made with less care. Unless `fixed`, it is learnt from positions that were decided both ways."""
 
     fixed: float | None = None
+    start: float = START
     pairs: int = 0
     squares: float = 0.0
     holds: bool | None = None  # what `try_out` found; None: not tried, as a fixed gate never is
@@ -35,16 +37,11 @@ class Gate:
         if self.fixed is not None:
             return self.fixed
         width = SAFETY * math.sqrt(self.squares / max(1, self.pairs))
-        return width if self.measured else max(START, width)
+        return width if self.measured else max(self.start, width)
 
     @property
     def measured(self) -> bool:
         return self.fixed is not None or self.pairs >= PAIRS
-
-    @property
-    def doubt(self) -> np.ndarray:
-        """For each kind of computation, how close its decisions may be."""
-        return np.array([0.0, self.width, TIE, 0.0])
 
     def try_out(self, low: np.ndarray, full: np.ndarray) -> None:
         """Margins of the same positions, near and far: a turn beyond the gate that the near ones ask for shows that it does not hold.
@@ -58,9 +55,28 @@ class Gate:
             self.holds = not (turned & (np.abs(low) > width)).any()
 
     def learn(self, low: np.ndarray, full: np.ndarray) -> None:
-        """Margins of the same positions in bf16 and in fp32. Chosen by the former, so their differences are a fair sample."""
+        """Margins of the same positions, with less care and with more. Chosen by the former, so their differences are a fair sample."""
         self.pairs += len(low)
         self.squares += float(np.square(full.astype(float) - low).sum())
+
+
+@dataclass
+class Gates:
+    """One for each computation whose decisions may be too close to be trusted."""
+
+    low: Gate
+    split: Gate = field(default_factory=lambda: Gate(start=NARROW))
+    tie: Gate = field(default_factory=lambda: Gate(start=TIE))  # of fp32; learnt only where split products are
+
+    @property
+    def doubt(self) -> np.ndarray:
+        """For each kind of computation, how close its decisions may be."""
+        return np.array([0.0, self.low.width, max(self.split.width, self.tie.width), self.tie.width, 0.0])
+
+    def learn(self, levels: np.ndarray, before: np.ndarray, margins: np.ndarray) -> None:
+        """From positions that were decided before, at these levels, and now are with more care."""
+        for level, gate in ((LOW, self.low), (SPLIT, self.split)):
+            gate.learn(before[levels == level], margins[levels == level])
 
 
 class Margins:

@@ -1,4 +1,4 @@
-"""A GPT-NeoX body for reading on a CPU, in bf16 or fp32: the library's arithmetic with fewer passes over memory.
+"""A GPT-NeoX body for reading, in bf16 and on a CPU in fp32 too: the library's arithmetic with fewer passes over memory.
 
 In bf16 it screens, and how close a decision may be is measured; in fp32 it makes close decisions again. Near-ties of that,
 and whatever needs states for their own sake, are left to the library's forward pass.
@@ -18,8 +18,8 @@ SIZE = 256  # tokens are padded to a multiple of this: oneDNN compiles a kernel 
 
 
 def fits(body: Any, dtype: torch.dtype) -> bool:
-    """Whether `NeoX` computes what this body does: blocks in parallel, plain GELU, nothing hooked in, on a CPU that has this `dtype`."""
-    if type(body) is not GPTNeoXModel or body.device.type != "cpu" or not _has(dtype):
+    """Whether `NeoX` computes what this body does: blocks in parallel, plain GELU, nothing hooked in, where it is the faster one."""
+    if type(body) is not GPTNeoXModel or not _has(dtype, body.device):
         return False
     modules = list(body.modules())
     plain = sum(type(m) is nn.Linear for m in modules) == 4 * len(body.layers)
@@ -28,8 +28,10 @@ def fits(body: Any, dtype: torch.dtype) -> bool:
     return plain and not hooked and body.config.use_parallel_residual and body.config.hidden_act == "gelu"
 
 
-def _has(dtype: torch.dtype) -> bool:
-    """Whether this processor and this build of torch have the products that `_linear` needs: bf16 ones need instructions of their own."""
+def _has(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether `_linear` has fast products there: on a CPU bf16 ones need instructions of their own, on a GPU fp32 ones gain nothing."""
+    if device.type != "cpu":
+        return dtype == torch.bfloat16
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -47,15 +49,17 @@ class NeoX:
         self.width, self.heads, self.eps = body.config.hidden_size, body.config.num_attention_heads, body.config.layer_norm_eps
         self.size = self.width // self.heads
         self.layers = [_Layer(layer, self.heads, dtype) for layer in body.layers]
-        self.place = torch.full((body.config.vocab_size,), -1)  # of a token in the two tables
-        self.sums = torch.empty(0, self.width)  # embedding and what the first layer's MLP adds, in fp32
-        self.mixed = torch.empty(0, len(self.layers[0].mix), dtype=dtype)  # the first layer's queries, keys and values
+        self.place = torch.full((body.config.vocab_size,), -1, device=body.device)  # of a token in the two tables
+        self.sums = torch.empty(0, self.width, device=body.device)  # embedding and what the first layer's MLP adds, in fp32
+        self.mixed = torch.empty(0, len(self.layers[0].mix), dtype=dtype, device=body.device)  # the first layer's queries, keys and values
 
     def __call__(self, ids: Tensor) -> Tensor:
         """States [B, T, H] in fp32, from ids [B, T]."""
         if (self.place[ids] < 0).any():
             self.add_tokens(ids)
-        cosine, sine = (t[0, :, : t.shape[-1] // 2] for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1])[None]))
+        cosine, sine = (
+            t[0, :, : t.shape[-1] // 2] for t in self.body.rotary_emb(self.sums, torch.arange(ids.shape[1], device=ids.device)[None])
+        )
         turn = torch.complex(cosine.float(), sine.float())[:, None, None]
         place = F.pad(self.place[ids].flatten(), (0, -ids.numel() % (SIZE if self.dtype == torch.bfloat16 else 1)))
         x = F.embedding(place, self.sums)
@@ -88,7 +92,7 @@ class NeoX:
         """Fill the tables for tokens that were not seen before; all at once is faster than batch by batch."""
         new = ids.unique()
         new = new[self.place[new] < 0]
-        self.place[new] = torch.arange(len(new)) + len(self.sums)
+        self.place[new] = torch.arange(len(new), device=new.device) + len(self.sums)
         body: Any = self.body
         x, first = body.embed_in.weight[new], body.layers[0]
         mixed = F.linear(F.layer_norm(x, (self.width,), eps=self.eps), *self.layers[0].exact)
@@ -118,11 +122,16 @@ class _Layer:
         self.up, self.up_bias = (t.to(dtype) for t in _folded(layer.post_attention_layernorm, mlp.dense_h_to_4h))
         self.out = _spaced(attention.dense.weight.T.unflatten(0, (heads, 1, -1)), self.spare).T.contiguous().to(dtype)
         self.down = mlp.dense_4h_to_h.weight.to(dtype).T
-        self.bias = sum((b for b in (attention.dense.bias, mlp.dense_4h_to_h.bias) if b is not None), torch.zeros(len(self.out))).to(dtype)
+        self.bias = sum(
+            (b for b in (attention.dense.bias, mlp.dense_4h_to_h.bias) if b is not None), torch.zeros(len(self.out), device=self.out.device)
+        ).to(dtype)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, then: str = "none") -> Tensor:
-    """A linear layer, perhaps with GELU, in one kernel."""
+    """A linear layer, perhaps with GELU, on a CPU in one kernel."""
+    if x.device.type != "cpu":
+        out = F.linear(x, weight, bias)
+        return F.gelu(out) if then == "gelu" else out
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none" if then == "gelu" else "")
 
 

@@ -26,7 +26,7 @@ from ..models.subject import Subject
 from .cache import Cache, digests, load_cache, save_cache
 from .cascade import Cascade, Job
 from .forward import Forward
-from .margins import Gate
+from .margins import Gate, Gates
 
 __all__ = ["Reader", "load_cache", "save_cache", "spans_of", "without_copying"]
 
@@ -57,7 +57,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         self.lengths = dict(self.cache)
-        self.measured = Gate(self.gate)
+        self.gates = Gates(Gate(self.gate))
 
     def read(self, probes: Sequence[Probe], tokens: Sequence[EncodedMemory] = ()) -> list[tuple[int, ...]]:
         """For each probe the matched length after each of its cuts, copying counted as 0.
@@ -79,7 +79,7 @@ class Reader:
             return
         keep_memory()
         forward = Forward(self.subject, sorted({i for job in jobs for i in job.ids}))
-        cascade = Cascade(forward, jobs, self.measured, self._tokens_per_batch, self.top, self.progress)
+        cascade = Cascade(forward, jobs, self.gates, self._tokens_per_batch, self.top, self.progress)
         config = self.subject.model.config
         self.used = "fp32" if mixes(config) else resolved(self.precision, config, self._tokens_per_batch)
         cascade.read(self.used)

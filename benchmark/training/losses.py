@@ -86,8 +86,18 @@ def token_nll(model: Any, group: Group) -> tuple[Tensor, Tensor]:
 
 def sequence_nll(model: Any, group: Group) -> Tensor:
     """Per row the sum of -log p over its scored tokens [B]."""
-    nll, row = token_nll(model, group)
-    return torch.zeros(len(group.ids), dtype=nll.dtype, device=nll.device).index_add(0, row, nll)
+    return row_sums(*token_nll(model, group), len(group.ids))
+
+
+def row_sums(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Sums [rows] of values [N] by the row [N] each belongs to, on a GPU too in an order that is always the same."""
+    return values.new_zeros(rows).index_add(0, row, values) if values.device.type == "cpu" else ordered_sums(values, row, rows)
+
+
+def ordered_sums(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """`row_sums` without `index_add`, which a GPU does in whatever order its threads come."""
+    mine = row == torch.arange(rows, device=row.device)[:, None]
+    return torch.where(mine, values, 0).sum(1)
 
 
 @torch.no_grad()

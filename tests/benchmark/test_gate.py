@@ -54,11 +54,11 @@ def test_the_gate_is_as_wide_as_the_errors_of_bf16_ask_for(gated: Any, blurred: 
     exact, rough = (margins(blurred, rows, low) for low in (False, True))
     near = np.abs(rough) < 1
     error = np.sqrt(np.square(exact - rough)[near].mean())
-    assert reader.measured.pairs >= 64
-    assert 0.7 < reader.measured.width / (SAFETY * error) < 1.4
+    assert reader.gates.low.pairs >= 64
+    assert 0.7 < reader.gates.low.width / (SAFETY * error) < 1.4
     flipped = (exact > 0) != (rough > 0)
     assert flipped.sum() > 3
-    assert np.abs(rough[flipped]).max() < reader.measured.width
+    assert np.abs(rough[flipped]).max() < reader.gates.low.width
 
 
 def test_fp32_never_asks_a_row_twice(memorised: Memorised, blurred: Subject) -> None:
@@ -76,14 +76,14 @@ def test_a_run_that_only_fp32_goes_on_with_is_followed_to_its_end(memorised: Mem
 
     def noisy(self: Forward, states: torch.Tensor, truth: torch.Tensor, low: bool, doubt: float = 0.0) -> torch.Tensor:
         exact = true(self, states, truth, low, doubt)
-        return exact + low * (2 * torch.rand(exact.shape, generator=random) - 1)
+        return exact + low * (2 * torch.rand(exact.shape, generator=random) - 1).to(exact.device)
 
     monkeypatch.setattr(Forward, "margins", noisy)
     assert Reader(blurred, "bf16", gate=1.0).read(probes) == reference
     assert Reader(blurred, "bf16", gate=0.0).read(probes) != reference
     learnt = Reader(blurred, "bf16")
     assert learnt.read(probes) == reference
-    assert learnt.measured.width == pytest.approx(SAFETY / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
+    assert learnt.gates.low.width == pytest.approx(SAFETY / 3**0.5, rel=0.2), "the deviation of such errors is 1 / sqrt 3"
 
 
 def test_where_bf16_turns_clear_decisions_fp32_serves_for_everything(memorised: Memorised, blurred: Subject, monkeypatch: Any) -> None:
@@ -94,7 +94,7 @@ def test_where_bf16_turns_clear_decisions_fp32_serves_for_everything(memorised: 
 
     def turning(self: Forward, states: torch.Tensor, truth: torch.Tensor, low: bool, doubt: float = 0.0) -> torch.Tensor:
         exact = true(self, states, truth, low, doubt)
-        return torch.where((torch.rand(exact.shape, generator=random) < 0.03) & low, -exact, exact)
+        return torch.where(((torch.rand(exact.shape, generator=random) < 0.03) & low).to(exact.device), -exact, exact)
 
     plain = Reader(blurred, "bf16")
     assert (plain.read(probes), plain.used) == (reference, "bf16")

@@ -24,7 +24,7 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training import loop as training
 from palimpsest.benchmark.training.batches import IGNORED, Group, Term, Terms, collate, counts
 from palimpsest.benchmark.training.loop import train
-from palimpsest.benchmark.training.losses import language_model_loss, nll_sum, token_nll
+from palimpsest.benchmark.training.losses import language_model_loss, nll_sum, ordered_sums, row_sums, token_nll
 from palimpsest.benchmark.training.recipe import Recipe
 from tests.benchmark.uneven_rows import PLAIN, furthest, text, uneven, weights
 
@@ -234,11 +234,20 @@ def test_threads_spin_for_a_short_time_only_unless_the_user_says_how_they_wait(g
     assert said.split() == [spins, "False"]
 
 
+@pytest.mark.skipif(device().type != "cpu", reason="is about a CPU")
 def test_in_fp32_on_a_cpu_few_rows_are_in_one_pass_and_the_weights_are_the_same(tiny: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palimpsest.benchmark.training.loop.device", lambda: torch.device("cpu"))
     batch = {"text": text([12] * 40)}
     assert [training._micros(batch, replace(PLAIN, precision=p), 1) for p in ("fp32", "bf16")] == [3, 2]
     few = train(tiny.fresh(), lambda step: batch, language_model_loss, PLAIN)
     monkeypatch.setattr(training, "NEAR", 40)
     many = train(tiny.fresh(), lambda step: batch, language_model_loss, replace(PLAIN, micro_batch=40))
     assert furthest(few.state, many.state) < 1e-5
+
+
+def test_sums_of_rows_in_order_are_those_of_index_add() -> None:
+    row = torch.arange(50) % 7
+    values = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    for found in (row_sums(values, row, 9), ordered_sums(values, row, 9)):
+        assert found.tolist() == pytest.approx([float(values[row == k].sum()) for k in range(9)])
+        (gradient,) = torch.autograd.grad(found.square().sum(), values)
+        assert torch.allclose(gradient, 2 * found.detach()[row])

@@ -49,7 +49,7 @@ class Bound:
         return self.batch_at(0)
 
     def groups(self, deal: slice = slice(None), step: int = 0) -> dict[str, Group]:
-        return {name: collate(rows, deal, "cpu", step) for name, rows in self.batch.items()}
+        return {name: collate(rows, deal, next(self.model.parameters()).device, step) for name, rows in self.batch.items()}
 
     def terms(self, groups: dict[str, Group] | None = None) -> Terms:
         return self.loss(self.model, groups or self.groups())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from transformers.modeling_outputs import BaseModelOutput
 
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Descent, Reference
 from palimpsest.benchmark.models.logits import route
@@ -75,7 +76,7 @@ class Lookup(nn.Module):
 
 
 def lookup(seed: int, dtype: torch.dtype = torch.float32) -> Lookup:
-    return Lookup(torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed)).to(dtype))
+    return Lookup(torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(seed)).to(dtype)).to(device())
 
 
 def small(seed: int = 0) -> GPTNeoXForCausalLM:
@@ -85,7 +86,7 @@ def small(seed: int = 0) -> GPTNeoXForCausalLM:
         vocab_size=VOCABULARY, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
         max_position_embeddings=16, initializer_range=0.3,
     )  # fmt: skip
-    return GPTNeoXForCausalLM(shape).double().eval()
+    return GPTNeoXForCausalLM(shape).double().eval().to(device())
 
 
 FORGET = [Row((1, 2, 3, 4, 5, 6), 2, "a"), Row((7, 8, 9), name="b")]
@@ -103,7 +104,7 @@ def value(terms: Terms, forget: list[Row], retain: list[Row]) -> Tensor:
 
 
 def loss_of(method: Descent, model: Any, held: Any, forget: list[Row] = FORGET, retain: list[Row] = RETAIN) -> Tensor:
-    groups = [collate(rows, slice(None), "cpu") for rows in (forget, retain)]
+    groups = [collate(rows, slice(None), device()) for rows in (forget, retain)]
     return value(method.loss(model, *groups, reference(held, forget)), forget, retain).detach()
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.training.batches import IGNORED, Group, Loss, Terms, collate
@@ -122,10 +123,10 @@ def test_random_differs_between_occurrences_of_a_passage() -> None:
 def test_random_does_not_depend_on_how_rows_are_dealt_to_ranks() -> None:
     method = GoldfishRetrain(mask="random")
     rows = [Row(tuple(r)) for r in ids(6, 30).tolist()]
-    whole = collate(rows, slice(None), "cpu", step=11)
+    whole = collate(rows, slice(None), device(), step=11)
     together = method.dropped(whole.ids, whole.serial)
     for rank in range(2):
-        mine = collate(rows, slice(rank, None, 2), "cpu", step=11)
+        mine = collate(rows, slice(rank, None, 2), device(), step=11)
         assert torch.equal(method.dropped(mine.ids, mine.serial), together[rank::2])
 
 
@@ -155,7 +156,7 @@ def captured(method: GoldfishRetrain, seed: int = 0) -> Loss:
 @pytest.mark.parametrize("mask", ["hash", "hash-table", "static", "random"])
 def test_the_loss_is_that_of_the_kept_tokens_over_their_expected_number(tiny: Subject, mask: str) -> None:
     method = GoldfishRetrain(k=3, h=4, mask=mask)
-    group = collate([Row(tuple(r)) for r in ids(3, 30).tolist()] + [Row(tuple(range(1, 9)))], slice(None), "cpu")
+    group = collate([Row(tuple(r)) for r in ids(3, 30).tolist()] + [Row(tuple(range(1, 9)))], slice(None), device())
     with torch.no_grad():
         (term,) = captured(method)(tiny.model, {"text": group}).values()
         kept = group.labels.masked_fill(method.dropped(group.ids, group.serial), IGNORED)
@@ -167,7 +168,7 @@ def test_the_loss_is_that_of_the_kept_tokens_over_their_expected_number(tiny: Su
 
 
 def test_random_masks_of_two_seeds_differ(tiny: Subject) -> None:
-    group = collate([Row(tuple(r)) for r in ids(3, 60).tolist()], slice(None), "cpu")
+    group = collate([Row(tuple(r)) for r in ids(3, 60).tolist()], slice(None), device())
 
     def total(terms: Terms) -> float:
         return float(next(iter(terms.values())).total)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.training import losses
 from palimpsest.benchmark.training.batches import collate
@@ -16,9 +17,9 @@ from tests.methods.lookup import FORGET, VOCABULARY, lookup, reference, small
 
 
 def test_fused_and_separate_losses_agree() -> None:
-    model, group = small().float(), collate(FORGET, slice(None), "cpu")
+    model, group = small().float(), collate(FORGET, slice(None), device())
     each = losses.sequence_nll(model, group)
-    alone = [losses.nll_sum(model, collate([r], slice(None), "cpu")) for r in FORGET]
+    alone = [losses.nll_sum(model, collate([r], slice(None), device())) for r in FORGET]
     torch.testing.assert_close(each, torch.stack(alone), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(losses.nll_sum(model, group), each.sum(), rtol=1e-6, atol=1e-6)
 
@@ -63,7 +64,7 @@ def test_frozen_weights_get_no_gradient_from_the_fused_loss() -> None:
 
 
 def test_scored_logits_are_those_before_each_scored_token() -> None:
-    model, group = small(), collate(FORGET, slice(None), "cpu")
+    model, group = small(), collate(FORGET, slice(None), device())
     logits, labels, row = losses.scored_logits(model, group)
     whole = model(input_ids=group.ids).logits
     assert labels.tolist() == [3, 4, 5, 6, 8, 9]
@@ -75,14 +76,14 @@ def test_the_table_of_the_reference_is_the_held_models_own_log_probability() -> 
     rows = [Row(tuple((7 * i + j) % VOCABULARY for j in range(4 + i % 5)), 1 + i % 2, f"row{i}") for i in range(37)]
     model = lookup(3)
     ask = [rows[i] for i in (36, 0, 15, 16, 17)]
-    found = reference(model, rows).log_probability(collate(ask, slice(None), "cpu"))
+    found = reference(model, rows).log_probability(collate(ask, slice(None), device()))
     assert found.tolist() == pytest.approx([sum(model.log_probability(r)) for r in ask], rel=1e-5)
     assert not found.requires_grad
 
 
 def test_the_reference_runs_once_over_its_rows_however_often_it_is_asked() -> None:
     held = lookup(0)
-    table, group = reference(held), collate(FORGET, slice(None), "cpu")
+    table, group = reference(held), collate(FORGET, slice(None), device())
     for _ in range(3):
         table.log_probability(group)
     assert held.forwards == 1
@@ -91,4 +92,4 @@ def test_the_reference_runs_once_over_its_rows_however_often_it_is_asked() -> No
 def test_forget_rows_that_share_a_name_are_refused_by_the_reference() -> None:
     rows = [Row((1, 2, 3)), Row((4, 5, 6))]
     with pytest.raises(UserError, match="names that differ"):
-        reference(lookup(0), rows).log_probability(collate(rows, slice(None), "cpu"))
+        reference(lookup(0), rows).log_probability(collate(rows, slice(None), device()))

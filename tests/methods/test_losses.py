@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.method import Descent, Reference, retain_term
 from palimpsest.benchmark.training import losses
 from palimpsest.benchmark.training.batches import Group, Terms, collate
@@ -59,15 +60,15 @@ def test_npo_of_the_held_model_itself_is_two_log_two_over_beta() -> None:
 def test_npo_nears_gradient_ascent_on_sequence_sums_as_beta_falls() -> None:
     """The limit that its paper proves: the gradient is that of the log-ratio, sigma(0) = 1/2 of it times 2."""
     model = lookup(0, torch.float64)
-    group = collate(FORGET, slice(None), "cpu")
-    NPO(beta=1e-7).loss(model, group, collate(RETAIN, slice(None), "cpu"), reference(lookup(1)))["forget"].total.backward()
+    group = collate(FORGET, slice(None), device())
+    NPO(beta=1e-7).loss(model, group, collate(RETAIN, slice(None), device()), reference(lookup(1)))["forget"].total.backward()
     npo, model.table.weight.grad = model.table.weight.grad, None
     (-losses.nll_sum(model, group)).backward()
     torch.testing.assert_close(npo, model.table.weight.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_a_retain_loss_of_another_name_is_refused() -> None:
-    group = collate(RETAIN, slice(None), "cpu")
+    group = collate(RETAIN, slice(None), device())
     with pytest.raises(UserError, match="retain_loss='mse': expected nll or kl"):
         retain_term("mse", lookup(0), group, reference(lookup(0)), 1.0)
 
@@ -78,7 +79,7 @@ def test_a_retain_loss_of_another_name_is_refused() -> None:
 @pytest.mark.parametrize("method", ALL, ids=label)
 def test_the_gradient_is_that_of_finite_differences(method: Descent) -> None:
     model, held = small(0), small(1)
-    groups = [collate(rows, slice(None), "cpu") for rows in (FORGET, RETAIN)]
+    groups = [collate(rows, slice(None), device()) for rows in (FORGET, RETAIN)]
     table = reference(held)
 
     def loss() -> Tensor:
@@ -115,7 +116,7 @@ def exact(method: Descent, model: nn.Module, groups: list[Group], table: Referen
 @pytest.mark.parametrize("method", ALL, ids=label)
 def test_padding_does_not_change_a_loss_or_a_gradient(method: Descent) -> None:
     model, held = small(0), small(1)
-    plain = [collate(rows, slice(None), "cpu") for rows in (FORGET, RETAIN)]
+    plain = [collate(rows, slice(None), device()) for rows in (FORGET, RETAIN)]
     longer = [
         replace(g, ids=nn.functional.pad(g.ids, (0, 4), value=5), labels=nn.functional.pad(g.labels, (0, 4), value=-100)) for g in plain
     ]

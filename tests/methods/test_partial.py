@@ -13,6 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.method import Adapted
 from palimpsest.benchmark.models.blocks import blocks, down_projection, states_after
 from palimpsest.benchmark.models.subject import Subject
@@ -51,7 +52,12 @@ def opt() -> Any:
     return OPTForCausalLM(OPTConfig(**SHAPE, ffn_dim=12, word_embed_proj_dim=8, init_std=0.3)).eval()
 
 
-MODELS = {"gpt-neox": lambda: small(0).float(), "gpt2": gpt2, "llama": llama, "opt": opt}
+MODELS = {
+    "gpt-neox": lambda: small(0).float(),
+    "gpt2": lambda: gpt2().to(device()),
+    "llama": lambda: llama().to(device()),
+    "opt": lambda: opt().to(device()),
+}
 DOWN = {
     "gpt-neox": "gpt_neox.layers.1.mlp.dense_4h_to_h", "gpt2": "transformer.h.1.mlp.c_proj", "llama": "model.layers.1.mlp.down_proj",
     "opt": "model.decoder.layers.1.fc2",
@@ -59,7 +65,7 @@ DOWN = {
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+    return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
 
 # ---- the parts of a transformer
@@ -112,7 +118,7 @@ def test_the_chosen_weights_are_those_of_the_largest_gradients_of_all_matrices(n
     model = MODELS[name]()
     method = SparseFinetuning(share=0.05, batch=1)
     chosen = method.choose(model, method.prepare(None, DATA))  # type: ignore[arg-type]
-    nll_sum(model, collate(other_rows(), slice(None), "cpu")).backward()
+    nll_sum(model, collate(other_rows(), slice(None), device())).backward()
     every = {n.removesuffix(".weight"): w.grad.abs().flatten() for n, w in linear_weights(model).items()}  # type: ignore[union-attr]
     flat = torch.cat(list(every.values()))
     assert sum(len(i) for i in chosen.values()) == round(0.05 * len(flat))
@@ -144,7 +150,7 @@ def test_all_other_weights_stay_exactly_as_they_were_under_weight_decay(name: st
 
 def test_at_the_start_a_sparse_model_says_what_the_held_model_says() -> None:
     for name, make in MODELS.items():
-        model, ids = make(), torch.tensor([[1, 2, 3, 0, 7]])
+        model, ids = make(), torch.tensor([[1, 2, 3, 0, 7]], device=device())
         before = model(input_ids=ids).logits
         b = bind(SparseFinetuning(share=0.3), model, make())
         torch.testing.assert_close(b.model(input_ids=ids).logits, before, msg=name)
@@ -215,7 +221,7 @@ def test_every_sequence_draws_gates_of_its_own_and_new_ones_at_every_step() -> N
 @pytest.mark.parametrize("name", MODELS)
 def test_pruned_neurons_are_cut_out_of_the_weights_and_all_else_stays(name: str) -> None:
     """The folded weights are those of a model whose gates are open or shut."""
-    model, ids = MODELS[name](), torch.tensor([[1, 2, 3, 0, 7]])
+    model, ids = MODELS[name](), torch.tensor([[1, 2, 3, 0, 7]], device=device())
     before = weights(model)
     b = bind(NeuronPruning(), model, MODELS[name]())
     shut = {0: [2, 5], 1: [0]}

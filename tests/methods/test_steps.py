@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Row
 from palimpsest.benchmark.method import Descent, UnlearningData
 from palimpsest.benchmark.training.batches import collate
@@ -43,7 +44,7 @@ def test_a_step_takes_as_many_forward_passes_as_its_terms_need(method: Descent, 
     model, frozen = small(0).float(), small(1).float()
     table = reference(frozen)
     groups = {"forget": FORGET, "retain": RETAIN} if method.uses_retain else {"forget": FORGET}
-    table.log_probability(collate(FORGET, slice(None), "cpu"))  # the table's own pass, before counting
+    table.log_probability(collate(FORGET, slice(None), device()))  # the table's own pass, before counting
     mine, theirs = forwards(model), forwards(frozen)
     recipe = Recipe(steps=4, precision="fp32")
     train(model, lambda step: groups, lambda m, g: method.loss(m, g["forget"], g.get("retain", g["forget"]), table), recipe)
