@@ -1,6 +1,6 @@
 """What a row on the board costs on a device whose rates were measured: the plan's own tokens, divided by tokens per second.
 
-`python -m palimpsest.benchmark.running.costs suite=pocket method=npo trained=36800 asked=40000 scored=10000 said=30 opens=20`
+`python -m palimpsest.benchmark.running.costs suite=pocket method=npo trained=36800 asked=71600 scored=10000 said=30 opens=20`
 prints the sheet. Rates are in tokens a second (`said`: steps of generation); `opens`: seconds in which a stage opens, checks and saves
 models, beyond those of a small one.
 """
