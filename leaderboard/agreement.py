@@ -1,0 +1,85 @@
+"""Do two runs rank their methods alike? A rank correlation over the methods that both have, from the same memories.
+
+`python -m palimpsest.leaderboard.agreement REPORT REPORT`: two report folders, of two base models, say, or of two settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..benchmark.common.errors import UserError
+from .side import Side, cut, side
+from .statistics import Estimate, bootstrap_interval
+from .tables import REFERENCES
+
+ACCESS = "black-box"
+LEAST = 3  # methods: of two a rank correlation is a coin's side
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`values`: tokens beyond the twin, a row for each method and a column for each run, most forgetful first in the first run.
+
+    `correlation`: Spearman's, between -1 and 1; its interval is over memories, which are drawn for both runs together.
+    """
+
+    values: pd.DataFrame
+    correlation: Estimate
+    attacks: tuple[str, ...]
+
+
+def agreement(mine: Side, other: Side) -> Agreement:
+    """Both sides must have read the same memories, in the same seeds; only attacks and methods that both have count."""
+    attacks = [a for a in mine.up_to(ACCESS) if a in other.up_to(ACCESS)]
+    methods = [m for m in mine.methods if m in other.methods and m not in REFERENCES]
+    if len(methods) < LEAST or not attacks:
+        raise UserError(
+            f"Both runs have {len(methods)} methods and {len(attacks)} attacks in common; expected {LEAST} methods and an attack."
+        )
+    tables = [_excess(s, methods, attacks) for s in (mine, other)]
+    if not tables[0].index.equals(tables[1].index):
+        raise UserError(f"The runs read other memories ({len(tables[0])} and {len(tables[1])}); expected the same in the same seeds.")
+    a, b = (t.to_numpy() for t in tables)
+
+    def correlation(rows: np.ndarray) -> float:
+        return float(stats.spearmanr(a[rows].mean(0), b[rows].mean(0))[0])  # pyright: ignore
+
+    every = np.arange(len(a))
+    found = Estimate(correlation(every), *bootstrap_interval(correlation, every), count=len(a))
+    values = pd.DataFrame({"first": a.mean(0), "second": b.mean(0)}, methods).sort_values("first", kind="stable")
+    return Agreement(values, found, tuple(attacks))
+
+
+def _excess(found: Side, methods: Sequence[str], attacks: Sequence[str]) -> pd.DataFrame:
+    """Of each memory (rows: seed, memory) and method the best match of these attacks, minus the twin's."""
+    best = found.lengths[list(attacks)].max(axis=1)
+    parts = {}
+    for seed in found.seeds:
+        twin = cut(best, found.twin, seed)
+        parts[seed] = pd.DataFrame({m: cut(best, m, seed) - twin for m in methods}).sort_index()
+    return pd.concat(parts).dropna()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what both runs say of each method, and the rank correlation."""
+    if len(arguments) != 2:
+        sys.exit("Usage: python -m palimpsest.leaderboard.agreement REPORT REPORT (folders of two reports)")
+    try:
+        found = agreement(*(side(Path(a)) for a in arguments))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    c = found.correlation
+    print(found.values.round(1).to_string())
+    print(f"Tokens beyond the twin, best of {', '.join(found.attacks)} on each of {c.count} memories.")
+    print(f"Spearman's rank correlation over {len(found.values)} methods: {c.value:.2f} [{c.low:.2f}, {c.high:.2f}]")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
