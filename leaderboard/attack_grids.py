@@ -28,8 +28,10 @@ def attack_grid(table: MainTable) -> Grid:
     return _grid(table, "attacks", "How far each attack reads", caption, columns, twin=True)
 
 
-def gain_grid(table: MainTable) -> Grid:
-    """What every attack adds to the exact opening."""
+def gain_grid(table: MainTable) -> Grid | None:
+    """What every attack adds to the exact opening; None without a twin, whose own gain is subtracted."""
+    if not any(a.gain for row in table.rows for a in row.recovery.attacks):
+        return None
     caption = (
         f"{table.unit.name.capitalize()} that an attack adds to the exact opening, minus what it adds on the twin (a maximum over many "
         "questions grows by itself). In brackets the 95% interval, then p: matched length against the twin's on the same memories, paired "

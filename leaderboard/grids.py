@@ -29,8 +29,10 @@ def grids(table: MainTable) -> list[Grid]:
     if len(table.calibrations) > 1:
         found.append(_access_grid(table))
     found += [grid for make in (rank_grid, stability_grid) if (grid := make(table)) is not None]
-    found += [severity_grid(table), attack_grid(table), gain_grid(table)]
-    makers = (recovered_grid, threshold_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid)
+    found += [severity_grid(table), attack_grid(table)]
+    makers = (
+        gain_grid, recovered_grid, threshold_grid, reversal_grid, relearn_grid, extraction_grid, membership_grid, number_grid, flag_grid,
+    )  # fmt: skip
     found += [grid for make in makers if (grid := make(table)) is not None]
     if any(len(row.utility.tasks) > 1 for row in table.rows):
         found.append(_task_grid(table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .cells import MISSING, Cell, Grid, GridRow, cell, known_columns, number, p_value
 from .flags import FLAGS, FlagCell
 from .tables import MainTable, MethodRow
-from .values import FALSE_POSITIVES, GOAL, LOSS, TrajectoryCell
+from .values import FALSE_POSITIVES, GOAL, LOSS, ExtractionCell, TrajectoryCell
 
 TWIN = "the twin"
 
@@ -42,22 +42,27 @@ def extraction_grid(table: MainTable) -> Grid | None:
     """What sampling extracts; None without the sampling attack."""
     if not any(row.further.extraction for row in table.rows):
         return None
+    less = ", minus the twin's share; small, the raw share" if table.twin.method else ""
     caption = (
         "(n, p)-discoverable extraction (Hayes et al. 2024): forget memories in % of which n samples (temperature 1, top 40) hold "
-        f"{table.unit.target} after the exact opening at least once with a chance of one half, minus the twin's share; small, the raw "
-        "share. Computed from the probability of the text; nothing is sampled."
+        f"{table.unit.target} after the exact opening at least once with a chance of one half{less}. Computed from the probability of the "
+        "text; nothing is sampled."
     )
     tries = [x.tries for x in next(row.further.extraction for row in table.rows if row.further.extraction)]
     rows = [
-        GridRow([Cell(row.method), *(cell(x.over, 100, note=f"raw {number(100 * x.share.value)}") for x in row.further.extraction)])
+        GridRow([Cell(row.method), *(_extracted(x, bool(table.twin.method)) for x in row.further.extraction)])
         for row in table.rows
         if row.further.extraction
     ]
     return Grid("extraction", "What sampling extracts", caption, ["Method", *(f"{n} {'try' if n == 1 else 'tries'}" for n in tries)], rows)
 
 
+def _extracted(x: ExtractionCell, over_twin: bool) -> Cell:
+    return cell(x.over, 100, note=f"raw {number(100 * x.share.value)}") if over_twin else cell(x.share, 100)
+
+
 def membership_grid(table: MainTable) -> Grid | None:
-    """How well forget memories are told from unseen ones; None without membership attacks."""
+    """How well forget memories are told from unseen ones; None without membership attacks, or with nothing to tell them from."""
     if not any(row.further.membership for row in table.rows):
         return None
     caption = (
@@ -79,7 +84,7 @@ def membership_grid(table: MainTable) -> Grid | None:
             rows.append(GridRow([*cells, cell(found.privleak), distance], faint=row is table.twin))
     rates = [f"TPR at {100 * f:.0f}%" for f in FALSE_POSITIVES]
     header, rows = known_columns(["Attack", "Method", "AUC", *rates, "PrivLeak", "D"], rows)
-    return Grid("membership", "Can it be told that they were there?", caption, header, rows)
+    return Grid("membership", "Can it be told that they were there?", caption, header, rows) if len(header) > 2 else None
 
 
 def number_grid(table: MainTable) -> Grid | None:

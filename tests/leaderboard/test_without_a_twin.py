@@ -12,6 +12,7 @@ from palimpsest.benchmark.common.facts import RunFacts
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.scoring.score import Score
 from palimpsest.leaderboard.comparable import comparable
+from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.report import render
 from palimpsest.leaderboard.side import side_of
 from palimpsest.leaderboard.tables import main_table
@@ -32,6 +33,18 @@ def test_pages_have_no_row_and_no_numbers_of_a_model_that_there_is_not() -> None
     assert "No retrained model: nothing is subtracted" in page
     assert "The twin itself" not in page
     assert "weak" in render(alone(results(("none", "weak"), memories=12, seeds=(0,))), "html"), "figures too"
+
+
+def test_a_table_whose_every_cell_compares_is_left_out_and_what_was_measured_alone_is_shown() -> None:
+    found = alone(battery(memories=12, seeds=(0,)))
+    tables = {g.key: g for g in grids(main_table(found))}
+    assert "gains" not in tables
+    assert "membership" in tables
+    held = tables["extraction"].rows[0].cells
+    assert [c.text for c in held[:2]] == ["none", "100.0"]
+    assert "twin" not in tables["extraction"].caption
+    nothing_unseen = replace(found, values=[v for v in found.values if v.role != "unseen"])
+    assert "membership" not in {g.key for g in grids(main_table(nothing_unseen))}
 
 
 def test_thresholds_are_of_never_seen_texts_alone_and_leak_is_what_is_recovered() -> None:
