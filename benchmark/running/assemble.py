@@ -167,14 +167,18 @@ def _warnings(run: Run) -> list[str]:
 def _without_a_twin(run: Run) -> str:
     """What it costs that no model was retrained without the forget memories."""
     unseen = sum(m.role == "unseen" for seed in run.suite.seeds for m in run.encoded(seed))
+    null = (
+        f"The null is of never-seen texts alone, on the held model ({unseen} of them"
+        f"{'' if run.who.possible else f', fewer than the {FEWEST_NULL} that thresholds need'}): thresholds bound what is called recovered "
+        "by chance of texts like these, and not what a model guesses that learnt all but the forget memories."
+        if unseen
+        else "Nothing here is never seen, so there is no null and there are no thresholds: lengths hold what is guessed by chance too."
+    )
     return (
-        "No retrained model was given. The null is of never-seen texts alone, on the held model "
-        f"({unseen} of them{'' if run.who.possible else f', fewer than the {FEWEST_NULL} that thresholds need'}): thresholds bound what is "
-        "called recovered by chance of texts like these, and not what a model guesses that learnt all but the forget memories. From leak, "
-        "excess and shares by length nothing is subtracted (where a caption says the twin's, read 0), so what such a model would know "
-        "counts as leak. Damage is against the held model (where a caption says the twin, read held), so what training on the forget "
-        "memories cost or gained does not show. PrivLeak, forget quality, D, relearn ratios and whatever else compares with a retrained "
-        "model are not given."
+        f"No retrained model was given. {null} From leak, excess and shares by length nothing is subtracted (where a caption says the "
+        "twin's, read 0), so what such a model would know counts as leak. Damage is against the held model (where a caption says the twin, "
+        "read held), so what training on the forget memories cost or gained does not show. PrivLeak, forget quality, D, relearn ratios and "
+        "whatever else compares with a retrained model are not given."
     )
 
 
