@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 from palimpsest.benchmark.suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite
 
 
-def write_corpus(folder: Path, documents: int = 250) -> CorpusConfig:
-    """A folder of documents of made-up words."""
+def made_up(documents: int) -> Iterator[list[str]]:
+    """Documents of ten sentences each, of twelve made-up words; without full stops."""
     draw = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
-    for i in range(documents):
+    for _ in range(documents):
         words = ["".join(draw.choices(syllables, k=2)) for _ in range(120)]
-        (folder / f"{i}.txt").write_text(". ".join(" ".join(words[k : k + 12]) for k in range(0, 120, 12)) + ".")
+        yield [" ".join(words[k : k + 12]) for k in range(0, 120, 12)]
+
+
+def write_corpus(folder: Path, documents: int = 250) -> CorpusConfig:
+    """A folder of documents of made-up words."""
+    for i, sentences in enumerate(made_up(documents)):
+        (folder / f"{i}.txt").write_text(". ".join(sentences) + ".")
     return CorpusConfig("text", str(folder))
 
 

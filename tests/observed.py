@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from palimpsest.benchmark.training.recipe import Recipe
 from tests.conftest import save_tiny, shared_folder
 from tests.micro import write_corpus
 
-SET = f"tofu:{Path(__file__).parent / 'standins' / 'tofu'}"
+STANDINS = Path(__file__).parent / "standins"
+SET = f"tofu:{STANDINS / 'tofu'}"
 ROW = 96  # tokens
 PER_ROLE = 4
 
@@ -62,16 +63,23 @@ def asked_elsewhere(made: pytest.TempPathFactory, tokenizer: Any) -> Run:
 
 
 def _make(folder: Path, tokenizer: Any) -> None:
-    for name in ("", "blank", "texts", "held", "retrained"):
-        (folder / name).mkdir()
+    (folder / "texts").mkdir(parents=True)
     write_corpus(folder / "texts", 500)
-    save_tiny(folder / "blank", tokenizer)
     every = encode_all(load_memories(SET), tokenizer, ROW, 0, PER_ROLE)
-    for name, roles in (("held", ("forget", "keep")), ("retrained", ("keep",))):
-        _taught(Subject(folder / "blank"), [m for m in every if m.role in roles]).save(folder / name)
+    taught = {"held": ("forget", "keep"), "retrained": ("keep",)}
+    save_models(folder, tokenizer, {name: [m for m in every if m.role in roles] for name, roles in taught.items()})
 
 
-def _taught(blank: Subject, memories: list[EncodedMemory]) -> Subject:
+def save_models(folder: Path, tokenizer: Any, taught: Mapping[str, Sequence[EncodedMemory]], steps: int = 60) -> None:
+    """Folders of tiny models that were the same before each was taught memories of its own, by heart."""
+    for name in ("blank", *taught):
+        (folder / name).mkdir()
+    save_tiny(folder / "blank", tokenizer)
+    for name, memories in taught.items():
+        _taught(Subject(folder / "blank"), memories, steps).save(folder / name)
+
+
+def _taught(blank: Subject, memories: Sequence[EncodedMemory], steps: int) -> Subject:
     batch: dict[str, Sequence[Row]] = {"text": [Row(m.row, name=m.id).after(m.context, len(m.row)) for m in memories]}
-    recipe = Recipe(lr=1e-2, steps=60, schedule="linear", warmup=0.05, precision="fp32")
+    recipe = Recipe(lr=1e-2, steps=steps, schedule="linear", warmup=0.05, precision="fp32")
     return blank.with_state(train(blank.fresh(), lambda step: batch, language_model_loss, recipe).state)

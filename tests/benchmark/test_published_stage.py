@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from palimpsest.benchmark.common.answer_reading import MEMBERS, AnswerReading
+from palimpsest.benchmark.common.answer_reading import AnswerReading
 from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.running.assemble import results
@@ -18,10 +17,7 @@ from palimpsest.benchmark.scoring.published import Read
 from palimpsest.leaderboard import report
 from palimpsest.leaderboard.published_grid import published_grids
 from palimpsest.leaderboard.report import write_report
-from tests.command import Command
 from tests.observed import PER_ROLE
-
-STANDINS = Path(__file__).resolve().parents[1] / "standins"
 
 
 def said(found: Results, method: str, role: str, group: str = "") -> list[AnswerReading]:
@@ -99,40 +95,3 @@ def test_a_suite_that_wants_none_has_no_stage_and_no_table(observed: Run, observ
     assert {s.kind for s in observed.plan} - {s.kind for s in plain.plan} == {"published"}
     assert results(plain).published == []
     assert published_grids(results(plain)) == []
-
-
-def test_the_shipped_suite_runs_on_stand_ins_from_the_command_line(
-    palimpsest: Command, observed: Run, observed_results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "figures", lambda *_: [])
-    s = observed.suite
-    models = (f"held={s.held}", f"retrained={s.retrained}", "given=null", f"given.theirs={s.given['theirs']}")
-    texts = (f"memories={s.memories}", "corpus.source=text", f"corpus.path={s.corpus.path}")
-    little = (f"per_role={s.per_role}", f"row={s.row}", "attack=prefix", "quality.documents=4", "precision=fp32")
-    code, _, err = palimpsest("run", "suite=tofu", *models, *texts, *little, "--store", str(observed.store.root))
-    assert code == 0, err
-    page = Path("palimpsest-report/tofu/report.md").read_text()
-    assert "## Measures of other papers" in page
-    assert "theirs" in page
-
-
-def test_the_suite_muse_runs_on_stand_ins_and_reads_the_members_of_its_own_privleak(
-    palimpsest: Command, observed: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(report, "figures", lambda *_: [])
-    s = observed.suite
-    models = (f"held={s.held}", f"retrained={s.retrained}")
-    texts = (f"memories=muse:{STANDINS / 'muse'}", "corpus.source=text", f"corpus.path={s.corpus.path}")
-    little = ("per_role=2", "row=256", "attack=prefix", "quality.documents=4", "precision=fp32", "excerpts=1")
-    code, _, err = palimpsest("run", "suite=muse", *models, *texts, *little, "--store", str(tmp_path))
-    assert code == 0, err
-    folder = Path("palimpsest-report/muse")
-    page = (folder / "report.md").read_text()
-    assert "Verbatim memorisation" in page
-    assert "licence CC-BY-4.0 (unchecked" in page
-    said = [json.loads(line) for line in (folder / "published.jsonl").read_text().splitlines()]
-    assert {(x["role"], x["kind"]) for x in said if x["method"] == "none" and not x["group"]} >= {
-        ("forget", "passage"),
-        ("unseen", "passage"),
-    }
-    assert sum(x["group"] == MEMBERS for x in said if x["method"] == "none") == 3
