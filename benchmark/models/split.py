@@ -58,7 +58,7 @@ def _parts(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _product(x: Tensor, high: Tensor, low: Tensor | None, bias: Tensor | None) -> Tensor:
-    flat = x.float().flatten(0, -2)
+    flat = x.float().reshape(-1, x.shape[-1])
     first = flat.bfloat16()
     second = (flat - first).bfloat16()
     out = _times(second, high)

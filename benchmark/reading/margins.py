@@ -18,6 +18,7 @@ NARROW = 0.005  # logits: the same of split products, whose errors are hundreds 
 SAFETY = 6.0  # the gate in root mean squares of their differences: among 110,000 decisions none turned beyond 2.7 of them
 NEAR = 1.0  # logits: margins whose errors are those of close decisions
 PAIRS = 64  # so many differences make a gate
+LEAST_TIE = 1e-4  # logits: no less, whatever a measurement says, since it has seen few sizes of batches
 TIE = 1e-3  # logits: fp32 decisions closer than this are made again with the row alone, so that batch mates cannot matter
 
 
@@ -71,7 +72,8 @@ class Gates:
     @property
     def doubt(self) -> np.ndarray:
         """For each kind of computation, how close its decisions may be."""
-        return np.array([0.0, self.low.width, max(self.split.width, self.tie.width), self.tie.width, 0.0])
+        tie = max(LEAST_TIE, self.tie.width)
+        return np.array([0.0, self.low.width, max(self.split.width, tie), tie, 0.0])
 
     def learn(self, levels: np.ndarray, before: np.ndarray, margins: np.ndarray) -> None:
         """From positions that were decided before, at these levels, and now are with more care."""
