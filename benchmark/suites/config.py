@@ -143,7 +143,7 @@ class Suite:
 
 def suite_names() -> dict[str, str]:
     """Shipped suites and what they are for."""
-    return {f.stem: str(read_yaml(f).get("doc", "")) for f in sorted(SUITES.glob("*.yaml"))}
+    return {f.stem: str(read_yaml(f).get("doc", "")) for f in sorted(SUITES.glob("*.yaml"), key=lambda f: f.stem)}
 
 
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
