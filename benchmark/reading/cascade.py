@@ -110,7 +110,10 @@ class Cascade:
 
     @torch.no_grad()
     def _trusted(self, jobs: Sequence[int]) -> bool:
-        """Whether the gate holds on this model: no decision of a few rows turns in fp32 that was clear in bf16. Asked once."""
+        """Whether the gate holds on this model: no decision of a few rows turns in fp32 that was clear in bf16. Asked once.
+
+        Chooses split products too, where they fit and the same rows show that they are worth it.
+        """
         if jobs and self.gates.split.holds is not False and fits(self.forward.subject.model):
             self.split = Split(self.forward.subject.model)
         if self.gates.low.holds is None and jobs:
