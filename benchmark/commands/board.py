@@ -23,7 +23,8 @@ def board(
     entries: Annotated[Path, typer.Option(help="Folder of entries, TRACK/NAME.json each.")] = ENTRIES,
     to: Annotated[Path | None, typer.Option(help="Folder of the site; without it, site/ beside the entries.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit with 1 where README.md or the site is not what the entries give.")
+        bool,
+        typer.Option("--check", help="Write nothing; exit with 1 where README.md, or the site once built, is not what they give."),
     ] = False,
     freeze: Annotated[
         str, typer.Option(help="A track to freeze as it is here, before its first row is published; nothing else is done.")
@@ -45,6 +46,8 @@ def board(
         _refuse(found, frozen)
         display.begin(f"drawing the pages of {len(found)} entries")
         tables, files = beside(found, entries.name, frozen), site(found, frozen)
+    if check and to is None and not folder.exists():
+        files = {}  # the repository has none
     total = len(files) + len(tables)
     if check:
         wrong = [str(where / path) for where, of in ((home, tables), (folder, files)) for path in differences(of, where)]
@@ -52,7 +55,7 @@ def board(
             _say(path)
         if wrong:
             raise UserError(f"{len(wrong)} of {total} files are not what the entries give; run palimpsest board, and look at the changes.")
-        _say(f"{home / 'README.md'} and {folder} are what {len(found)} entries give.")
+        _say(f"{home / 'README.md'} and {folder if files else 'its figures'} are what {len(found)} entries give.")
         return
     changed = [*write(files, folder), *renew(tables, home)]
     _say(f"{len(found)} entries: {home / 'README.md'}, and {folder / 'index.html'} ({len(changed)} of {total} files changed).")

@@ -161,3 +161,10 @@ def test_the_committed_board_is_what_its_entries_give() -> None:
     found = shelf(folder / "entries")
     assert found
     assert differences(beside(found, records=records()), folder) == [], "make it again: palimpsest board"
+
+
+def test_numbers_of_made_entries_agree_with_their_memories() -> None:
+    assert around(1.0, 0.5).low == 0.5
+    entry = made("half", 0.5, 4)
+    shares = recovered(entry, "black-box")
+    assert sum(shares.values()) / len(shares) == pytest.approx(entry.claimed.leaks[0].leak.value)
