@@ -108,8 +108,8 @@ def leak_cell(score: Score, method: str, access: str) -> LeakCell:
 
 
 def ranked_values(score: Score, method: str, access: str) -> pd.Series:
-    """What the mean is ranked by, on each forget memory: recovered or not minus the twin's, else tokens beyond the twin's."""
-    pair = score.recovered_pair(method, access) if score.calibrations[access].possible else score.worst_pair(method, access)
+    """What the mean is ranked by, on each forget memory: the tokens of its longest match beyond the twin's."""
+    pair = score.worst_pair(method, access)
     return pair["mine"] - pair["twin"]
 
 

@@ -34,7 +34,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
     from . import operating_plots, plots  # matplotlib takes half a second, and the terminal table does not need it
 
     quality = (
-        "What forgetting costs against what still leaks, with 95% intervals; the lower left is best. Diamonds are references; "
+        "What forgetting costs against what still comes back, with 95% intervals; the lower left is best. Diamonds are references; "
         "grey dots have collapsed or are over budget; shaded is the region of collapse."
     )
     curves = (
@@ -58,7 +58,7 @@ def figures(results: Results, table: MainTable) -> list[Figure]:
 def _operating(kind: Cost) -> str:
     budgets = ", ".join(f"{b:g}" for b in BUDGETS[kind])
     return (
-        f"Operating curves: what leaks against {kind}, with 95% intervals; the lower left is best. Marks grow with the strength. "
+        f"Operating curves: what comes back against {kind}, with 95% intervals; the lower left is best. Marks grow with the strength. "
         "Filled ones are on the method's frontier: no other of its strengths is better in both. Dotted lines are the budgets "
         f"({budgets}{UNITS[kind]}). Diamonds: the held model (none) and the one that was retrained."
     )

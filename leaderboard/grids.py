@@ -64,10 +64,9 @@ def _severity(row: MethodRow, unit: Unit) -> Cell:
 
 def main_columns(table: MainTable, seeds: bool = True) -> dict[str, Reader]:
     """Header -> how to read a cell, for the main table."""
+    verdict: dict[str, Reader] = {f"Excess {table.unit.name}": lambda r: cell(r.recovery.leaks[0].excess, 1, seeds)}
     if table.calibrated:
-        verdict: dict[str, Reader] = {"Leak %": lambda r: cell(r.recovery.leaks[0].leak, 100, seeds)}
-    else:
-        verdict = {f"Excess {table.unit.name}": lambda r: cell(r.recovery.leaks[0].excess, 1, seeds)}
+        verdict["Leak %"] = lambda r: cell(r.recovery.leaks[0].leak, 100, seeds)
     return {
         "Method": flagged_cell,
         "Exact %": lambda r: cell(r.recovery.exact, 100, seeds),
@@ -131,14 +130,15 @@ def _legend(table: MainTable) -> str:
 
 def _verdict(table: MainTable) -> dict[str, str]:
     calibration = table.calibrations[table.access]
+    excess = f"mean worst-case matched length minus that of the retrained twin, in {table.unit.long}; what ranks go by."
     if not calibration.possible:
-        few = f"(The null has {calibration.size} values; a leak calibrated at 1% needs {FEWEST_NULL}.)"
-        return {"Excess": f"mean worst-case matched length minus that of the retrained twin, in {table.unit.long}. {few}"}
+        return {"Excess": f"{excess} (The null has {calibration.size} values; a leak calibrated at 1% needs {FEWEST_NULL}.)"}
     left_out = f" Too few null values, and so left out: {', '.join(calibration.left_out)}." if calibration.left_out else ""
     return {
+        "Excess": excess,
         "Leak": "share of memories recovered beyond chance minus the retrained twin's share, among those that the held model "
         f"repeats exactly; calibrated on {calibration.size} null values, measured false positives "
-        f"{number(100 * calibration.false_positives)}%.{left_out}"
+        f"{number(100 * calibration.false_positives)}%.{left_out}",
     }
 
 

@@ -21,12 +21,12 @@ def headline(table: MainTable) -> str:
     best = next((row for row in table.rows if row.standing == "best"), None)
     if best is None:
         return f"No method of this suite stayed within the budgets ({table.ranking.budget}) and could be ranked."
-    x = table.ranked(best).scaled(100 if table.calibrated else 1)
-    what = f"leaks {number(x.value)}%" if table.calibrated else f"reads {number(x.value)} {table.unit.long} further than the twin"
+    x = table.ranked(best)
     tied = [row.method for row in table.rows if row.standing == "tied"]
     others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
-    held = f"Among the methods within the budgets ({table.ranking.budget}), {best.method} holds back best: it {what}"
-    return f"{held} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
+    held = f"Among the methods within the budgets ({table.ranking.budget}), {best.method} holds back best: "
+    what = f"{number(x.value)} {table.unit.long} beyond the twin come back"
+    return f"{held}{what} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
 
 
 def nothing_learnt(table: MainTable) -> str:

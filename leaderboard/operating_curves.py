@@ -20,6 +20,7 @@ BUDGETS: dict[Cost, tuple[float, ...]] = {"collateral": (10.0, 25.0, 50.0), "dam
 UNITS: dict[Cost, str] = {"collateral": " points", "damage": "%"}
 COLUMNS: list[tuple[Cost, float]] = [(kind, budget) for kind, budgets in BUDGETS.items() for budget in budgets]
 NOT_REACHED = "not reached"
+EXCESS = "excess_tokens"  # column
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Setting:
 
     point: OperatingPoint
     matched: Estimate  # tokens, the longest match of the battery on each forget memory
-    leak: Estimate  # what the table ranks by: leak in %, or where the null is too small the excess over the twin in tokens
+    back: Estimate  # what comes back, in tokens: the excess over the twin, by which tables rank
     collateral: Estimate  # points
     damage: Estimate  # % of the twin's quality
 
@@ -36,8 +37,8 @@ class Setting:
         return self.collateral if kind == "collateral" else self.damage
 
     def placed(self, kind: Cost) -> bool:
-        """Whether leak and this cost were both measured."""
-        return bool(self.leak) and bool(self.cost(kind))
+        """Whether what comes back and this cost were both measured."""
+        return bool(self.back) and bool(self.cost(kind))
 
     @property
     def where(self) -> str:
@@ -47,12 +48,12 @@ class Setting:
 
     @property
     def collapsed(self) -> bool:
-        """A model that says nothing leaks nothing: it is drawn, and is on no frontier and within no budget."""
+        """Of a model that says nothing nothing comes back: it is drawn, and is on no frontier and within no budget."""
         return self.damage.value > COLLAPSED
 
     def beats(self, other: Setting, kind: Cost) -> bool:
-        """No more leak at no more cost, and less of one of them."""
-        mine, theirs = ((s.leak.value, s.cost(kind).value) for s in (self, other))
+        """No more comes back at no more cost, and less of one of them."""
+        mine, theirs = ((s.back.value, s.cost(kind).value) for s in (self, other))
         return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
 
 
@@ -70,9 +71,9 @@ class Curve:
         return tuple(s for s in alive if not any(other.beats(s, kind) for other in alive))
 
     def within(self, kind: Cost, budget: float) -> Setting | None:
-        """The setting with the least leak among those that cost at most the budget; None: there is none."""
+        """The setting of which the least comes back among those that cost at most the budget; None: there is none."""
         affordable = [s for s in self.settings if s.placed(kind) and not s.collapsed and s.cost(kind).value <= budget]
-        return min(affordable, key=lambda s: (s.leak.value, s.cost(kind).value), default=None)
+        return min(affordable, key=lambda s: (s.back.value, s.cost(kind).value), default=None)
 
 
 def operating_curves(results: Results, table: MainTable) -> list[Curve]:
@@ -87,27 +88,23 @@ def operating_curves(results: Results, table: MainTable) -> list[Curve]:
 
 
 def _setting(row: MethodRow, point: OperatingPoint, table: MainTable) -> Setting:
-    return Setting(point, row.recovery.worst_length, table.ranked(row).scaled(_factor(table)), row.utility.collateral, row.utility.damage)
+    return Setting(point, row.recovery.worst_length, table.ranked(row), row.utility.collateral, row.utility.damage)
 
 
-def _factor(table: MainTable) -> float:
-    return 100 if table.calibrated else 1
-
-
-def leak_words(table: MainTable) -> str:
-    """What a setting's leak is, with its unit."""
-    return "leak, %" if table.calibrated else f"excess over the twin, {table.unit.name}"
+def back_words(table: MainTable) -> str:
+    """What of a setting comes back, with its unit."""
+    return f"excess over the twin, {table.unit.name}"
 
 
 def curve_grids(results: Results, table: MainTable) -> list[Grid]:
     """What budgets buy, and every setting; nothing where the run has no strengths."""
     curves = operating_curves(results, table)
-    return [budget_grid(curves, leak_words(table)), setting_grid(curves, leak_words(table), table.unit.name)] if curves else []
+    return [budget_grid(curves, back_words(table)), setting_grid(curves, back_words(table), table.unit.name)] if curves else []
 
 
-def budget_grid(curves: Sequence[Curve], leak: str) -> Grid:
-    """What each budget buys, a row for each curve; `leak` is what a setting's leak is, with its unit."""
-    what, _, unit = leak.rpartition(", ")
+def budget_grid(curves: Sequence[Curve], back: str) -> Grid:
+    """What each budget buys, a row for each curve; `back` says what of a setting comes back, with its unit."""
+    what, _, unit = back.rpartition(", ")
     caption = (
         f"The least {what} ({unit}) among a method's strengths that stay within a budget, with its 95% interval and the strength; "
         f"{NOT_REACHED}: none does. Which strengths are within is decided by their means. The least of several is a little too good, and "
@@ -129,16 +126,16 @@ def _seeds(curves: Sequence[Curve]) -> str:
 
 
 def _bought(setting: Setting | None) -> Cell:
-    return cell(setting.leak, note=setting.where) if setting else Cell(NOT_REACHED)
+    return cell(setting.back, note=setting.where) if setting else Cell(NOT_REACHED)
 
 
-def setting_grid(curves: Sequence[Curve], leak: str, tokens: str) -> Grid:
+def setting_grid(curves: Sequence[Curve], back: str, tokens: str) -> Grid:
     """Every setting, and of which frontiers it is; `tokens` is what matched lengths are counted in."""
     told = any(math.isfinite(s.point.strength) for c in curves for s in c.settings)
     ordinary = "Strength 1 is the method's ordinary run; others change the one field that it declares. " if told else ""
     caption = (
         f"{ordinary}Matched: mean over forget memories of the "
-        "longest match of the battery. Frontier: no other strength of the method has less leak at no more collateral, or damage. "
+        "longest match of the battery. Frontier: of no other strength of the method less comes back at no more collateral, or damage. "
         f"Collapsed settings (damage above {COLLAPSED:.0f}%) are on no frontier and within no budget."
     )
     header = [
@@ -146,7 +143,7 @@ def setting_grid(curves: Sequence[Curve], leak: str, tokens: str) -> Grid:
         "Strength",
         "Field",
         f"Matched {tokens}",
-        leak.capitalize(),
+        back.capitalize(),
         "Collateral",
         "Damage %",
         "Frontier",
@@ -159,7 +156,7 @@ def setting_grid(curves: Sequence[Curve], leak: str, tokens: str) -> Grid:
             strength = f"{p.strength:g}" if math.isfinite(p.strength) else MISSING
             where = [Cell(strength if p.field else ""), Cell(f"{p.field}={p.value:g}" if p.field else "")]
             on = ", ".join(kind for kind, settings in frontiers.items() if s in settings)
-            cells = [Cell(curve.method), *where, *map(cell, (s.matched, s.leak, s.collateral, s.damage)), Cell(on)]
+            cells = [Cell(curve.method), *where, *map(cell, (s.matched, s.back, s.collateral, s.damage)), Cell(on)]
             rows.append(GridRow(cells, faint=curve.reference))
     return Grid("strengths", "At each strength", caption, *known_columns(header, rows))
 
@@ -170,13 +167,13 @@ def settings_frame(results: Results, table: MainTable) -> pd.DataFrame:
 
 
 def budgets_frame(results: Results, table: MainTable) -> pd.DataFrame:
-    """A line for each method and budget: the least leak within it and at which strength; NaN where the budget is not reached."""
+    """A line for each method and budget: the least excess within it and at which strength; NaN where the budget is not reached."""
     lines = []
     for curve in operating_curves(results, table):
         for kind, budget in COLUMNS:
             s = curve.within(kind, budget)
             bought = {"reached": s is not None, "strength": s.point.strength if s else math.nan}
-            bought |= _numbers(_leak_name(table), s.leak) if s else {}
+            bought |= _numbers(EXCESS, s.back) if s else {}
             lines.append({"method": curve.method, "cost": kind, "budget": budget, **bought})
     return pd.DataFrame(lines)
 
@@ -184,14 +181,10 @@ def budgets_frame(results: Results, table: MainTable) -> pd.DataFrame:
 def _line(curve: Curve, s: Setting, table: MainTable) -> dict[str, Any]:
     p = s.point
     line: dict[str, Any] = {"method": curve.method, "row": p.row, "strength": p.strength, "field": p.field, "value": p.value}
-    named = {"matched_tokens": s.matched, _leak_name(table): s.leak, "collateral_points": s.collateral, "damage_percent": s.damage}
+    named = {"matched_tokens": s.matched, EXCESS: s.back, "collateral_points": s.collateral, "damage_percent": s.damage}
     for name, x in named.items():
         line |= _numbers(name, x)
     return line | {f"frontier_{kind}": s in curve.frontier(kind) for kind in BUDGETS}
-
-
-def _leak_name(table: MainTable) -> str:
-    return "leak_percent" if table.calibrated else "excess_tokens"
 
 
 def _numbers(name: str, x: Estimate) -> dict[str, float]:

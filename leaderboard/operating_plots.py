@@ -1,4 +1,4 @@
-"""Operating curves as figures: what leaks against what forgetting costs, from the weakest strength of a method to the strongest."""
+"""Operating curves as figures: what comes back against what forgetting costs, from the weakest strength of a method to the strongest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..benchmark.common.types import Results
 from .drawing import COLOURS, FAINT, INK, STYLE, WIDTH, damage_axis, short, svg
-from .operating_curves import BUDGETS, Cost, Curve, leak_words, operating_curves
+from .operating_curves import BUDGETS, Cost, Curve, back_words, operating_curves
 from .tables import MainTable
 
 MARKS = "osv^PX<>"  # beside the colours, so that no method is told by colour alone
@@ -18,7 +18,7 @@ TOGETHER = 6  # methods that are told apart in one panel
 
 
 def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
-    """What leaks against a cost: a line for each method through its strengths. Many methods: a panel for each, the others in grey."""
+    """What comes back against a cost: a line for each method through its strengths. Many methods: a panel for each, the others in grey."""
     curves = [c for c in operating_curves(results, table) if any(s.placed(kind) for s in c.settings)]
     methods = [c for c in curves if not c.reference]
     if not methods:
@@ -48,8 +48,8 @@ def operating_figure(results: Results, table: MainTable, kind: Cost) -> str:
         figure.supxlabel(
             "collateral, points" if kind == "collateral" else f"damage: {table.notes.damage_of} lost against the twin, %", fontsize=9
         )
-        figure.supylabel(leak_words(table), fontsize=9)
-        return svg(figure, f"operating-{kind}", f"Operating curves: what leaks against {kind}, one line per method")
+        figure.supylabel(back_words(table), fontsize=9)
+        return svg(figure, f"operating-{kind}", f"Operating curves: what comes back against {kind}, one line per method")
 
 
 def budget_lines(axes: Axes, kind: Cost) -> None:
@@ -61,14 +61,14 @@ def budget_lines(axes: Axes, kind: Cost) -> None:
 def operating_line(axes: Axes, curve: Curve, kind: Cost, colour: str, mark: str, shown: bool) -> None:
     """One method's strengths, joined from the weakest to the strongest; marks of the frontier are filled; a reference is a diamond."""
     settings = [s for s in curve.settings if s.placed(kind)]
-    x, y = [s.cost(kind).value for s in settings], [s.leak.value for s in settings]
+    x, y = [s.cost(kind).value for s in settings], [s.back.value for s in settings]
     axes.plot(x, y, color=colour, lw=1.0 if shown else 0.5, alpha=0.9 if shown else 0.4)
     if not shown and not curve.reference:
         return
     frontier = curve.frontier(kind)
     for i, (s, a, b) in enumerate(zip(settings, x, y, strict=True)):
         cost, size = s.cost(kind), 4 + 1.2 * i if shown else 5
-        for x_bar, y_bar in (((cost.low, cost.high), (b, b)), ((a, a), (s.leak.low, s.leak.high))):
+        for x_bar, y_bar in (((cost.low, cost.high), (b, b)), ((a, a), (s.back.low, s.back.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.7, alpha=0.45)
         fill = colour if s in frontier else "none"
         label = short(curve.method) if shown and i == len(settings) - 1 else ""

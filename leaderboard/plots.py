@@ -17,17 +17,16 @@ from .tables import MainTable, MethodRow
 
 
 def quality_figure(table: MainTable) -> str:
-    """Damage against leak (or excess), with 95% intervals; empty if no method has both."""
+    """Damage against the excess over the twin, with 95% intervals; empty if no method has both."""
     rows = [r for r in table.rows if r.utility.damage and table.ranked(r)]
     if not rows:
         return ""
     with rc_context(STYLE):
-        return svg(scatter(table, rows), "quality", "Scatter of damage against what leaks, one point per method")
+        return svg(scatter(table, rows), "quality", "Scatter of damage against what comes back, one point per method")
 
 
 def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     """The same, drawn: a point, two bars and a name for each row."""
-    factor, label = (100, "leak, %") if table.calibrated else (1, f"excess over the twin, {table.unit.long}")
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     damage_axis(axes, [r.utility.damage.value for r in rows])
@@ -35,13 +34,13 @@ def scatter(table: MainTable, rows: list[MethodRow]) -> Figure:
     axes.axvline(0, color=FAINT, lw=0.6, ls=":")
     points = []
     for row in rows:
-        x, y = row.utility.damage, table.ranked(row).scaled(factor)
+        x, y = row.utility.damage, table.ranked(row)
         colour = FAINT if row.aside else COLOURS[0]
         for x_bar, y_bar in (((x.low, x.high), (y.value,) * 2), ((x.value,) * 2, (y.low, y.high))):
             axes.plot(x_bar, y_bar, color=colour, lw=0.9, alpha=0.7)
         axes.plot(x.value, y.value, "o" if not row.reference else "D", color=colour, ms=4.5)
         points.append((x.value, y.value, short(row.method)))
-    axes.set(xlabel=f"damage: {table.notes.damage_of} lost against the twin, %", ylabel=label)
+    axes.set(xlabel=f"damage: {table.notes.damage_of} lost against the twin, %", ylabel=f"excess over the twin, {table.unit.long}")
     right = axes.get_xlim()[1]
     if right > COLLAPSED:
         axes.axvspan(COLLAPSED, right, color=FAINT, alpha=0.12, lw=0)

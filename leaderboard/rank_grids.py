@@ -18,22 +18,19 @@ def rank_grid(table: MainTable) -> Grid | None:
     if not rows:
         return None
     levels = [leak.access for leak in table.twin.recovery.leaks]
-    test = (
-        "exact McNemar test of what was recovered"
-        if table.calibrated
-        else f"paired permutation test of the {table.unit.name} beyond the twin"
-    )
+    bound = " Where only survivors were asked, excesses are lower bounds." if table.notes.survivors else ""
     caption = (
-        f"Ranked by {_what(table)} under {table.access} attacks, among the methods within the budgets ({table.ranking.budget}); the others "
-        f"are listed as {OVER}, small, by what. A rank reaches from one more than the methods surely better to all but those surely worse: "
-        f"{test} on the same memories, Holm over all pairs, {100 * APART:.0f}%.{_circle(table)}"
+        f"Ranked by the excess over the twin, in {table.unit.name}, under {table.access} attacks, among the methods within the budgets "
+        f"({table.ranking.budget}); the others are listed as {OVER}, small, by what. A rank reaches from one more than the methods surely "
+        "better to all but those surely worse: paired permutation test on the same memories, Holm over all pairs, "
+        f"{100 * APART:.0f}%.{_circle(table)}{bound}"
     )
     found = []
     for row in rows:
-        leaks = [cell(x.leak, 100) if table.calibrations[x.access].possible else cell(x.excess) for x in row.recovery.leaks]
-        cells = [Cell(row.method), _rank(row), *leaks, cell(row.utility.damage), cell(row.utility.collateral)]
+        excesses = [cell(x.excess) for x in row.recovery.leaks]
+        cells = [Cell(row.method), _rank(row), *excesses, cell(row.utility.damage), cell(row.utility.collateral)]
         found.append(GridRow(cells, bool(row.standing), row.place is None))
-    titles = [f"{level}, {'%' if table.calibrations[level].possible else table.unit.name}" for level in levels]
+    titles = [f"{level}, {table.unit.name}" for level in levels]
     return Grid("ranking", "Who forgets best within the budgets?", caption, ["Method", "Rank", *titles, "Damage %", "Collateral"], found)
 
 
@@ -45,7 +42,7 @@ def stability_grid(table: MainTable) -> Grid | None:
         return None
     caption = (
         f"Ranks by the order of the means alone, in {DRAWS} draws of seeds and of memories within them, the same for all methods (with "
-        "one seed, of memories alone; thresholds and who is within budget stay): how often nobody stands before the method, and from "
+        "one seed, of memories alone; who is within budget stays): how often nobody stands before the method, and from "
         "which to which rank 95% of the draws put it. Then its rank, as above, were the budgets others: damage in %, collateral in points."
     )
     titles = {words: "no budgets" if words == NO_BUDGET else _short(words) for words in found.by_budget}
@@ -80,10 +77,6 @@ def _contenders(table: MainTable) -> list[MethodRow]:
 
 def _rank(row: MethodRow) -> Cell:
     return Cell(str(row.place)) if row.place else Cell(OVER, note=", ".join(row.over))
-
-
-def _what(table: MainTable) -> str:
-    return "leak" if table.calibrated else "excess over the twin"
 
 
 def _circle(table: MainTable) -> str:

@@ -91,7 +91,7 @@ class MainTable:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the table ranks by leak; otherwise by raw excess over the twin."""
+        """Whether the table has a leak: the null of its level is large enough for thresholds."""
         return self.calibrations[self.access].possible
 
     @property
@@ -100,9 +100,8 @@ class MainTable:
         return self.notes.unit
 
     def ranked(self, row: MethodRow) -> Estimate:
-        """The value that decides about ranks: leak (share) or raw excess (a length); less is better."""
-        found = row.recovery.leaks[0]
-        return found.leak if self.calibrated else found.excess
+        """The value that decides about ranks: the excess over the twin (a length); less is better."""
+        return row.recovery.leaks[0].excess
 
 
 def main_table(results: Results, access: str | None = None) -> MainTable:

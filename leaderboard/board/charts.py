@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -52,8 +52,8 @@ def _drawn(draw: Callable[..., Figure | None]) -> Callable[..., str]:
 
 
 @_drawn
-def operating(curve: Curve, leak: str) -> Figure | None:
-    """Operating curve: what leaks against collateral and against damage, a mark for each strength, with 95% intervals."""
+def operating(curve: Curve, back: str) -> Figure | None:
+    """Operating curve: what comes back against collateral and against damage, a mark for each strength, with 95% intervals."""
     kinds: list[Cost] = [kind for kind in BUDGETS if any(s.placed(kind) for s in curve.settings)]
     if not kinds:
         return None
@@ -67,7 +67,7 @@ def operating(curve: Curve, leak: str) -> Figure | None:
             damage_axis(axes, [s.damage.value for s in curve.settings], (-10, 0, 5, 10, 30, 100, 1000))
         axes.set(xlabel=f"{kind}, {UNITS[kind].strip()}")
         axes.margins(0.08)
-    grid[0].set(ylabel=leak)
+    grid[0].set(ylabel=back)
     return figure
 
 
@@ -92,7 +92,7 @@ def relearned(found: Sequence[Relearned]) -> Figure | None:
 def _path(axes: Axes, points: Sequence[tuple[int, Number]], colour: str, dash: str, label: str) -> None:
     known = [(step, x) for step, x in points if x]
     axes.plot(
-        [step for step, _ in known], [_times(x.value, 1) for _, x in known], ls=dash, color=colour, lw=1.4, marker="o", ms=3.5, label=label
+        [step for step, _ in known], [_or_nan(x.value) for _, x in known], ls=dash, color=colour, lw=1.4, marker="o", ms=3.5, label=label
     )
     for step, x in known:
         if x.low is not None and x.high is not None:
@@ -132,7 +132,7 @@ def bars(entry: Entry) -> Figure | None:
     named: dict[str, Any] = {}
     for i, a in enumerate(cells):
         colour = FAINT if a.diagnostic else BY_LEVEL.get(a.access, RED)
-        bar = axes.barh(i, _times(a.matched.value, 1), height=0.7, color=colour, alpha=0.6)
+        bar = axes.barh(i, _or_nan(a.matched.value), height=0.7, color=colour, alpha=0.6)
         named.setdefault("diagnostic" if a.diagnostic else short(a.access), bar)
         if a.matched.low is not None and a.matched.high is not None:
             axes.plot((a.matched.low, a.matched.high), (i, i), color=colour, lw=1.2)
@@ -165,11 +165,10 @@ def trained(looks: Sequence[Evaluation]) -> Figure | None:
 
 @_drawn
 def overview(ranking: Ranking, access: str, budget: Budget) -> Figure | None:
-    """The track at a glance: what leaks against collateral, a point for each entry with 95% intervals, operating curves as thin lines."""
+    """The track at a glance: what comes back against collateral, a point for each entry with 95% intervals."""
     seen = [(e, believed(e).collateral, y) for e in ranking.entries if (y := ranking.value(e, access)) and believed(e).collateral]
     if not seen:
         return None
-    factor = 100 if ranking.calibrated else 1
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     if budget.collateral < 104:
@@ -178,30 +177,20 @@ def overview(ranking: Ranking, access: str, budget: Budget) -> Figure | None:
     for e, x, y in seen:
         colour = FAINT if e.method in REFERENCES else RED if why_over(believed(e), budget) else BLUE
         mark = "D" if e.method in REFERENCES else "^" if why_over(believed(e), budget) else "o"
-        if ranking.calibrated and all(p.leak for p in e.curve):
-            _line(axes, [(p.collateral, p.leak) for p in e.curve], factor)
-        _crosses(axes, [(x, y)], factor, colour, "", mark)
-    axes.set(xlabel="collateral, points", ylabel="leak, %" if ranking.calibrated else "excess over the twin, tokens", xlim=(-4, 104))
-    label_points(figure, axes, [(x.value, _times(y.value, factor), short(e.name)) for e, x, y in seen if x.value is not None])
+        _cross(axes, x, y, colour, mark)
+    axes.set(xlabel="collateral, points", ylabel="excess over the twin, tokens", xlim=(-4, 104))
+    label_points(figure, axes, [(x.value, y.value, short(e.name)) for e, x, y in seen if x.value is not None])
     return figure
 
 
-def _crosses(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float, colour: str, line: str, mark: str = "o") -> None:
-    """Points with their intervals both ways; y is multiplied by `factor`."""
-    known = [(x, y) for x, y in points if x and y]
-    for x, y in known:
-        if x.low is not None and x.high is not None:
-            axes.plot((x.low, x.high), (_times(y.value, factor),) * 2, color=colour, lw=0.8, alpha=0.6)
-        if y.low is not None and y.high is not None:
-            axes.plot((_times(x.value, 1),) * 2, (_times(y.low, factor), _times(y.high, factor)), color=colour, lw=0.8, alpha=0.6)
-    values = [(_times(x.value, 1), _times(y.value, factor)) for x, y in known]
-    axes.plot([x for x, _ in values], [y for _, y in values], line, marker=mark, color=colour, lw=1.3, ms=4.5)
+def _cross(axes: Axes, x: Number, y: Number, colour: str, mark: str) -> None:
+    """A point with its intervals both ways."""
+    if x.low is not None and x.high is not None:
+        axes.plot((x.low, x.high), (_or_nan(y.value),) * 2, color=colour, lw=0.8, alpha=0.6)
+    if y.low is not None and y.high is not None:
+        axes.plot((_or_nan(x.value),) * 2, (y.low, y.high), color=colour, lw=0.8, alpha=0.6)
+    axes.plot(_or_nan(x.value), _or_nan(y.value), mark, color=colour, ms=4.5)
 
 
-def _line(axes: Axes, points: Iterable[tuple[Number, Number]], factor: float) -> None:
-    known = [(_times(x.value, 1), _times(y.value, factor)) for x, y in points if x and y]
-    axes.plot([x for x, _ in known], [y for _, y in known], color=FAINT, lw=0.7)
-
-
-def _times(x: float | None, factor: float) -> float:
-    return math.nan if x is None else x * factor
+def _or_nan(x: float | None) -> float:
+    return math.nan if x is None else x

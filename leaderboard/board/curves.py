@@ -13,20 +13,18 @@ from ..statistics import Estimate
 
 
 def curves_of(entries: Iterable[Entry]) -> tuple[list[Curve], str]:
-    """The curves of the entries that state one, named as they are, and what their leak is with its unit.
+    """The curves of the entries that state one, named as they are, and what of a setting comes back with its unit.
 
-    That is leak where all points have one; otherwise, of all of them, the matched length.
+    That is the matched length: entries tell no excess of their points.
     """
-    found = [e for e in entries if e.curve]
-    calibrated = all(p.leak for e in found for p in e.curve)
-    return [Curve(e.name, _settings(e, calibrated)) for e in found], "leak, %" if calibrated else "longest match, tokens"
+    return [Curve(e.name, _settings(e)) for e in entries if e.curve], "longest match, tokens"
 
 
-def _settings(entry: Entry, calibrated: bool) -> tuple[Setting, ...]:
+def _settings(entry: Entry) -> tuple[Setting, ...]:
     def of(p: Point) -> Setting:
         point = OperatingPoint(entry.name, entry.name, math.nan, p.field, p.value)  # entries tell values, not multiples
-        leak = _estimate(p.leak).scaled(100) if calibrated else _estimate(p.tokens)
-        return Setting(point, _estimate(p.tokens), leak, _estimate(p.collateral), _estimate(p.damage))
+        tokens = _estimate(p.tokens)
+        return Setting(point, tokens, tokens, _estimate(p.collateral), _estimate(p.damage))
 
     return tuple(map(of, entry.curve))
 

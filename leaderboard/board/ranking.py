@@ -45,7 +45,7 @@ class Ranking:
 
     @property
     def calibrated(self) -> bool:
-        """Whether all entries have a leak; otherwise the track is ranked by tokens beyond the twin."""
+        """Whether all entries have a leak."""
         return all(believed(e).calibrated for e in self.entries)
 
     @property
@@ -54,19 +54,15 @@ class Ranking:
         return tuple(sorted({c.access for e in self.entries for c in believed(e).leaks}, key=lambda level: (strength(level), level)))
 
     def value(self, entry: Entry, access: str) -> Number:
-        """What the entry is ranked by: leak (share) or excess (tokens); less is better."""
+        """What the entry is ranked by: the excess over the twin, in tokens; less is better."""
         cell = leak_at(believed(entry), access)
-        return NOT_ASKED if cell is None else cell.leak if self.calibrated else cell.excess
-
-    def by_memory(self, entry: Entry, access: str) -> dict[Key, float]:
-        """The same for each memory, without the twin's part, which all entries of a track share."""
-        return recovered(entry, access) if self.calibrated else worst(entry, access)
+        return NOT_ASKED if cell is None else cell.excess
 
     def test(self, one: Entry, other: Entry, access: str) -> tuple[float, float] | None:
         """p-value that two entries lose as much on the same memories, and the mean difference; nothing if they share no memory."""
         key = one.name, other.name, access
         if key not in self._tests:
-            mine, theirs = (self.by_memory(e, access) for e in (one, other))
+            mine, theirs = (worst(e, access) for e in (one, other))
             found = pd.Series({k: mine[k] - theirs[k] for k in sorted(mine.keys() & theirs.keys())}, dtype=float).to_numpy()
             self._tests[key] = (p_value(found), float(found.mean())) if len(found) else (math.nan, 0.0)
         return None if math.isnan(self._tests[key][0]) else self._tests[key]
@@ -88,7 +84,7 @@ class Ranking:
     def draws(self, access: str, budget: Budget) -> dict[str, Draws]:
         """What becomes of ranks when seeds, and memories within them, are drawn anew."""
         rivals = [s.entry for s in self.stands(access, budget) if s.place]
-        return redrawn({e.name: as_series(self.by_memory(e, access)) for e in rivals}) if rivals else {}
+        return redrawn({e.name: as_series(worst(e, access)) for e in rivals}) if rivals else {}
 
     def _why_not(self, entry: Entry, access: str, budget: Budget) -> str:
         values = believed(entry)

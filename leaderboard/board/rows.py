@@ -46,7 +46,8 @@ class Row:
 
     entry: Entry
     stand: Stand
-    leaks: dict[str, Shown]  # by access level
+    excess: dict[str, Shown]  # by access level, tokens
+    leak: Shown  # % at the level that the track is ranked by
     severity: tuple[Shown, ...]  # % of memories beyond the twin's, for each length of AT_LEAST
     survival: Survival
     damage: Shown
@@ -86,15 +87,6 @@ class Track:
         """The budget of damage and of collateral, as words."""
         return words(self.budget)
 
-    @property
-    def unit(self) -> str:
-        """Of what rows are ranked by."""
-        return "%" if self.ranking.calibrated else "tokens"
-
-    @property
-    def what(self) -> str:
-        return "Leak" if self.ranking.calibrated else "Excess"
-
     def of_kind(self, kind: str) -> list[Row]:
         return [r for r in self.rows if r.kind == kind]
 
@@ -113,14 +105,14 @@ def _row(stand: Stand, ranking: Ranking, access: str) -> Row:
     entry, values = stand.entry, believed(stand.entry)
 
     def ranked(found: Values) -> Shown:
-        cell = leak_at(found, access)
-        return shown(None) if cell is None else _leak(cell.leak if ranking.calibrated else cell.excess, ranking)
+        return shown(cell.excess if (cell := leak_at(found, access)) else None)
 
     severe = tuple(shown(x, 100) for x in severity(entry, access))
     return Row(
         entry,
         stand,
-        {level: _leak(ranking.value(entry, level), ranking) for level in ranking.levels},
+        {level: shown(ranking.value(entry, level)) for level in ranking.levels},
+        shown(cell.leak if (cell := leak_at(values, access)) else None, 100),
         severe,
         survival(entry, access, [x.text for x in severe]),
         shown(values.damage),
@@ -128,10 +120,6 @@ def _row(stand: Stand, ranking: Ranking, access: str) -> Row:
         ranked(entry.claimed),
         ranked(entry.verified.values) if entry.verified else shown(None),
     )
-
-
-def _leak(x: Number, ranking: Ranking) -> Shown:
-    return shown(x, 100 if ranking.calibrated else 1)
 
 
 def shown(x: Number | None, factor: float = 1.0, digits: int = 1) -> Shown:

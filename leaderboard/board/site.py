@@ -176,20 +176,20 @@ def _row(track: Track, row: Row) -> str:
 
 def _bought(track: Track) -> Grid | None:
     """What budgets buy of each row that states an operating curve."""
-    curves, leak = curves_of(row.entry for row in track.rows)
-    return budget_grid(curves, leak) if curves else None
+    curves, back = curves_of(row.entry for row in track.rows)
+    return budget_grid(curves, back) if curves else None
 
 
 def _curve(entry: Entry) -> dict[str, Any]:
     """The operating curve as a figure and as tables, if the entry states one."""
-    curves, leak = curves_of([entry])
+    curves, back = curves_of([entry])
     if not curves:
         return {"operating": "", "bought": None, "settings": None}
-    settings = setting_grid(curves, leak, "tokens")
+    settings = setting_grid(curves, back, "tokens")
     unnamed = [replace(row, cells=row.cells[1:]) for row in settings.rows]  # all are of the page's row
     return {
-        "operating": charts.operating(curves[0], leak),
-        "bought": budget_grid(curves, leak),
+        "operating": charts.operating(curves[0], back),
+        "bought": budget_grid(curves, back),
         "settings": replace(settings, header=settings.header[1:], rows=unnamed),
     }
 

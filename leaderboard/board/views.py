@@ -220,7 +220,7 @@ def pairs(track: Track) -> list[dict[str, Any]]:
     ranking, entries = track.ranking, [r.entry for r in track.rows]
     tests = ranking.tests(entries, track.access)
     adjusted = dict(zip(tests, holm([p for p, _ in tests.values()]), strict=True))
-    of = {e.name: ranking.by_memory(e, track.access) for e in entries}
+    of = {e.name: worst(e, track.access) for e in entries}
 
     def pair(a: str, b: str) -> dict[str, Any]:
         mine, theirs = of[a], of[b]

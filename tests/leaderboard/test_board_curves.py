@@ -46,21 +46,21 @@ def pages(turned: Entry) -> dict[str, str]:
 
 
 def test_the_frontier_and_budgets_follow_the_rules_of_a_run(turned: Entry) -> None:
-    (curve,), leak = curves_of([turned])
-    assert leak == "leak, %"
+    (curve,), back = curves_of([turned])
+    assert back == "longest match, tokens"
     assert [s.point.value for s in curve.frontier("collateral")] == [1e-5, 2e-5, 8e-5]
     within = {budget: curve.within("collateral", budget) for budget in (1.0, 10.0, 50.0)}
     assert {b: s and s.point.value for b, s in within.items()} == {1.0: None, 10.0: 1e-5, 50.0: 2e-5}
     assert within[50.0] is not None
-    assert within[50.0].leak.scaled(1).low == pytest.approx(55.0)
+    assert within[50.0].back.low == pytest.approx(64 * 0.6 - 3)
 
 
-def test_one_curve_without_thresholds_puts_all_of_a_track_in_tokens(turned: Entry) -> None:
+def test_curves_are_in_tokens_whether_or_not_their_points_have_a_leak(turned: Entry) -> None:
     bare = tuple(replace(p, leak=Number(None, why="the null is too small for thresholds")) for p in turned.curve)
-    curves, leak = curves_of([turned, made("bare", 0.1, 4, curve=bare), made("without", 0.1, 4, curve=())])
-    assert leak == "longest match, tokens"
+    curves, _ = curves_of([turned, made("bare", 0.1, 4, curve=bare), made("without", 0.1, 4, curve=())])
     assert [c.method for c in curves] == ["turned", "bare"]
-    assert curves[0].settings[0].leak.value == pytest.approx(57.6)
+    assert [s.back.value for s in curves[0].settings] == [s.back.value for s in curves[1].settings]
+    assert curves[0].settings[0].back.value == pytest.approx(57.6)
 
 
 def cells(page: str, region: str) -> dict[str, list[str]]:
@@ -73,12 +73,12 @@ def cells(page: str, region: str) -> dict[str, list[str]]:
 def test_a_page_of_a_row_marks_the_frontier_and_says_what_budgets_buy(pages: dict[str, str]) -> None:
     page = pages["tracks/made-up/rows/turned.html"]
     assert {name: re.sub(r" +", " ", said) for name, (said,) in cells(page, "What a budget buys").items()} == {
-        "collateral ≤ 10 points": "90.0 [85.0, 95.0] at lr=1e-05",
-        "collateral ≤ 25 points": "60.0 [55.0, 65.0] at lr=2e-05",
-        "collateral ≤ 50 points": "60.0 [55.0, 65.0] at lr=2e-05",
-        "damage ≤ 2%": "90.0 [85.0, 95.0] at lr=1e-05",
-        "damage ≤ 5%": "60.0 [55.0, 65.0] at lr=2e-05",
-        "damage ≤ 10%": "30.0 [25.0, 35.0] at lr=8e-05",
+        "collateral ≤ 10 points": "57.6 [54.6, 60.6] at lr=1e-05",
+        "collateral ≤ 25 points": "38.4 [35.4, 41.4] at lr=2e-05",
+        "collateral ≤ 50 points": "38.4 [35.4, 41.4] at lr=2e-05",
+        "damage ≤ 2%": "57.6 [54.6, 60.6] at lr=1e-05",
+        "damage ≤ 5%": "38.4 [35.4, 41.4] at lr=2e-05",
+        "damage ≤ 10%": "19.2 [16.2, 22.2] at lr=8e-05",
     }
     settings = cells(page, "At each strength")
     both = "collateral, damage"
@@ -93,8 +93,8 @@ def test_where_no_strength_is_within_a_budget_every_page_says_so(pages: dict[str
     bought = cells(pages["tracks/made-up/index.html"], "What a budget buys")
     assert list(bought) == ["turned", "costly"], "rows without a curve are not in it"
     assert bought["costly"][:3] == ["not reached"] * 3
-    assert bought["costly"][3].startswith("20.0")
-    assert "| costly | not reached | not reached | not reached | 20.0" in pages["README.md"]
+    assert bought["costly"][3].startswith("12.8")
+    assert "| costly | not reached | not reached | not reached | 12.8" in pages["README.md"]
 
 
 def test_marks_of_the_frontier_are_filled(turned: Entry) -> None:

@@ -41,17 +41,17 @@ def ranks(entries: list[Entry], budget: Budget | None = None, access: str = "bla
     return {s.entry.name: s.rank or s.why for s in Ranking(entries).stands(access, budget or Budget())}
 
 
-def test_ranks_are_by_leak_within_both_budgets_and_ties_are_intervals(entries: list[Entry]) -> None:
+def test_ranks_are_by_excess_within_both_budgets_and_ties_are_intervals(entries: list[Entry]) -> None:
     assert ranks(entries) == {
-        "scalpel": "1–3",
+        "scalpel": "1–2",
         "npo": "1–3",
-        "grad_diff": "1–3",
+        "grad_diff": "2–3",
         "rmu": "4",
         "hammer": "over budget: collateral 98.0",
         "none": "reference",
         "retrain": "reference",
     }
-    assert list(ranks(entries))[:4] == ["scalpel", "npo", "grad_diff", "rmu"], "the least leak first"
+    assert list(ranks(entries))[:4] == ["scalpel", "npo", "grad_diff", "rmu"], "the least excess first"
 
 
 def test_other_budgets_let_others_in(entries: list[Entry]) -> None:
@@ -59,7 +59,7 @@ def test_other_budgets_let_others_in(entries: list[Entry]) -> None:
         "scalpel": "1",
         **{m: f"over budget: collateral {x}" for m, x in (("npo", "20.0"), ("grad_diff", "22.0"), ("rmu", "12.0"))},
     }
-    assert ranks(entries, LOOSE)["hammer"] == "1–2"
+    assert ranks(entries, LOOSE)["hammer"] == "1"
     assert ranks(entries, Budget(0.5, 50))["scalpel"] == "over budget: damage 1.0"
 
 
@@ -85,15 +85,17 @@ def test_a_memory_that_the_held_model_does_not_repeat_counts_in_no_leak() -> Non
     assert (0, first.forget[0]) not in recovered(replace(entry, memories=short), "black-box")
 
 
-def test_without_thresholds_the_track_is_ranked_by_tokens() -> None:
+def test_leak_stands_beside_the_excess_where_every_row_has_one() -> None:
     def uncalibrated(entry: Entry) -> Entry:
         leaks = tuple(replace(c, leak=Number(None, why="the null is too small for thresholds")) for c in entry.claimed.leaks)
         return replace(entry, claimed=replace(entry.claimed, leaks=leaks))
 
     found = [uncalibrated(made("little", 0.1, 4)), uncalibrated(made("much", 0.9, 4))]
     assert not Ranking(found).calibrated
-    assert ranks(found) == {"little": "1", "much": "2"}
+    assert ranks(found) == {"little": "1", "much": "2"} == ranks([made("little", 0.1, 4), made("much", 0.9, 4)])
     assert "Excess, black-box, tokens" in beside(found)["README.md"]
+    assert "Leak" not in beside(found)["README.md"]
+    assert "| Leak, black-box, % |" in beside([made("little", 0.1, 4)])["README.md"]
     assert not Ranking([found[0], made("other", 0.2, 4)]).calibrated, "one row without thresholds is enough"
 
 
@@ -103,7 +105,7 @@ def test_verified_values_count_and_claims_stand_beside_them() -> None:
     true = made("bold", 0.5, 4).claimed
     checked = replace(bold, verified=Verified("retrain", "2026-11-27", "a reader", "b" * 64, true))
     row = next(line for line in beside([checked])["README.md"].splitlines() if "bold.json" in line)
-    assert "| 0.0 | 50.0 (retrain, 2026-11-27) |" in row
+    assert "| 0.0 | 32.0 (retrain, 2026-11-27) |" in row
     assert '<tr class="differs"><th scope="row">Leak, black-box, %' in site([checked])["tracks/made-up/rows/bold.html"]
 
 

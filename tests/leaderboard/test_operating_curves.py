@@ -123,7 +123,7 @@ def test_rows_are_put_together_by_typed_points_and_not_by_their_names(small: Res
         points=[replace(p, row=renamed[p.row]) for p in small.points],
     )  # fmt: skip
     theirs, mine = (operating_curves(r, main_table(r)) for r in (other, small))
-    assert [(c.method, [s.leak for s in c.settings]) for c in theirs] == [(c.method, [s.leak for s in c.settings]) for c in mine]
+    assert [(c.method, [s.back for s in c.settings]) for c in theirs] == [(c.method, [s.back for s in c.settings]) for c in mine]
 
 
 def test_curves_hold_the_tables_own_numbers_weakest_first_and_single_methods_too(table: MainTable, curves: dict[str, Curve]) -> None:
@@ -133,7 +133,7 @@ def test_curves_hold_the_tables_own_numbers_weakest_first_and_single_methods_too
     for s in (*curves["soft"].settings, *curves["hard"].settings):
         row = rows[s.point.row]
         assert (s.collateral, s.damage, s.matched) == (row.utility.collateral, row.utility.damage, row.recovery.worst_length)
-        assert s.leak == row.recovery.leaks[0].leak.scaled(100)
+        assert s.back == row.recovery.leaks[0].excess
     assert len(curves["single"].settings) == 1
     assert [c.method for c in curves.values() if c.reference] == ["none", "retrain"]
 
@@ -150,13 +150,11 @@ def test_budgets_buy_what_was_made_up(curves: dict[str, Curve]) -> None:
     assert {s.point.strength for s in curves["hard"].frontier("collateral")} == {0.25}, "the strongest has collapsed"
 
 
-def test_where_the_null_is_small_the_excess_in_tokens_stands_in(small: Results) -> None:
-    table = main_table(small)
-    assert not table.calibrated
-    frame = settings_frame(small, table)
-    assert "excess_tokens" in frame
-    assert "leak_percent" not in frame
-    assert "Excess over the twin, tokens" in curve_grids(small, table)[1].header
+def test_curves_are_in_tokens_beyond_the_twin_whatever_the_null(small: Results, made: Results, table: MainTable) -> None:
+    assert table.calibrated
+    assert not main_table(small).calibrated
+    assert list(settings_frame(small, main_table(small))) == list(settings_frame(made, table))
+    assert "Excess over the twin, tokens" in curve_grids(small, main_table(small))[1].header
 
 
 # ---- the report
@@ -168,10 +166,10 @@ def test_a_report_of_a_run_with_strengths_has_tables_figures_and_files(made: Res
     assert all((tmp_path / name).is_file() for name in names)
     frame = pd.read_csv(tmp_path / "curves.csv")
     assert list(frame["row"]) == ["none", *MADE, "single", "retrain"]
-    assert {"leak_percent_low", "collateral_points_high", "damage_percent", "matched_tokens", "frontier_damage"} <= set(frame)
+    assert {"excess_tokens_low", "collateral_points_high", "damage_percent", "matched_tokens", "frontier_damage"} <= set(frame)
     budgets = pd.read_parquet(tmp_path / "budgets.parquet").set_index(["method", "cost", "budget"])
     assert not budgets.loc[("hard", "collateral", 50.0), "reached"]
-    assert math.isnan(budgets.loc[("hard", "collateral", 50.0), "leak_percent"])  # type: ignore[arg-type]
+    assert math.isnan(budgets.loc[("hard", "collateral", 50.0), "excess_tokens"])  # type: ignore[arg-type]
     for page in (tmp_path / "report.md", tmp_path / "report.html"):
         text = page.read_text("utf-8")
         assert "What a budget buys" in text

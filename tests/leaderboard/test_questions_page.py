@@ -15,7 +15,7 @@ from palimpsest.leaderboard.curves import attack_curves, prompt_length_curves
 from palimpsest.leaderboard.dead_weight import alone
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.headline import dead_weight_rule, headline
-from palimpsest.leaderboard.operating_curves import leak_words
+from palimpsest.leaderboard.operating_curves import back_words
 from palimpsest.leaderboard.report import render
 from palimpsest.leaderboard.side import side_of
 from palimpsest.leaderboard.tables import MainTable, main_table
@@ -108,7 +108,7 @@ def test_comparisons_and_dead_weight_judge_answers_by_tokens_as_leak_does() -> N
 def _said(table: MainTable) -> list[str]:
     """Titles, captions and the headline."""
     rule = dead_weight_rule(table.calibrated, table.access, table.unit)
-    return [text for grid in grids(table) for text in (*grid.header, grid.explained)] + [headline(table), rule, leak_words(table)]
+    return [text for grid in grids(table) for text in (*grid.header, grid.explained)] + [headline(table), rule, back_words(table)]
 
 
 def _without_what_stays(text: str) -> str:

@@ -186,10 +186,22 @@ def test_the_frame_holds_ranks(table: MainTable):
     assert frame.loc["hammer", "over_budget"] == "collateral"
 
 
-def test_without_thresholds_ranks_are_by_tokens_beyond_the_twin():
-    one = replace(made({}, {}, {"a": 0.0, "b": 0.8}), seeds=(0,))
-    one = replace(one, records=[r for r in one.records if r.seed == 0], quality=[q for q in one.quality if q.seed == 0])
-    table = main_table(one)
-    assert not table.calibrated
-    assert {r.method: str(r.place) for r in table.rows if r.place} == {"a": "1", "b": "2"}
-    assert "permutation test of the tokens" in next(g for g in grids(table) if g.key == "ranking").caption
+def test_of_two_rows_from_which_every_memory_is_recovered_the_one_that_says_less_is_ahead():
+    whole = made({}, {}, {"a": 1.0, "b": 1.0})
+    cut = [replace(r, matched=min(r.matched, 20)) if (r.method, r.role) == ("a", "forget") else r for r in whole.records]
+    table = main_table(replace(whole, records=cut))
+    rows = {r.method: r for r in table.rows}
+    assert {m: rows[m].recovery.leaks[0].leak.value for m in "ab"} == {"a": 1, "b": 1}
+    assert {m: str(rows[m].place) for m in "ab"} == {"a": "1", "b": "2"}
+    own = rows["a"].recovery.worst_length.value - table.twin.recovery.worst_length.value
+    assert f"a holds back best: {own:.1f} tokens beyond the twin come back" in headline(table)
+
+
+def test_ranks_are_alike_with_thresholds_and_without():
+    every = made({}, {}, {"a": 0.0, "b": 0.8})
+    first = replace(every, seeds=(0,), records=[r for r in every.records if r.seed == 0], quality=[q for q in every.quality if q.seed == 0])
+    tables = [main_table(every), main_table(first)]
+    assert [t.calibrated for t in tables] == [True, False]
+    for table in tables:
+        assert {r.method: str(r.place) for r in table.rows if r.place} == {"a": "1", "b": "2"}
+        assert "paired permutation test" in next(g for g in grids(table) if g.key == "ranking").caption

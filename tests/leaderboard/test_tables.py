@@ -152,8 +152,8 @@ def test_every_row_shows_how_much_it_keeps_of_what_it_should_know():
     assert 0.3 < row(table, "npo").utility.kept.value < 0.7
     assert table.twin.utility.kept.count == 192, "shown and hidden"
     main = grids(table)[0]
-    assert main.header[7] == "Keeps %"
-    assert str(main.rows[0].cells[7]) == "100.0"
+    assert main.header[8] == "Keeps %"
+    assert str(main.rows[0].cells[8]) == "100.0"
     assert "keeps 100.0%." in main.caption
 
 

@@ -77,8 +77,8 @@ def test_a_wide_terminal_gets_the_same():
 def test_titles_stand_whole_above_their_columns():
     lines = printed("three seeds").splitlines()
     rule = next(i for i, line in enumerate(lines) if line.startswith("─"))
-    assert lines[rule - 2].split() == ["Exact", "Worst", "Leak", "Damage", "Keeps"]
-    assert lines[rule - 1].split() == ["Method", "%", "tokens", "%", "%", "%"]
+    assert lines[rule - 2].split() == ["Exact", "Worst", "Excess", "Leak", "Damage", "Keeps"]
+    assert lines[rule - 1].split() == ["Method", "%", "tokens", "tokens", "%", "%", "%"]
     ends = [m.end() for m in re.finditer(r"\S+", lines[rule - 2])]
     assert ends == [m.end() for m in re.finditer(r"\S+", lines[rule - 1])][1:]
     for line in lines[rule + 1 : rule + 3]:
@@ -94,7 +94,7 @@ def test_a_name_that_is_too_long_stands_on_a_line_of_its_own():
 def test_the_words_are_explained_one_to_a_paragraph_and_the_run_is_warned_of():
     text = printed("three seeds")
     starts = [line.split(":")[0] for line in text.splitlines() if re.match(r"[A-Z][a-z]+: ", line)]
-    assert starts == ["Exact", "Worst", "Leak", "Damage", "Keeps", "Warning"]
+    assert starts == ["Exact", "Worst", "Excess", "Leak", "Damage", "Keeps", "Warning"]
     for word in ("none", "strong *", "retrain †", "[98.0, 100.0]", "coverage is 90%", "Worst %, Severity %,"):
         assert word in text
 
