@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ....leaderboard.statistics import Estimate
-from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, Found, StudyFigure, StudyTable, Verdict, direction, said
+from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
 from .._auc import NOTHING, difference_of_aucs
 from .._coverage import Case
 from .._judging import LEAK, Judged, Told, told
@@ -19,8 +18,8 @@ from .._labelled import HOLDS, NEVER
 from .instrument_coverage import coverage_table, coverage_verdicts, false_positive_table
 from .instrument_figures import auc_figure, coverage_figure
 from .instrument_hidden import hidden_knowledge
+from .instrument_score import EXCESS, score_verdicts
 
-GOAL = 0.99
 PAPER = {"not depth": 0.971, "extraction_strength": 0.891, "exact_memorisation": 0.817, "rouge_l": 0.722}  # AUCs, arXiv 2605.24614
 
 
@@ -42,7 +41,7 @@ def page(rows: Rows, public: bool = False) -> Found:
     coverage = coverage_table(rows.simulations, rows.draws, judged)
     tables = [_measures_table(measures, judged), *_model_table(judged), *hidden[0], coverage, *false_positive_table(judged)]
     of_coverage = coverage_verdicts(coverage, rows.simulations, judged)
-    verdicts = [*_of_leak(measures), *_of_paper(measures, judged), *of_coverage, *hidden[1]]
+    verdicts = [*score_verdicts(measures, judged), *_of_paper(measures, judged), *of_coverage, *hidden[1]]
     figures = [
         StudyFigure("aucs", *auc_figure(measures), [_line(t) for t in measures]),
         StudyFigure("coverage", *coverage_figure(coverage.rows), coverage.rows),
@@ -77,7 +76,7 @@ def _measures_table(measures: Sequence[Told], judged: Judged) -> StudyTable:
 def _model_table(judged: Judged) -> Iterator[StudyTable]:
     """Every kind of model with its main values: a mean over seeds."""
     values = judged.models.copy()
-    names = [n for n in (LEAK, "excess, black-box", "exact", "not depth", "extraction_strength", "rouge_l", "AUC of min_k") if n in values]
+    names = [n for n in (LEAK, EXCESS, "exact", "not depth", "extraction_strength", "rouge_l", "AUC of min_k") if n in values]
     values["held-out loss"] = judged.frame.groupby(["model", "seed"], sort=False).held_out.first() if "held_out" in judged.frame else np.nan
     names.append("held-out loss")
     lines = []
@@ -87,34 +86,6 @@ def _model_table(judged: Judged) -> Iterator[StudyTable]:
     yield StudyTable(
         "The labelled models", lines, "Means over seeds; leak and exact are shares, excess is in tokens, loss in nats per token."
     )
-
-
-def _of_leak(measures: Sequence[Told]) -> Iterator[Verdict]:
-    """Leak against the goal, and against every single measure."""
-    leaks = [t for t in measures if t.measure.startswith("leak,")]
-    goal = f"The goal of this benchmark: an AUC of at least {GOAL}."
-    if not leaks:
-        yield Verdict(
-            "Leak tells models that hold from models that never did.", goal, "leak needs 288 null values, and there are fewer", CANNOT_TELL
-        )
-        return
-    for t in leaks:
-        yield _goal(f"Leak at {t.measure.removeprefix('leak, ')} tells models that hold from models that never did.", goal, t.models)
-    black = next((t for t in leaks if t.measure == LEAK), leaks[0])
-    yield _goal("Leak tells memories that are held from memories that never were.", goal, black.memories)
-    others = [t for t in measures if not t.measure.startswith(("leak,", "tokens beyond"))]
-    ahead = [t for t in others if t.behind_leak and t.behind_leak.value < 0]
-    surely = [t for t in ahead if t.behind_leak.high < 0]
-    best = max(others, key=lambda t: t.models.value)
-    words = f"leak {black.models.value:.3f}, the best other, {best.measure}, {best.models.value:.3f}; ahead of leak: {_names(ahead)}"
-    says = DISAGREES if surely else CANNOT_TELL if ahead or best.models.value == black.models.value else AGREES
-    yield Verdict("No single measure is ahead of leak.", "The goal of this benchmark.", f"{words}; surely: {_names(surely)}", says)
-
-
-def _goal(claim: str, goal: str, measured: Estimate) -> Verdict:
-    """Met where the value is; surely missed where the whole interval is below; in between it cannot be told."""
-    says = CANNOT_TELL if not measured or measured.value < GOAL <= measured.high else AGREES if measured.value >= GOAL else DISAGREES
-    return Verdict(claim, goal, f"AUC {said(measured)}", says)
 
 
 def _of_paper(measures: Sequence[Told], judged: Judged) -> Iterator[Verdict]:
@@ -151,10 +122,6 @@ def _notes(judged: Judged, public: bool) -> list[str]:
     if not judged.levels:
         out.append("Fewer than 288 null values: no leak, no thresholds, no false positives.")
     return out
-
-
-def _names(found: Sequence[Told]) -> str:
-    return ", ".join(t.measure for t in found) or "none"
 
 
 def _number(value: float) -> float | None:
