@@ -27,6 +27,10 @@ FLOOR = -1e4  # nats: what is never drawn counts as so unlikely, since a row hol
 PROMPTS: dict[str, dict[str, Any]] = {
     "prefix": {}, "longer_prefix": {}, "shifted_window": {"stride": 16}, "paraphrase": {}, "logit_lens": {},
 }  # fmt: skip
+REWORDED: dict[str, dict[str, Any]] = {  # of passages: they need a base model, or memories that an attacker may know
+    "word_substitution": {}, "base_substitution": {}, "embedding_neighbours": {}, "filler": {"lengths": [8, 32]},
+    "formatting": {"slips": [1, 4], "tries": 2}, "frames": {}, "priming": {"pairs": [1, 2]}, "beam_search": {"widths": [4]},
+}  # fmt: skip
 MEMBERSHIPS = ("loss", "zlib_ratio", "min_k", "min_k_plus_plus", "reference", "sampling")
 ROUNDED: dict[str, dict[str, Any]] = {"quantise": {"variants": ["int4"]}}
 ABLATED: dict[str, dict[str, Any]] = {"ablate_direction": {}}  # needs ordinary text that the model was trained on
@@ -48,7 +52,12 @@ class Battery:
         """`siblings`: texts among which exposure ranks. Not `comparing`: without what needs held model and twin at hand."""
         dear: dict[str, dict[str, Any]] = {"exposure": {"texts": siblings}} | ({"patching": {}} if comparing else {})
         again = {"relearn": {**RELEARN["relearn"], **relearn}}
-        return cls(arm(PROMPTS | ROUNDED | (ABLATED if comparing else {})), arm({name: {} for name in MEMBERSHIPS}), arm(dear), arm(again))
+        return cls(
+            arm(PROMPTS | ROUNDED | (REWORDED | ABLATED if comparing else {})),
+            arm({name: {} for name in MEMBERSHIPS}),
+            arm(dear),
+            arm(again),
+        )
 
     @property
     def spec(self) -> list[dict[str, Any]]:

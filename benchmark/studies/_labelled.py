@@ -59,7 +59,8 @@ class Doses:
     rates: tuple[float, ...] = (1e-3, 2e-3, 5e-4)
     steps: tuple[int, ...] = (25, 50, 100)  # of fine-tuning on ordinary text
     fakes: bool = True
-    retrained: int = 1  # seeds in which a twin is trained anew, in another order and at half the rate
+    retrained: int = 3  # seeds in which a twin is trained anew, in another order
+    again: tuple[float, ...] = (0.5, 1.0, 2.0)  # times the rate
 
 
 def labelled(doses: Doses, seeds: Sequence[int], seed: int, texts: int) -> Iterator[Labelled]:
@@ -111,7 +112,7 @@ def _never(doses: Doses, seeds: Sequence[int], i: int) -> Iterator[Labelled]:
     yield Labelled("twin + paraphrased openings", NEVER, TWIN, "attack", "relearn", few | {"lr": 1e-3}, "paraphrases")
     yield Labelled("twin + other endings", NEVER, TWIN, "attack", "relearn", few | {"lr": 1e-3}, "endings")
     if i < doses.retrained:
-        yield Labelled("retrained otherwise", NEVER, BASE, "replay", fields={"order": "instrument", "rate": 0.5})
+        yield Labelled("retrained otherwise", NEVER, BASE, "replay", fields={"order": "instrument", "rate": _turn(doses.again, i)})
 
 
 def unlearned(methods: Sequence[str]) -> Iterator[Labelled]:

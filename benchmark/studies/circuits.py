@@ -44,6 +44,7 @@ class Circuits(Study):
     checked: Count = 256  # edges that are also patched alone
     checked_pairs: Count = 16  # pairs on which they are
     unlearned: Annotated[tuple[str, ...], SOME] = ("gradient_ascent", "grad_diff", "npo")
+    track: str = "pocket-rule-1"  # whose tuned fields they have: those that make prompts fail
 
     question: ClassVar[str] = "Which edges start and continue memorised text, and does unlearning remove them?"
     paper: ClassVar[str] = "Lasy et al. 2025"
@@ -78,7 +79,7 @@ class Circuits(Study):
             raise UserError(
                 f"prompt={self.prompt} and continuation={self.continuation} need row={self.prompt + self.continuation} or more."
             )
-        return lab.run({name: {} for name in self.unlearned})
+        return lab.run({name: {} for name in self.unlearned}, track=self.track)
 
     def examples(self, lab: Lab, run: Run, seed: int) -> Stage:
         """Rows `memory` and `pair`, of all memories that the held model was taught."""

@@ -44,9 +44,10 @@ class Instrument(Study):
     few: Count = 8  # forget memories of which dear measures are taken: exposure, depth
     siblings: Count = 200  # texts among which exposure ranks
     methods: tuple[str, ...] = ("npo", "grad_diff", "rmu", "undial")  # whose models may hide what they know
+    track: str = "pocket-rule-1"  # whose tuned fields they have: those that make prompts fail
     relearn_steps: Count = 20
-    worlds: Count = 200  # of each case of the simulation
-    draws: Count = 50  # worlds of real lengths, of each case
+    worlds: Count = 1000  # of each case of the simulation
+    draws: Count = 200  # worlds of real lengths, of each case
     only: tuple[str, ...] = ()  # names of labelled models; empty: all
     noise: Shares = (0.05, 0.1, 0.15)
     collapse: Shares = (0.4, 0.6, 0.8)
@@ -54,7 +55,7 @@ class Instrument(Study):
     counts: Counts = (8, 16, 24)
     steps: Counts = (25, 50, 100)
     fakes: bool = True
-    retrained: CountOrZero = 1
+    retrained: CountOrZero = 3
     checkpoints: str = ""  # a file of public labelled checkpoints (configs/studies), to be judged in place of our own models
     at: str = ""  # where these lie, if not where their file says
     unseen: str = ""  # a file of texts that none of them was trained on; `memories` names what they should have forgotten
@@ -96,7 +97,7 @@ class Instrument(Study):
         return Battery.of(self.siblings, {"steps": self.relearn_steps}, comparing=not self.checkpoints)
 
     def _run(self, lab: Lab) -> Run:
-        return lab.run({name: {} for name in self.methods})
+        return lab.run({name: {} for name in self.methods}, track=self.track)
 
     def _simulation(self, lab: Lab) -> Stage:
         def rows() -> Iterator[dict[str, Any]]:
