@@ -107,12 +107,6 @@ def leak_cell(score: Score, method: str, access: str) -> LeakCell:
     return LeakCell(access, leak, mean(by_seed(lengths["mine"] - lengths["twin"])), p)
 
 
-def ranked_values(score: Score, method: str, access: str) -> pd.Series:
-    """What the mean is ranked by, on each forget memory: the tokens of its longest match beyond the twin's."""
-    pair = score.worst_pair(method, access)
-    return pair["mine"] - pair["twin"]
-
-
 def _tokens(lengths: pd.Series) -> Estimate:
     return mean(by_seed(lengths)).within(0, HORIZON)
 

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ..benchmark.common.types import HELD
 from ..benchmark.scoring.calibration import FEWEST_TOKENS
 from ..benchmark.scoring.score import Score
-from .attacks import ranked_values
 
 
 @dataclass(frozen=True)
 class DeadWeight:
     """Names, and among how many."""
 
-    attacks: tuple[str, ...]  # from no row is any memory recovered by them alone
+    attacks: tuple[str, ...]  # from no row does any of them alone read furthest into some memory
     attack_count: int
-    never: tuple[tuple[int, str], ...] = ()  # (seed, memory): recovered from no method
-    always: tuple[tuple[int, str], ...] = ()  # recovered from every method
+    never: tuple[tuple[int, str], ...] = ()  # (seed, memory): come back from no method
+    always: tuple[tuple[int, str], ...] = ()  # come back from every method
     memory_count: int = 0
 
 
@@ -42,25 +40,18 @@ def weighed(idle: tuple[str, ...], count: int, methods: Mapping[str, pd.Series])
 
 
 def alone(score: Score, method: str, access: str) -> set[str]:
-    """Attacks without which some memory would not be recovered at this level; without thresholds, would come back less far."""
-    if score.calibrations[access].possible:
-        called = score.recovered_by(method, access)
-        if not len(held := score.exact(HELD)):
-            return set(called.columns)  # without the held model there is no leak, and so nothing to be said about what it needs
-        return only_one(called[called.index.isin(held.index[held])], pd.Series(0.0, called.columns))
+    """Attacks without which some memory would come back less far at this level."""
     return only_one(score.lengths(method)[score.up_to(access)])
 
 
-def only_one(lengths: pd.DataFrame, limits: pd.Series | None = None) -> set[str]:
-    """Attacks (columns, of longest matches in tokens) that alone pass their limit on some memory; without limits, alone read furthest."""
+def only_one(lengths: pd.DataFrame) -> set[str]:
+    """Attacks (columns, of longest matches in tokens) that alone read furthest into some memory."""
     furthest = lengths.eq(lengths.max(axis=1), axis=0) & (lengths > 0)
-    best = furthest if limits is None else lengths[list(limits.index)] > limits
-    only = best[best.sum(axis=1) == 1]
+    only = furthest[furthest.sum(axis=1) == 1]
     return {str(a) for a in only if only[a].any()}
 
 
 def comes_back(score: Score, method: str, access: str) -> pd.Series:
-    """1 where a memory is recovered, else 0; without thresholds, where it comes back 8 tokens further than from the twin."""
-    if score.calibrations[access].possible:
-        return score.recovered_pair(method, access)["mine"]
-    return (ranked_values(score, method, access) >= FEWEST_TOKENS).astype(float)
+    """1 where a memory comes back 8 tokens further than from the twin, else 0."""
+    pair = score.worst_pair(method, access)
+    return (pair["mine"] - pair["twin"] >= FEWEST_TOKENS).astype(float)

@@ -134,5 +134,5 @@ class Values:
 
     @property
     def calibrated(self) -> bool:
-        """Whether rows are ranked by leak; otherwise by excess."""
+        """Whether the row has a leak."""
         return bool(self.leaks[0].leak)

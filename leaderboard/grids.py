@@ -105,7 +105,7 @@ def main_definitions(table: MainTable) -> dict[str, str]:
     """Word of the header -> what it means, and what was calibrated."""
     bound = (
         " Expensive attacks were asked on a fixed subset and where nothing cheaper had recovered a memory, so this is a lower bound."
-        if table.notes.survivors
+        if table.access in table.notes.survivors
         else ""
     )
     return {

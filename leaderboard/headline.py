@@ -25,8 +25,9 @@ def headline(table: MainTable) -> str:
     tied = [row.method for row in table.rows if row.standing == "tied"]
     others = f" Not to be told apart from it: {', '.join(tied)}." if tied else ""
     held = f"Among the methods within the budgets ({table.ranking.budget}), {best.method} holds back best: "
-    what = f"{number(x.value)} {table.unit.long} beyond the twin come back"
-    return f"{held}{what} [{number(x.low)}, {number(x.high)}] under {table.access} attacks.{others}"
+    than = " more than from the twin" if table.twin.method else ""
+    what = f"on average {number(x.value)} [{number(x.low)}, {number(x.high)}] {table.unit.long}{than} come back"
+    return f"{held}{what} under {table.access} attacks.{others}"
 
 
 def nothing_learnt(table: MainTable) -> str:
@@ -50,21 +51,20 @@ class Remark:
 def remarks(found: DeadWeight) -> list[Remark]:
     """Dead weight: attacks that add nothing to others, memories that come back from every method or from none."""
     every = [
-        Remark(f"{len(found.attacks)} of {found.attack_count} attacks recover nothing beyond the others.", found.attacks),
+        Remark(f"{len(found.attacks)} of {found.attack_count} attacks read nowhere further than all others.", found.attacks),
         Remark(f"{len(found.always)} of {found.memory_count} forget memories are lost by no method.", _memories(found.always)),
         Remark(f"{len(found.never)} of {found.memory_count} forget memories are lost by every method.", _memories(found.never)),
     ]
     return [remark for remark in every if remark.names]
 
 
-def dead_weight_rule(calibrated: bool, access: str, unit: Unit = TOKENS) -> str:
+def dead_weight_rule(access: str, unit: Unit = TOKENS) -> str:
     """What the remarks mean."""
-    back = "is recovered" if calibrated else f"comes back {FEWEST_TOKENS} {unit.long} further than from the twin"
     return (
-        "What tells no two methods apart. An attack is named if from no row and at no access level it is the only one that recovers "
-        "some memory (where there are no thresholds: that reads furthest), so that without it nothing would be another; each is judged "
-        f"by itself, so of two that do the same both are named. A memory is lost by a method unless it {back} under {access} "
-        "attacks; references and collapsed methods are left out."
+        "What tells no two methods apart. An attack is named if from no row and at no access level it alone reads furthest into some "
+        "memory, so that without it no length would be another; each is judged by itself, so of two that do the same both are named. A "
+        f"memory is lost by a method unless {FEWEST_TOKENS} {unit.long} more of it than from the twin come back under {access} attacks; "
+        "references and collapsed methods are left out."
     )
 
 

@@ -29,7 +29,7 @@ class Setting:
 
     point: OperatingPoint
     matched: Estimate  # tokens, the longest match of the battery on each forget memory
-    back: Estimate  # what comes back, in tokens: the excess over the twin, by which tables rank
+    back: Estimate  # what comes back, in tokens: the excess over the twin, by which tables rank; of entries the matched length
     collateral: Estimate  # points
     damage: Estimate  # % of the twin's quality
 
@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def collapsed(self) -> bool:
-        """Of a model that says nothing nothing comes back: it is drawn, and is on no frontier and within no budget."""
+        """Nothing comes back from a model that says nothing: it is drawn, and is on no frontier and within no budget."""
         return self.damage.value > COLLAPSED
 
     def beats(self, other: Setting, kind: Cost) -> bool:
@@ -129,20 +129,20 @@ def _bought(setting: Setting | None) -> Cell:
     return cell(setting.back, note=setting.where) if setting else Cell(NOT_REACHED)
 
 
-def setting_grid(curves: Sequence[Curve], back: str, tokens: str) -> Grid:
-    """Every setting, and of which frontiers it is; `tokens` is what matched lengths are counted in."""
+def setting_grid(curves: Sequence[Curve], back: str, tokens: str = "") -> Grid:
+    """Every setting, and of which frontiers it is; `tokens` is what matched lengths are counted in, if they have a column of their own."""
     told = any(math.isfinite(s.point.strength) for c in curves for s in c.settings)
     ordinary = "Strength 1 is the method's ordinary run; others change the one field that it declares. " if told else ""
+    matched = "Matched: mean over forget memories of the longest match of the battery. " if tokens else ""
     caption = (
-        f"{ordinary}Matched: mean over forget memories of the "
-        "longest match of the battery. Frontier: of no other strength of the method less comes back at no more collateral, or damage. "
+        f"{ordinary}{matched}Frontier: no other strength of the method gives back less at no more collateral, or damage. "
         f"Collapsed settings (damage above {COLLAPSED:.0f}%) are on no frontier and within no budget."
     )
     header = [
         "Method",
         "Strength",
         "Field",
-        f"Matched {tokens}",
+        *([f"Matched {tokens}"] if tokens else []),
         back.capitalize(),
         "Collateral",
         "Damage %",
@@ -156,7 +156,7 @@ def setting_grid(curves: Sequence[Curve], back: str, tokens: str) -> Grid:
             strength = f"{p.strength:g}" if math.isfinite(p.strength) else MISSING
             where = [Cell(strength if p.field else ""), Cell(f"{p.field}={p.value:g}" if p.field else "")]
             on = ", ".join(kind for kind, settings in frontiers.items() if s in settings)
-            cells = [Cell(curve.method), *where, *map(cell, (s.matched, s.back, s.collateral, s.damage)), Cell(on)]
+            cells = [Cell(curve.method), *where, *map(cell, (*([s.matched] if tokens else []), s.back, s.collateral, s.damage)), Cell(on)]
             rows.append(GridRow(cells, faint=curve.reference))
     return Grid("strengths", "At each strength", caption, *known_columns(header, rows))
 

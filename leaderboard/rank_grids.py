@@ -18,12 +18,11 @@ def rank_grid(table: MainTable) -> Grid | None:
     if not rows:
         return None
     levels = [leak.access for leak in table.twin.recovery.leaks]
-    bound = " Where only survivors were asked, excesses are lower bounds." if table.notes.survivors else ""
     caption = (
         f"Ranked by the excess over the twin, in {table.unit.name}, under {table.access} attacks, among the methods within the budgets "
         f"({table.ranking.budget}); the others are listed as {OVER}, small, by what. A rank reaches from one more than the methods surely "
-        "better to all but those surely worse: paired permutation test on the same memories, Holm over all pairs, "
-        f"{100 * APART:.0f}%.{_circle(table)}{bound}"
+        "better to all but those surely worse: paired permutation test on the questions that both were asked, Holm over all pairs, "
+        f"{100 * APART:.0f}%.{_circle(table)}{_survivors(table)}"
     )
     found = []
     for row in rows:
@@ -57,7 +56,7 @@ def stability_grid(table: MainTable) -> Grid | None:
 
 def severity_grid(table: MainTable) -> Grid:
     """The shares of memories of which so much comes back, with intervals."""
-    bound = " Where only survivors were asked, lower bounds." if table.notes.survivors else ""
+    bound = " Some attacks were asked about survivors only." if table.access in table.notes.survivors else ""
     caption = (
         f"Share in % of all forget memories of which at least so many {table.unit.name} come back under the best of the {table.access} "
         f"attacks that the twin was asked too, minus the twin's share.{bound} Such shares, added up over 1 to {AT_LEAST[-1]} "
@@ -85,6 +84,13 @@ def _circle(table: MainTable) -> str:
         return f"{rule}."
     a, b, c = table.ranking.circle
     return f"{rule}: here {a} ties with {b} and {b} with {c}, but {a} and {c} are told apart."
+
+
+def _survivors(table: MainTable) -> str:
+    """What the excesses of some levels do not tell."""
+    levels = ", ".join(table.notes.survivors)
+    said = "some attacks were asked about survivors only, so the excess there is over fewer questions where cheaper attacks had success."
+    return f" At {levels} {said}" if levels else ""
 
 
 def _short(words: str) -> str:

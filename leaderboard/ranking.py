@@ -1,12 +1,13 @@
-"""Who stands where among the methods within budget, and how firmly. Works on one value per method and memory; less is better.
+"""Who stands where among the methods within budget, and how firmly. Works on matched lengths in tokens; less is better.
 
 docs/metrics.md, "Ranking", gives the rules and the reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations, permutations
 
 import numpy as np
@@ -56,23 +57,44 @@ class Ranking:
 Apart = set[tuple[str, str]]  # (better, worse)
 
 
-def rank(values: Mapping[str, pd.Series], costs: Mapping[str, tuple[float, float]], budget: Budget) -> Ranking:
-    """Rank methods by `values` (per seed and memory), of which `costs` give damage in % and collateral in points."""
-    over = {m: budget.exceeded(*costs[m]) for m in values}
-    within = [m for m in values if not over[m]]
-    priced = [m for m in values if np.isfinite(costs[m]).all()]
-    differences = {(a, b): (values[a] - values[b]).dropna().to_numpy(float) for a, b in combinations(priced, 2)}
-    tests = {pair: (p_value(d), float(d.mean())) for pair, d in differences.items() if len(d)}
+def rank(lengths: Mapping[str, pd.DataFrame], twin: pd.Series, costs: Mapping[str, tuple[float, float]], budget: Budget) -> Ranking:
+    """Rank methods by their matched `lengths` and the longest of the twin (see `beyond`); `costs`: damage in %, collateral in points."""
+    over = {m: budget.exceeded(*costs[m]) for m in lengths}
+    within = [m for m in lengths if not over[m]]
+    priced = [m for m in lengths if np.isfinite(costs[m]).all()]
+    tests = {(a, b): found for a, b in combinations(priced, 2) if (found := test(lengths[a], lengths[b], twin))}
     apart = told_apart(tests, within)
-    fitting = {str(b): [m for m in values if not b.exceeded(*costs[m])] for b in BUDGETS}
+    fitting = {str(b): [m for m in lengths if not b.exceeded(*costs[m])] for b in BUDGETS}
     return Ranking(
         budget=budget,
         places=places(within, apart),
         over={m: words for m, words in over.items() if words},
-        draws=redrawn({m: values[m] for m in within}),
+        draws=redrawn(within, beyond([lengths[m] for m in within], twin)),
         by_budget={words: places(ms, told_apart(tests, ms)) for words, ms in (fitting | {NO_BUDGET: priced}).items()},
         circle=intransitive(within, apart),
     )
+
+
+def beyond(lengths: Sequence[pd.DataFrame], twin: pd.Series) -> list[pd.Series]:
+    """Of each method, by memory, the tokens of its longest match beyond the twin's, at least 0, over the questions that all were asked.
+
+    `lengths`: a row for each seed and memory, a column for each attack, NaN where it was not asked; `twin`: its longest matches, nothing
+    where there is none. So nothing is gained by being asked less, nor by saying less than a model that never saw the texts.
+    """
+    if not lengths:
+        return []
+    index = reduce(pd.Index.intersection, (t.index for t in lengths))
+    attacks = [a for a in lengths[0] if all(a in t for t in lengths)]
+    same = [t.loc[index, attacks] for t in lengths]
+    asked = np.logical_and.reduce([t.notna() for t in same])
+    floor = twin.reindex(index).fillna(0)
+    return [(t.where(asked).max(axis=1) - floor).clip(lower=0).dropna() for t in same]
+
+
+def test(mine: pd.DataFrame, other: pd.DataFrame, twin: pd.Series) -> tuple[float, float] | None:
+    """p-value that two methods lose as much on the same memories, and the mean difference; None if both were asked about none."""
+    a, b = beyond([mine, other], twin)
+    return (p_value((a - b).to_numpy(float)), float((a - b).mean())) if len(a) else None
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -104,13 +126,14 @@ def intransitive(methods: Iterable[str], apart: Apart) -> tuple[str, str, str] |
     return next(((a, b, c) for a, b, c in permutations(methods, 3) if (a, c) in apart and tie(a, b) and tie(b, c)), None)
 
 
-def redrawn(values: Mapping[str, pd.Series]) -> dict[str, Draws]:
-    """Ranks over draws of seeds and of memories within them, the same ones for all methods; on memories that all were asked about."""
-    table = pd.DataFrame(dict(values)).dropna().sort_index(level="seed")
+def redrawn(methods: Sequence[str], values: Sequence[pd.Series]) -> dict[str, Draws]:
+    """Ranks over draws of seeds and of memories within them, the same ones for all methods; `values` by memory, of all the same."""
+    table = pd.DataFrame(dict(zip(methods, values, strict=True)))
     if not len(table):
         return {}
+    table = table.sort_index(level="seed")
     sizes = table.groupby(level="seed").size()
     totals = resampling_weights(sizes.tolist(), DRAWS) @ table.to_numpy(float)  # [draws, methods]
     ranks = 1 + (totals[:, :, None] > totals[:, None, :] + 1e-9).sum(axis=2)  # of equals each has the better rank
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")
-    return {m: Draws(float((ranks[:, i] == 1).mean()), Place(int(low[i]), int(high[i]))) for i, m in enumerate(values)}
+    return {m: Draws(float((ranks[:, i] == 1).mean()), Place(int(low[i]), int(high[i]))) for i, m in enumerate(methods)}

@@ -118,7 +118,7 @@ def _rendered(results: Results, table: MainTable, format: Format, drawn: list[Fi
         "warnings": results.warnings,
         "facts": list(results.facts.items()),
         "remarks": remarks(table.dead_weight),
-        "dead_weight": dead_weight_rule(table.calibrated, table.access, table.unit),
+        "dead_weight": dead_weight_rule(table.access, table.unit),
         "docs": [(row.method, row.doc) for row in table.rows if row.doc],
         "passages": [_passage(e, (*results.methods, results.twin)) for e in results.excerpts],
     }

@@ -12,7 +12,7 @@ from ..benchmark.common.errors import UserError, unknown
 from ..benchmark.common.types import HELD, Results
 from ..benchmark.scoring.calibration import Calibration
 from ..benchmark.scoring.score import Score
-from .attacks import Recovery, ranked_values, recovery
+from .attacks import Recovery, recovery
 from .costs import CostCell, cost_cells
 from .damage import TaskCell, Utility, damages, main_task, utility, yardstick_words
 from .dead_weight import DeadWeight, dead_weight
@@ -67,7 +67,7 @@ class Notes:
     """What captions say about all rows together."""
 
     memories: int  # forget memories, all seeds together
-    survivors: bool = False  # some memories were asked only because nothing cheaper had recovered them
+    survivors: tuple[str, ...] = ()  # access levels at which some memories were asked only because nothing cheaper had recovered them
     unit: Unit = TOKENS  # of lengths
     high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
     damage_of: str = ""  # what damage is a loss of, in words
@@ -161,12 +161,12 @@ class _Rows:
 
     def notes(self, twin: MethodRow, access: str) -> Notes:
         """What is said about all rows; `twin` is the twin's row (or another, without one), `access` the level of the main columns."""
-        counted = set(self.score.up_to(access))
         forgotten = [r for r in self.results.records if r.role == "forget" and r.method != self.results.twin]
+        further = {r.attack for r in forgotten if r.extra}
         task = main_task(twin.utility.tasks, self.results.yardstick)
         return Notes(
             memories=twin.recovery.exact.count,
-            survivors=any(r.extra and r.attack in counted for r in forgotten),
+            survivors=tuple(level for level in self.score.levels if further & set(self.score.up_to(level))),
             unit=ANSWERS if self.score.whole else TOKENS,
             high_nulls=high_nulls(self.score),
             damage_of=yardstick_words(task, self.results.yardstick),
@@ -177,10 +177,11 @@ class _Rows:
 def _ranked(table: MainTable, score: Score) -> MainTable:
     """Give places to the rows within budget. The best is the first of these; tied are those than which nobody is surely better."""
     rivals = {r.method: r for r in table.rows if not (r.reference or r.collapsed) and table.ranked(r)}
-    values = {m: ranked_values(score, m, table.access) for m in rivals}
+    lengths = {m: score.lengths(m)[score.up_to(table.access)] for m in rivals}
+    twin = score.worst(score.twin, table.access) if score.twin else pd.Series(dtype=float)
     costs = {m: (r.utility.damage.value, r.utility.collateral.value) for m, r in rivals.items()}
-    found = rank(values, costs, table.ranking.budget)
-    best = min(found.places, key=lambda m: (found.places[m].first, table.ranked(rivals[m]).value), default=None)
+    found = rank(lengths, twin, costs, table.ranking.budget)
+    best = min(found.places, key=lambda m: (found.places[m].first, max(table.ranked(rivals[m]).value, 0)), default=None)
 
     def placed(row: MethodRow) -> MethodRow:
         place = found.places.get(row.method)

@@ -114,9 +114,11 @@ def _compared(case: Case, fresh: Row, published: Row) -> Iterator[Finding]:
 
 def _sides(fresh: Values, published: Values) -> list[Sides]:
     mine, theirs = fresh.leaks[0], published.leaks[0]
-    excess = Sides(f"excess, {mine.access}", "tokens", mine.excess, theirs.excess)
+    leak = Sides(f"leak, {mine.access}", "", mine.leak, theirs.leak)
+    if not (mine.leak and theirs.leak):  # the null is too small for thresholds
+        leak = Sides(f"excess, {mine.access}", "tokens", mine.excess, theirs.excess)
     collateral = Sides("collateral", "points", fresh.collateral, published.collateral)
-    return [excess, collateral, Sides("damage", "%", fresh.damage, published.damage, trainings=len(fresh.damage.by_seed) > 1)]
+    return [leak, collateral, Sides("damage", "%", fresh.damage, published.damage, trainings=len(fresh.damage.by_seed) > 1)]
 
 
 def verdict(method: str, sides: list[Sides], ceiling: Sides) -> Finding:

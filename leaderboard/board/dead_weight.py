@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ...benchmark.common.types import HORIZON
 from ...benchmark.scoring.calibration import FEWEST_TOKENS
 from ...benchmark.scoring.score import strength
 from ..dead_weight import DeadWeight, only_one, weighed
 from ..entry import Entry
 from ..flags import COLLAPSED
-from .ranking import REFERENCES, Ranking, as_series, believed, counted, recovered, twin, worst
+from .ranking import REFERENCES, Ranking, as_series, believed, lengths, twin, worst
 
 
 def dead_weight(ranking: Ranking, access: str) -> DeadWeight:
@@ -21,26 +20,16 @@ def dead_weight(ranking: Ranking, access: str) -> DeadWeight:
     known = {a: level for e in entries for a, level in e.memories.attacks.items() if a not in e.memories.diagnostics}
     needed = {a for e in entries for level in ranking.levels for a in alone(e, level)}
     idle = tuple(a for a in sorted(known, key=lambda a: (strength(known[a]), a)) if a not in needed) if len(known) > 1 else ()
-    return weighed(idle, len(known), {e.name: _back(ranking, e, access) for e in _methods(entries)})
+    return weighed(idle, len(known), {e.name: _back(e, access) for e in _methods(entries)})
 
 
 def alone(entry: Entry, access: str) -> set[str]:
-    """Attacks without which some memory would not be recovered from this row at this level; without thresholds, come back less far."""
-    limits = entry.memories.thresholds.get(access)
-    parts = [
-        pd.DataFrame({a: of.lengths[a] for a in counted(entry, access) if a in of.lengths}, dtype=float) for of in entry.memories.by_seed
-    ]
-    lengths = pd.concat(parts, ignore_index=True)
-    if limits is None:
-        return only_one(lengths)
-    held = [n == HORIZON for of in entry.memories.by_seed for n in of.held]
-    return only_one(lengths[held], pd.Series({a: n for a, n in limits.items() if a in lengths}, dtype=float))
+    """Attacks without which some memory would come back less far from this row at this level."""
+    return only_one(lengths(entry, access))
 
 
-def _back(ranking: Ranking, entry: Entry, access: str) -> pd.Series:
+def _back(entry: Entry, access: str) -> pd.Series:
     """1 where a memory comes back, else 0."""
-    if ranking.calibrated:
-        return as_series(recovered(entry, access))
     mine, theirs = worst(entry, access), twin(entry, access)
     return as_series({k: float(mine[k] - theirs[k] >= FEWEST_TOKENS) for k in mine if k in theirs})
 

@@ -10,12 +10,13 @@ from itertools import combinations
 import pandas as pd
 
 from ...benchmark.common.budget import Budget
-from ...benchmark.common.types import HELD, HORIZON
+from ...benchmark.common.types import HELD
 from ...benchmark.scoring.score import strength
 from ..cells import number
 from ..entry import Entry, OfSeed
 from ..entry_values import Leak, Number, Values
-from ..ranking import Draws, Place, p_value, places, redrawn, told_apart
+from ..ranking import Draws, Place, beyond, places, redrawn, told_apart
+from ..ranking import test as tested
 
 REFERENCES = (HELD, "retrain")  # the ceiling and the gold standard: never ranked
 ANY = 1e9  # a budget that nobody exceeds
@@ -41,7 +42,7 @@ class Ranking:
     """The entries of one track, ready to be ranked for any access level and budget; tests of pairs are made once."""
 
     entries: Sequence[Entry]
-    _tests: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    _tests: dict[tuple[str, str, str], tuple[float, float] | None] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> bool:
@@ -62,10 +63,8 @@ class Ranking:
         """p-value that two entries lose as much on the same memories, and the mean difference; nothing if they share no memory."""
         key = one.name, other.name, access
         if key not in self._tests:
-            mine, theirs = (worst(e, access) for e in (one, other))
-            found = pd.Series({k: mine[k] - theirs[k] for k in sorted(mine.keys() & theirs.keys())}, dtype=float).to_numpy()
-            self._tests[key] = (p_value(found), float(found.mean())) if len(found) else (math.nan, 0.0)
-        return None if math.isnan(self._tests[key][0]) else self._tests[key]
+            self._tests[key] = tested(lengths(one, access), lengths(other, access), as_series(twin(one, access)))
+        return self._tests[key]
 
     def tests(self, entries: Iterable[Entry], access: str) -> dict[tuple[str, str], tuple[float, float]]:
         """The tests of all pairs of entries that share a memory, by name."""
@@ -84,7 +83,8 @@ class Ranking:
     def draws(self, access: str, budget: Budget) -> dict[str, Draws]:
         """What becomes of ranks when seeds, and memories within them, are drawn anew."""
         rivals = [s.entry for s in self.stands(access, budget) if s.place]
-        return redrawn({e.name: as_series(worst(e, access)) for e in rivals}) if rivals else {}
+        twins = as_series(twin(rivals[0], access)) if rivals else pd.Series(dtype=float)
+        return redrawn([e.name for e in rivals], beyond([lengths(e, access) for e in rivals], twins))
 
     def _why_not(self, entry: Entry, access: str, budget: Budget) -> str:
         values = believed(entry)
@@ -140,6 +140,13 @@ def counted(entry: Entry, access: str) -> list[str]:
     return [a for a, level in known.attacks.items() if strength(level) <= strength(access) and a not in known.diagnostics]
 
 
+def lengths(entry: Entry, access: str) -> pd.DataFrame:
+    """Tokens: a row for each forget memory, a column for each attack of this level; NaN where it was not asked."""
+    attacks = counted(entry, access)
+    parts = {of.seed: pd.DataFrame({a: of.lengths[a] for a in attacks if a in of.lengths}, of.forget) for of in entry.memories.by_seed}
+    return pd.concat(parts, names=["seed", "memory"]).astype(float)
+
+
 def worst(entry: Entry, access: str) -> dict[Key, float]:
     """Tokens: the longest match on each forget memory over the attacks of this level; memories about which none was asked are left out."""
     return _each(entry, lambda of: _longest(of, counted(entry, access)))
@@ -148,18 +155,6 @@ def worst(entry: Entry, access: str) -> dict[Key, float]:
 def twin(entry: Entry, access: str) -> dict[Key, float]:
     """Tokens: the same of the twin."""
     return _each(entry, lambda of: of.twin.get(access, (None,) * len(of.forget)))
-
-
-def recovered(entry: Entry, access: str) -> dict[Key, float]:
-    """1 where some attack of this level passes its threshold, else 0, on the forget memories that the held model repeats whole."""
-    limits = entry.memories.thresholds.get(access, {})
-    held = _each(entry, lambda of: of.held)
-
-    def passed(of: OfSeed) -> list[float | None]:
-        asked = [(of.lengths[a], limit) for a, limit in limits.items() if a in of.lengths]
-        return [float(any((n := lengths[i]) is not None and n > limit for lengths, limit in asked)) for i in range(len(of.forget))]
-
-    return {k: v for k, v in _each(entry, passed).items() if held.get(k) == HORIZON}
 
 
 def _longest(of: OfSeed, attacks: Iterable[str]) -> list[float | None]:

@@ -136,7 +136,7 @@ def _track(track: Track, record: Frozen | None) -> str:
         drawn=views.drawn(track),
         draws=DRAWS,
         dead=remarks(dead_weight(track.ranking, track.access)),
-        rule=dead_weight_rule(track.ranking.calibrated, track.access),
+        rule=dead_weight_rule(track.access),
         record=record,
         recorded=views.recorded(record) if record else {},
         frozen_suite=views.config_text(record.inputs.suite) if record else "",
@@ -185,7 +185,7 @@ def _curve(entry: Entry) -> dict[str, Any]:
     curves, back = curves_of([entry])
     if not curves:
         return {"operating": "", "bought": None, "settings": None}
-    settings = setting_grid(curves, back, "tokens")
+    settings = setting_grid(curves, back)
     unnamed = [replace(row, cells=row.cells[1:]) for row in settings.rows]  # all are of the page's row
     return {
         "operating": charts.operating(curves[0], back),

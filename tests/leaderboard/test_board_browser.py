@@ -165,7 +165,7 @@ def test_without_scripts_every_table_is_there(page: Page, folder: Path) -> None:
         page.send("Emulation.setScriptExecutionDisabled", value=False)
     assert page.eval("document.querySelectorAll('table.filtered tbody tr').length") == 8
     assert page.eval("document.forms[0].checkVisibility()") is False
-    assert page.eval("document.querySelector('tr.ranked .rank .value').textContent") == "1–3"
+    assert page.eval("document.querySelector('tr.ranked .rank .value').textContent") == "1–2"
 
 
 def test_the_button_chooses_dark_or_light_and_the_choice_stays(page: Page, folder: Path) -> None:

@@ -45,7 +45,7 @@ def test_attacks_and_memories_are_named_on_the_tracks_page(monkeypatch: pytest.M
     assert {"prefix", "relearn"}.isdisjoint(dead_weight(Ranking(once), "black-box").attacks)
     page = site(once)["tracks/made-up/index.html"]
     section = page[page.index("<h2>Dead weight</h2>") : page.index("<h2>Frozen inputs</h2>")]
-    assert "6 of 8 attacks recover nothing beyond the others." in section
+    assert "6 of 8 attacks read nowhere further than all others." in section
     assert "<li>shifted_window</li>" in section
     assert "forget memories" not in section, "each memory is lost by one and not by the other"
 

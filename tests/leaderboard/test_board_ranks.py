@@ -11,7 +11,7 @@ import pytest
 from palimpsest.benchmark.common.budget import Budget
 from palimpsest.benchmark.suites.frozen import records
 from palimpsest.leaderboard.board import charts
-from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, recovered
+from palimpsest.leaderboard.board.ranking import ANY, Ranking, budget_of, lengths
 from palimpsest.leaderboard.board.rows import severity
 from palimpsest.leaderboard.board.shelf import shelf
 from palimpsest.leaderboard.board.site import beside, differences, site
@@ -20,7 +20,7 @@ from palimpsest.leaderboard.entry_of import rounded
 from palimpsest.leaderboard.entry_values import Number, Severity
 from palimpsest.leaderboard.tables import main_table
 
-from ..board import ATTACKS, MEMORIES, SEEDS, around, made, only_draw, track_of
+from ..board import ATTACKS, MEMORIES, SEEDS, THRESHOLD, around, made, only_draw, track_of
 from ..entries import entry, made_results
 
 LOOSE = Budget(ANY, ANY)
@@ -59,7 +59,7 @@ def test_other_budgets_let_others_in(entries: list[Entry]) -> None:
         "scalpel": "1",
         **{m: f"over budget: collateral {x}" for m, x in (("npo", "20.0"), ("grad_diff", "22.0"), ("rmu", "12.0"))},
     }
-    assert ranks(entries, LOOSE)["hammer"] == "1"
+    assert ranks(entries, LOOSE)["hammer"] == "1–2"
     assert ranks(entries, Budget(0.5, 50))["scalpel"] == "over budget: damage 1.0"
 
 
@@ -75,14 +75,6 @@ def test_rows_without_a_common_memory_cannot_be_told_apart() -> None:
     seeds = tuple(replace(of, forget=tuple(f"x-{m}" for m in of.forget)) for of in other.memories.by_seed)
     assert ranks([one, other]) == {"one": "1", "other": "2"}
     assert ranks([one, replace(other, memories=replace(other.memories, by_seed=seeds))]) == {"one": "1–2", "other": "1–2"}
-
-
-def test_a_memory_that_the_held_model_does_not_repeat_counts_in_no_leak() -> None:
-    entry = made("none", 1.0, 0)
-    first = entry.memories.by_seed[0]
-    short = replace(entry.memories, by_seed=(replace(first, held=(63, *first.held[1:])), *entry.memories.by_seed[1:]))
-    assert len(recovered(entry, "black-box")) == MEMORIES * len(SEEDS)
-    assert (0, first.forget[0]) not in recovered(replace(entry, memories=short), "black-box")
 
 
 def test_leak_stands_beside_the_excess_where_every_row_has_one() -> None:
@@ -127,9 +119,9 @@ def test_a_track_has_the_budget_of_its_entries_suites() -> None:
 def test_severity_is_the_share_beyond_the_twins() -> None:
     entry = made("half", 0.5, 0)
     asked = [a for a, level in ATTACKS.items() if level == "black-box"]
-    lengths = [max(of.lengths[a][i] or 0 for a in asked) for of in entry.memories.by_seed for i in range(MEMORIES)]
+    longest = [max(of.lengths[a][i] or 0 for a in asked) for of in entry.memories.by_seed for i in range(MEMORIES)]
     whole = severity(entry, "black-box")[2]
-    assert whole.value == pytest.approx(sum(n >= 64 for n in lengths) / len(lengths), rel=1e-5)
+    assert whole.value == pytest.approx(sum(n >= 64 for n in longest) / len(longest), rel=1e-5)
     assert len(whole.by_seed) == len(SEEDS)
     assert (whole.low or 0.0) < (whole.value or 0.0) < (whole.high or 0.0), "Student's interval over seeds"
 
@@ -168,5 +160,5 @@ def test_the_committed_board_is_what_its_entries_give() -> None:
 def test_numbers_of_made_entries_agree_with_their_memories() -> None:
     assert around(1.0, 0.5).low == 0.5
     entry = made("half", 0.5, 4)
-    shares = recovered(entry, "black-box")
-    assert sum(shares.values()) / len(shares) == pytest.approx(entry.claimed.leaks[0].leak.value)
+    passed = (lengths(entry, "black-box") > THRESHOLD).any(axis=1)
+    assert passed.mean() == pytest.approx(entry.claimed.leaks[0].leak.value)

@@ -75,11 +75,11 @@ def small(made: Results) -> Results:
     return replace(made, records=[r for r in made.records if r.seed == 0], seeds=(0,), costs=[])
 
 
-def setting(strength: float, leak: float, collateral: float, damage: float) -> Setting:
+def setting(strength: float, back: float, collateral: float, damage: float) -> Setting:
     def sure(x: float) -> Estimate:
         return Estimate(x, x, x)
 
-    return Setting(OperatingPoint("", "m", strength, "lr", strength), sure(1.0), sure(leak), sure(collateral), sure(damage))
+    return Setting(OperatingPoint("", "m", strength, "lr", strength), sure(1.0), sure(back), sure(collateral), sure(damage))
 
 
 # ---- by hand
@@ -97,7 +97,7 @@ def test_the_frontier_leaves_out_what_another_strength_beats_and_nothing_else() 
     ("budget", "strength"),
     [(-1.0, None), (0.0, 1), (10.0, 2), (25.0, 2), (50.0, 4)],
 )
-def test_a_budget_buys_the_least_leak_that_it_pays_for_the_limit_included(budget: float, strength: float | None) -> None:
+def test_a_budget_buys_the_least_excess_that_it_pays_for_the_limit_included(budget: float, strength: float | None) -> None:
     curve = Curve("m", (setting(1, 80, 0, 1), setting(2, 40, 10, 2), setting(3, 60, 20, 2), setting(4, 5, 50, 9), setting(5, 0, 0, 30)))
     found = curve.within("collateral", budget)
     assert (found.point.strength if found else None) == strength

@@ -107,7 +107,7 @@ def test_comparisons_and_dead_weight_judge_answers_by_tokens_as_leak_does() -> N
 
 def _said(table: MainTable) -> list[str]:
     """Titles, captions and the headline."""
-    rule = dead_weight_rule(table.calibrated, table.access, table.unit)
+    rule = dead_weight_rule(table.access, table.unit)
     return [text for grid in grids(table) for text in (*grid.header, grid.explained)] + [headline(table), rule, back_words(table)]
 
 

@@ -18,7 +18,7 @@ from palimpsest.leaderboard.bootstrap import resampling_weights
 from palimpsest.leaderboard.frame import as_frame
 from palimpsest.leaderboard.grids import grids
 from palimpsest.leaderboard.headline import headline
-from palimpsest.leaderboard.ranking import Place, intransitive, p_value, places, rank, redrawn, told_apart
+from palimpsest.leaderboard.ranking import Draws, Place, beyond, intransitive, p_value, places, rank, redrawn, told_apart
 from palimpsest.leaderboard.statistics import holm, mcnemar
 from palimpsest.leaderboard.tables import MainTable, main_table
 
@@ -61,7 +61,7 @@ def text(table: MainTable, key: str) -> dict[str, list[str]]:
 # ---- who is ranked
 
 
-def test_only_rows_within_both_budgets_are_ranked_however_little_the_others_leak(table: MainTable):
+def test_only_rows_within_both_budgets_are_ranked_however_little_the_others_give(table: MainTable):
     places = {r.method: str(r.place) for r in table.rows if r.place}
     assert places == {"scalpel": "1", "leaky": "2"}
     assert {r.method: r.over for r in table.rows if r.over} == {"hammer": ("collateral",), "dear": ("damage",), "burnt": ("collapsed",)}
@@ -125,7 +125,8 @@ def test_ties_that_are_not_transitive_are_named():
     assert intransitive("abc", {("a", "c")}) == ("a", "b", "c")
     assert intransitive("abc", {("a", "c"), ("a", "b"), ("b", "c")}) is None
     assert intransitive("abc", set()) is None
-    found = rank(series({"a": 0.30, "b": 0.325, "c": 0.35}), dict.fromkeys("abc", FREE), Budget())
+    values = series({"a": 0.30, "b": 0.325, "c": 0.35})
+    found = rank({m: v.to_frame("prefix") for m, v in values.items()}, 0 * values["a"], dict.fromkeys("abc", FREE), Budget())
     assert found.circle == ("a", "b", "c")
     assert {m: str(p) for m, p in found.places.items()} == {"a": "1–2", "b": "1–3", "c": "2–3"}
 
@@ -159,15 +160,19 @@ def test_weights_are_draws_of_seeds_and_of_memories_within_them():
         resampling_weights([3, 0], 5)
 
 
+def drawn(shares: Mapping[str, float]) -> dict[str, Draws]:
+    return redrawn(list(shares), list(series(shares).values()))
+
+
 def test_a_clear_lead_stands_in_all_draws_and_equals_share_the_first_place():
-    draws = redrawn(series({"clear": 0.1, "twin": 0.5, "same": 0.5}))
+    draws = drawn({"clear": 0.1, "twin": 0.5, "same": 0.5})
     assert (draws["clear"].first, draws["clear"].middle) == (1, Place(1, 1))
     assert draws["twin"] == draws["same"]
     assert draws["twin"].middle == Place(2, 2)
-    close = redrawn(series({"a": 0.30, "b": 0.31}))
+    close = drawn({"a": 0.30, "b": 0.31})
     assert 0.5 < close["a"].first <= 1
     assert str(close["b"].middle) == "1–2"
-    assert redrawn({}) == {}
+    assert redrawn([], []) == {}
 
 
 def test_ranks_over_budgets_stand_beside_each_other(table: MainTable):
@@ -194,7 +199,53 @@ def test_of_two_rows_from_which_every_memory_is_recovered_the_one_that_says_less
     assert {m: rows[m].recovery.leaks[0].leak.value for m in "ab"} == {"a": 1, "b": 1}
     assert {m: str(rows[m].place) for m in "ab"} == {"a": "1", "b": "2"}
     own = rows["a"].recovery.worst_length.value - table.twin.recovery.worst_length.value
-    assert f"a holds back best: {own:.1f} tokens beyond the twin come back" in headline(table)
+    assert f"a holds back best: on average {own:.1f} [" in headline(table)
+    assert "tokens more than from the twin come back under black-box attacks." in headline(table)
+
+
+def lengths(**attacks: list[float | None]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([[0], ["m0", "m1", "m2"]], names=["seed", "memory"])
+    return pd.DataFrame(attacks, index, dtype=float)
+
+
+def test_methods_are_compared_on_the_questions_that_all_were_asked():
+    resists = lengths(prefix=[5, 30, 9], search=[20, None, None])  # a search goes on where nothing cheaper had success
+    gives = lengths(prefix=[9, 40, 64], search=[None, None, None])
+    twin = lengths(longest=[2, 2, 70])["longest"]
+    a, b = beyond([resists, gives], twin)
+    assert a.tolist() == [3, 28, 0], "the search counts for neither, and less than the twin's is no gain"
+    assert b.tolist() == [7, 38, 0]
+    assert beyond([resists], twin)[0].tolist() == [18, 28, 0]
+    without = beyond([resists, gives], pd.Series(dtype=float))
+    assert [x.tolist() for x in without] == [[5, 30, 9], [9, 40, 64]]
+    assert [len(x) for x in beyond([resists, gives.iloc[:0]], twin)] == [0, 0]
+    assert beyond([], twin) == []
+
+
+def test_a_method_that_is_asked_more_where_it_resists_is_not_ranked_behind_for_it():
+    whole = made({}, {}, {"a": 1.0, "b": 1.0})
+    cut = {"a": 12, "b": 15}
+    forget = [r for r in whole.records if r.role == "forget"]
+    short = [replace(r, matched=min(r.matched, cut.get(r.method, 64))) for r in forget]
+    beams = [replace(r, attack="beam", extra=True, matched=30) for r in short if (r.method, r.attack) == ("a", "prefix")]
+    of_twin = [replace(r, attack="beam", matched=1) for r in forget if (r.method, r.attack) == ("twin", "prefix")]
+    records = [*short, *beams, *of_twin, *(r for r in whole.records if r.role != "forget")]
+    table = main_table(replace(whole, records=records))
+    rows = {r.method: r for r in table.rows}
+    assert rows["a"].recovery.worst_length.value == 30
+    assert {m: str(rows[m].place) for m in "ab"} == {"a": "1", "b": "2"}
+    caption = next(g for g in grids(table) if g.key == "ranking").caption
+    assert "At black-box some attacks were asked about survivors only" in caption
+
+
+def test_nothing_is_gained_by_saying_less_than_the_twin():
+    whole = made({}, {}, {"a": 0.0, "b": 0.0})
+    mute = [replace(r, matched=0) if (r.method, r.role) == ("a", "forget") else r for r in whole.records]
+    like = [replace(r, matched=0) if (r.method, r.role) == ("b", "forget") and r.matched < 3 else r for r in mute]
+    table = main_table(replace(whole, records=[replace(r, matched=3) if r.method == "twin" else r for r in like]))
+    rows = {r.method: r for r in table.rows}
+    assert rows["a"].recovery.leaks[0].excess.value < rows["b"].recovery.leaks[0].excess.value < 0
+    assert {m: str(rows[m].place) for m in "ab"} == {"a": "1–2", "b": "1–2"}
 
 
 def test_ranks_are_alike_with_thresholds_and_without():

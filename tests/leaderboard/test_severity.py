@@ -100,7 +100,7 @@ def half() -> MainTable:
     return main_table(made(**HALF))
 
 
-def test_an_attack_is_dead_weight_if_nothing_is_recovered_by_it_alone(half: MainTable):
+def test_an_attack_is_dead_weight_if_it_alone_reads_nowhere_furthest(half: MainTable):
     assert (half.dead_weight.attacks, half.dead_weight.attack_count) == (("prefix",), 3)
     twice = Score(made(**HALF | {"prefix": HALF["paraphrase"]}).records, "twin")
     found = dead_weight(twice, ["none", "a", "b"], ["a", "b"], "black-box")
@@ -127,7 +127,7 @@ def test_memories_that_all_methods_lose_or_none_are_counted_and_named(half: Main
     assert {int(m[-3:]) % 4 for _, m in found.never} == {3}
     assert len(found.always) == len(found.never) == 48
     attacks, lost_by_none, lost_by_all = remarks(half.dead_weight)
-    assert (attacks.summary, attacks.names) == ("1 of 3 attacks recover nothing beyond the others.", ("prefix",))
+    assert (attacks.summary, attacks.names) == ("1 of 3 attacks read nowhere further than all others.", ("prefix",))
     assert lost_by_none.summary == "48 of 192 forget memories are lost by no method."
     assert [name.split(":")[0] for name in lost_by_all.names] == ["seed 0", "seed 1", "seed 2"]
 
