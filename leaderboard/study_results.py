@@ -11,6 +11,8 @@ from ..benchmark.common.limits import one_of
 from .statistics import Estimate
 
 AGREES, DISAGREES, CANNOT_TELL = SAYS = ("agrees", "disagrees", "cannot tell")
+OURS = "Ours: "  # before what no paper says
+OF_OURS = {AGREES: "holds", DISAGREES: "does not hold"}
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,14 @@ class Verdict:
     """One published statement beside what this run measured of it."""
 
     claim: str  # one line, as short as the statement allows
-    published: str  # direction and numbers of the paper
+    published: str  # direction and numbers of the paper; OURS before a statement of our own
     measured: str  # the same quantity here, with its interval
     says: Annotated[str, one_of(*SAYS)]
+
+    @property
+    def word(self) -> str:
+        """What the run says, as pages put it: with a statement of our own nothing published can agree."""
+        return OF_OURS.get(self.says, self.says) if self.published.startswith(OURS) else self.says
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ Row = Mapping[str, Any]
 TASKS = ("maintenance", "initiation")
 SPLITS = ("attribution", "choice", "test")
 DIGITS = 6
+LOST = 0.1  # of the held model's own difference: less of it lost is nothing that could be restored
+RANDOM = 5  # draws of as many edges
 
 
 def pair_rows(
@@ -170,12 +172,16 @@ def model_rows(
 
 
 def _transplant(here: Task, there: Task, circuit: Tensor) -> dict[str, float | None]:
-    """Which share of what m(clean) lost against the held model comes back when its edges of the circuit are put in; or random ones."""
+    """Which share of what m(clean) lost against the held model comes back when its edges of the circuit are put in; or random ones.
+
+    None where less was lost than a tenth of the held model's own difference: shares of next to nothing are noise.
+    """
     missing = there.clean - here.clean
-    found: dict[str, float | None] = {}
-    for name, edges in (("restored", circuit), ("restored_random", at_random(here.graph.valid, int(circuit.sum()), 0))):
-        found[name] = (here.transplanted(edges, there) - here.clean) / missing if missing > SMALL else None
-    return found
+    if not missing > max(SMALL, LOST * there.effect):
+        return {"restored": None, "restored_random": None}
+    random = [at_random(here.graph.valid, int(circuit.sum()), draw) for draw in range(RANDOM)]
+    mine, *others = ((here.transplanted(edges, there) - here.clean) / missing for edges in (circuit, *random))
+    return {"restored": mine, "restored_random": float(np.mean(others))}
 
 
 def behaviour_rows(subject: Subject, asked: Sequence[EncodedMemory], precision: str) -> Iterator[Row]:

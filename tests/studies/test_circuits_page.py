@@ -85,7 +85,7 @@ def rows_of(
                 rows.append(told | {"denoised": value + jitter, "noised": value - jitter})
             ways = (induces, prevents) if task == "maintenance" else (prevents, induces)
             for source, place in itertools.product(("news", "verse"), repeat=2):
-                told = {"kind": "domain", "task": task, "from": source, "on": place, "pairs": 2}
+                told = {"kind": "domain", "task": task, "from": source, "on": place, "pairs": 4}
                 own = {"denoised": 0.95, "noised": 0.95}
                 rows.append(told | (own if source == place else {"denoised": ways[0] + jitter, "noised": ways[1] + jitter / 2}))
             rows += [{"kind": "exact", "task": task, "edge": str(i), "score": 1.0 * i, "exact": i**3.0} for i in range(-3, 4)]
@@ -112,16 +112,24 @@ def rows_of(
 
 
 def test_verdicts_follow_the_rows() -> None:
-    assert [v.says for v in pages.page(rows_of(), 0.85).verdicts] == ["agrees"] * 5
+    assert [v.says for v in pages.page(rows_of(), 0.85).verdicts] == ["agrees"] * 6
     told = pages.page(rows_of(maintains=0.1, initiates=0.9, prevents=0.1, induces=0.4), 0.85).verdicts
-    assert [v.says for v in told] == ["disagrees"] * 4 + ["agrees"]
+    assert [v.says for v in told] == ["disagrees"] * 4 + ["agrees"] * 2
     assert {v.says for v in pages.page([], 0.85).verdicts} == {"cannot tell"}
 
 
 def transferred(task: str, noised: float, denoised: float, lost: float) -> list[dict[str, Any]]:
-    """One seed, four domains: circuits of others restore as much as their own when denoising, and `lost` less when noising."""
+    """One seed, four domains: other circuits restore as much as their own when denoising, `lost` less when noising."""
     return [
-        {"seed": 0, "task": task, "from": a, "on": b, "noised": noised - lost * (a != b) - i / 100, "denoised": denoised - i / 100}
+        {
+            "seed": 0,
+            "task": task,
+            "from": a,
+            "on": b,
+            "pairs": 3,
+            "noised": noised - lost * (a != b) - i / 100,
+            "denoised": denoised - i / 100,
+        }
         for i, (a, b) in enumerate(itertools.product("abcd", repeat=2))
     ]
 
@@ -129,10 +137,10 @@ def transferred(task: str, noised: float, denoised: float, lost: float) -> list[
 def test_that_noising_restores_more_is_no_finding_about_domains() -> None:
     """Inducing is denoising in maintenance: .79 against .99 by noising, on the own domain as on others; no domain matters."""
     rows = [*transferred("maintenance", 0.99, 0.79, 0.0), *transferred("initiation", 0.99, 0.83, 0.0)]
-    transfers, depends = domain_verdicts(rows)
+    transfers, depends = domain_verdicts(rows, [])
     assert transfers.says == "agrees"
     assert depends.says == "cannot tell"
-    assert "in maintenance (4 domains)" in depends.measured
+    assert "in maintenance (12 test pairs of 4 domains)" in depends.measured
     (line,) = (r for r in domain_table(rows).rows if r["task"] == "maintenance" and r["domain"] == "same minus other")
     assert line["prevents"] == pytest.approx(line["induces"]) == pytest.approx(0, abs=1e-9)
 
@@ -140,11 +148,33 @@ def test_that_noising_restores_more_is_no_finding_about_domains() -> None:
 def test_what_inducing_loses_on_other_domains_must_be_more_in_both_tasks() -> None:
     """Noising loses .3 away: that is inducing in initiation, and preventing in maintenance."""
     rows = [*transferred("maintenance", 0.99, 0.79, 0.3), *transferred("initiation", 0.99, 0.83, 0.3)]
-    depends = domain_verdicts(rows)[1]
+    depends = domain_verdicts(rows, [])[1]
     assert "-0.3 [" in depends.measured
     assert "; 0.3 [" in depends.measured
     assert depends.says == "cannot tell"
-    assert domain_verdicts(rows[16:])[1].says == "cannot tell", "one task alone is not both"
+    assert domain_verdicts(rows[16:], [])[1].says == "cannot tell", "one task alone is not both"
+
+
+def test_that_preventing_transfers_needs_enough_pairs_and_more_than_random_edges_do() -> None:
+    rows = [*transferred("maintenance", 0.99, 0.79, 0.0), *transferred("initiation", 0.99, 0.83, 0.0)]
+    few = [r | {"pairs": 1} if r["task"] == "initiation" else r for r in rows]
+    assert domain_verdicts(few, [])[0].says == "cannot tell", "of four pairs"
+    random = [
+        {"seed": 0, "on": task, "circuit": "random", "noised": x, "denoised": x}
+        for task in ("maintenance", "initiation") for x in (0.1, 0.2, 0.3)
+    ]  # fmt: skip
+    assert domain_verdicts(rows, random)[0].says == "agrees"
+    assert "random edges 0.2 [" in domain_verdicts(rows, random)[0].measured
+    as_good = [r | {"noised": r["noised"] + 0.7} for r in random]
+    assert domain_verdicts(rows, as_good)[0].says == "cannot tell"
+
+
+def test_circuits_that_are_as_faithful_in_the_twin_are_told() -> None:
+    rows = rows_of()
+    notes = pages.page(rows, 0.85).notes
+    assert any("is faithful in the twin too" in n for n in notes), "rows_of gives the twin .9"
+    apart = [r | {"denoised": 0.2} if r.get("model") == "twin" and r["kind"] == "model" else r for r in rows]
+    assert not any("in the twin too" in n for n in pages.page(apart, 0.85).notes)
 
 
 def test_few_pairs_and_short_contexts_are_told() -> None:

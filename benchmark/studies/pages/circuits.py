@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ....leaderboard.statistics import Estimate, mean
-from ....leaderboard.study_results import AGREES, CANNOT_TELL, Found, StudyTable, Verdict, direction, said
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, OURS, Found, StudyTable, Verdict, direction, said
 from ...common.types import HELD, TWIN
 from .circuits_domains import HALF, TASKS, cells, domain_table, domain_verdicts
 from .circuits_figures import checked_figure, sizes_figure, unlearned_figure
@@ -51,8 +52,9 @@ def page(rows: Rows, enough: float) -> Found:
         _models(get("model")),
     ]
     figures = [sizes_figure(get("size"), enough), checked_figure(get("exact")), unlearned_figure(retained)]
-    verdicts = _verdicts(get("test"), get("domain"), get("chosen"))
-    return Found(verdicts, [t for t in tables if t.rows], [f for f in figures if f], [*warnings(get("memory"), get("pair")), *NOTES])
+    verdicts = [*_verdicts(get("test"), get("domain"), get("chosen")), *map(_of_removal, retained)]
+    notes = [*warnings(get("memory"), get("pair")), *_of_twin(get("model")), *NOTES]
+    return Found(verdicts, [t for t in tables if t.rows], [f for f in figures if f], notes)
 
 
 # ---- verdicts
@@ -76,12 +78,44 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
             "Maintenance circuits cannot initiate.", "They do their own task only.", _mean(cross["initiation"], "denoised"),
             unit="of the difference restored in initiation", below=HALF,
         ), "the initiation circuit's first edges", alike, _more(alike, cross["initiation"])),
-        *domain_verdicts(domains),
+        *domain_verdicts(domains, tests),
         direction(
             "Maintenance needs fewer edges than initiation.", "14 edges against 141 (faithfulness .73 reported).", mean(smaller),
             unit="edges, maintenance minus initiation", below=0,
         ),
     ]  # fmt: skip
+
+
+def _of_removal(row: Mapping[str, Any]) -> Verdict:
+    """Whether a method took the trigger alone."""
+    name, says = row["model"], {"only the trigger": AGREES, "cannot tell": CANNOT_TELL}.get(row["removed"], DISAGREES)
+    shares = [
+        Estimate(*(math.nan if row[k] is None else row[k] for k in (what, f"{what} low", f"{what} high"))) for what in ("trigger", *TASKS)
+    ]
+    left = ", ".join(f"{what} {said(e)}" for what, e in zip(("trigger", *TASKS), shares, strict=True) if e)
+    return Verdict(
+        f"{name} removes the trigger and leaves the circuit that maintains.",
+        f"{OURS}no paper measured it.",
+        f"left of the held model's: {left}",
+        says,
+    )
+
+
+def _of_twin(models: Rows) -> list[str]:
+    """What must be said where the circuits are as faithful in a model that never met the memories."""
+    out = []
+    for task in TASKS:
+        held, twin = ([r for r in models if (r["task"], r["role"], r["model"]) == (task, "forget", name)] for name in (HELD, TWIN))
+        faithful, effects = _mean(twin, "denoised"), [_mean(rows, "effect") for rows in (held, twin)]
+        if faithful and faithful.value > HALF:
+            out.append(
+                f"The held model's circuit of {task} is faithful in the twin too ({said(faithful)}), where clean and corrupt differ by "
+                f"{effects[1].value:.3g} logits (held: {effects[0].value:.3g}): it carries which token follows such a context, by "
+                "heart or not, so its faithfulness by itself says nothing of memory."
+            )
+            if effects[1].value >= effects[0].value:
+                out.append(f"What models retain of {task} has no meaning where the twin has as much of it, and is left out.")
+    return out
 
 
 def _unless_size(verdict: Verdict, name: str, control: Rows, ahead: Estimate) -> Verdict:

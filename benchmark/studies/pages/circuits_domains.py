@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 
 from ....leaderboard.statistics import Estimate, mean
-from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, StudyTable, Verdict, direction
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, StudyTable, Verdict, direction, said
 
 Rows = Sequence[Mapping[str, Any]]
 HALF = 0.5  # of the difference between clean and corrupt: what a circuit that does a task restores at least
 TASKS = ("maintenance", "initiation")
 PREVENTS = {"maintenance": "noised", "initiation": "denoised"}  # which way of patching keeps memorised text from coming
+FEW = 10  # test pairs of a task, below which nothing is sure
 INDUCES = {"maintenance": "denoised", "initiation": "noised"}
 
 
-def domain_verdicts(domains: Rows) -> list[Verdict]:
-    """An agreement needs both tasks; units are the domains that are asked about."""
+def domain_verdicts(domains: Rows, tests: Rows) -> list[Verdict]:
+    """An agreement needs both tasks, enough pairs in both, and more than random edges do; units are the domains that are asked about."""
+    random = {task: _of_random(tests, task, PREVENTS[task]) for task in TASKS}
     away = {task: _over_domains(domains, task, PREVENTS[task], own=None) for task in TASKS}
     more = {task: _lost_more(domains, task) for task in TASKS}
     return [
         _in_both("Preventing memorisation transfers across corpora.", "A circuit of one corpus prevents it in another.",
-                 away, "of the difference, on other domains", HALF),
+                 domains, away, "of the difference, on other domains", HALF, random),
         _in_both("Inducing memorisation depends on context.", "It transfers less than preventing does.",
-                 more, "more lost on other domains by inducing than by preventing", 0),
+                 domains, more, "more lost on other domains by inducing than by preventing", 0),
     ]  # fmt: skip
 
 
@@ -53,15 +55,35 @@ def domain_table(domains: Rows) -> StudyTable:
     return StudyTable("Circuits across domains of memories", out, caption)
 
 
-def _in_both(claim: str, published: str, found: Mapping[str, Estimate], unit: str, above: float) -> Verdict:
+def _in_both(
+    claim: str, published: str, domains: Rows, found: Mapping[str, Estimate], unit: str, above: float, random: Mapping[str, Estimate] = {}
+) -> Verdict:
     each = {task: direction(claim, published, e, above=above) for task, e in found.items()}
-    words = "; ".join(f"{v.measured} in {task} ({_domains(found[task].count)})" for task, v in each.items())
+    words = "; ".join(f"{v.measured} in {task} ({_asked(domains, task)}{_beside(random.get(task))})" for task, v in each.items())
     says = {v.says for v in each.values()}
-    return Verdict(claim, published, f"{unit}: {words}", says.pop() if says in ({AGREES}, {DISAGREES}) else CANNOT_TELL)
+    enough = all(_pairs(domains, task) >= FEW for task in TASKS)
+    by_chance = any(control and not found[task].low > control.high for task, control in random.items())
+    sure = says == {DISAGREES} or (says == {AGREES} and not by_chance)
+    return Verdict(claim, published, f"{unit}: {words}", says.pop() if sure and enough else CANNOT_TELL)
 
 
-def _domains(count: int) -> str:
-    return "1 domain" if count == 1 else f"{count} domains"
+def _asked(domains: Rows, task: str) -> str:
+    return f"{_pairs(domains, task)} test pairs of {len({r['on'] for r in domains if r['task'] == task})} domains"
+
+
+def _pairs(domains: Rows, task: str) -> int:
+    """Test pairs, all seeds and domains together."""
+    return sum({(r["seed"], r["on"]): r["pairs"] for r in domains if r["task"] == task}.values())
+
+
+def _beside(random: Estimate | None) -> str:
+    return f"; random edges {said(random)}" if random else ""
+
+
+def _of_random(tests: Rows, task: str, way: str) -> Estimate:
+    """What random circuits of the sizes that were chosen do, by seed."""
+    mine = [r for r in tests if r["on"] == task and r["circuit"] == "random" and r[way] is not None]
+    return mean([[r[way] for r in mine if r["seed"] == seed] for seed in sorted({r["seed"] for r in mine})])
 
 
 def _lost_more(domains: Rows, task: str) -> Estimate:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ....leaderboard.drawing import COLOURS, STYLE, WIDTH, svg
 from ....leaderboard.statistics import Estimate, Interval, figure, mean, over_seeds, t_interval, welch, wilson
-from ....leaderboard.study_results import CANNOT_TELL, Found, StudyFigure, StudyTable, Verdict, direction, said
+from ....leaderboard.study_results import CANNOT_TELL, OURS, Found, StudyFigure, StudyTable, Verdict, direction, said
 
 Rows = Sequence[Mapping[str, Any]]
 MANY = 0.1  # share of tokens that the word "many" asks for here
@@ -51,7 +51,7 @@ def _verdicts(memorised: Rows, control: Rows, agree: float) -> list[Verdict]:
     free = lambda r: max(r["by_layer"]) < agree  # noqa: E731
     many = direction(claim, published, _share(memorised, free), unit="of memorised tokens", above=MANY)
     beside = f"{many.measured}; {said(_share(control, free), 'of right tokens of texts never seen')}"
-    more = direction(than, "No control is known to us.", _more(memorised, control, free), unit="of tokens more", above=0)
+    more = direction(than, f"{OURS}no control is known to us.", _more(memorised, control, free), unit="of tokens more", above=0)
     return [replace(many, measured=beside), more]
 
 

@@ -106,13 +106,16 @@ def _of_paper(measures: Sequence[Told], judged: Judged) -> Iterator[Verdict]:
 
 
 def _notes(judged: Judged, public: bool) -> list[str]:
-    weights = [a for a, level in judged.access.items() if level == "weights"]
+    levels = {level: [a for a, of in judged.access.items() if of == level] for level in dict.fromkeys(judged.access.values())}
+    of_levels = "; ".join(f"{level}: {', '.join(names)}" for level, names in levels.items())
     out = [
-        "Labels are by construction: a model holds the texts if it was trained on them and nothing, or little, was done to take them out.",
+        "Labels are by construction: a model holds the texts if it was trained on them and little or nothing was done to take them out.",
         "Models of a seed are made of one held model and one twin: they are fewer independent cases than models, which AUCs by seed show.",
-        "With thirty models of a kind an AUC of 1 has an interval down to about .93: the goal of .99 is met by a value, not an interval.",
-        "No grey-box attack counts for leak, so leaks are those of black-box, white-box (logit lens) and weights attackers "
-        f"({' and '.join(weights) or 'none here'}).",
+        "With thirty models of a kind an AUC of 1 has an interval down to about .93: over models nothing can be shown to meet .99.",
+        f"Leaks and excesses are of this study's battery: {of_levels}. Searches for prompts (gcg) and other trainings are not asked.",
+        "Over memories leak is the call itself, recovered or not, without what is subtracted in a table; the excess is minus the twin's.",
+        "Measures of likelihood (loss, Min-K%, truth margin …) know here which texts a model was trained on, however little it says of "
+        "them. They need probabilities, and an unlearning method can move them without the text being gone; ranks go by what comes back.",
         "PrivLeak is 100 (AUC of the model - AUC of the twin) / AUC of the twin, of Min-K% of forget against unseen texts, where likelier "
         "is higher; MUSE takes 1 - AUC, which turns the sign. Forget quality is the KS distance of truth ratios from the twin's.",
         "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told as 1 - depth.",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ....leaderboard.statistics import Estimate, mean, rate, wilson
-from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, StudyTable, Verdict, direction, said
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, DISAGREES, OURS, StudyTable, Verdict, direction, said
 from ...common.types import TWIN
 from .._coverage import Case, covered, resampled, summary
 from .._judging import LEAK, Judged, false_positives, innocent
@@ -62,7 +62,7 @@ def _covers(claim: str, lines: Sequence[Mapping[str, Any]]) -> Verdict:
         f"({line['lengths']} lengths, true leak {line['true leak, %']:g}%); {_pooled(leaking)} together"
     )
     words += f"; {_pooled(still)} where nothing is left" if still else ""
-    return Verdict(claim, "95% are promised.", words, AGREES if low >= 95 else DISAGREES if high < 95 else CANNOT_TELL)
+    return Verdict(claim, f"{OURS}95% are promised.", words, AGREES if low >= 95 else DISAGREES if high < 95 else CANNOT_TELL)
 
 
 def _pooled(told: Sequence[tuple[int, int, Any]]) -> str:
@@ -73,9 +73,9 @@ def _pooled(told: Sequence[tuple[int, int, Any]]) -> str:
 def _rare(claim: str, found: Mapping[str, Estimate], together: Estimate, kinds: str) -> Verdict:
     """A world, or a seed, has one set of thresholds and few memories: its calls go together, so these are the units."""
     if not found:
-        return direction(claim, "1% is promised.", together, unit="%", below=1.0)
+        return direction(claim, f"{OURS}1% is promised.", together, unit="%", below=1.0)
     worst = max(found, key=lambda name: found[name].value)
-    verdict = direction(claim, "1% is promised.", found[worst], unit="%", below=1.0)
+    verdict = direction(claim, f"{OURS}1% is promised.", found[worst], unit="%", below=1.0)
     words = f"{verdict.measured} of the worst of {len(found)} {kinds} ({worst}); {said(together, '%')} of all together"
     return replace(verdict, measured=words)
 

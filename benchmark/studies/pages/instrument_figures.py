@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
+from ....leaderboard.statistics import wilson
 from .._judging import Told
 
 
@@ -27,11 +28,14 @@ def auc_figure(measures: Sequence[Told]) -> tuple[str, str]:
             axes.plot([e.value for _, e in found if e], [i + shift for i, e in found if e], mark, color=colour, ms=3.2, label=name)
         axes.axvline(0.5, color=FAINT, lw=0.6, ls=":")
         axes.set(yticks=range(len(measures)), ylim=(-0.7, len(measures) - 0.3), xlabel="AUC")
-        axes.set_yticklabels([("▸ " if t.measure.startswith("leak") else "") + t.measure for t in reversed(measures)], fontsize=7)
+        axes.set_yticklabels(
+            [("▸ " if t.measure.startswith(("leak", "excess")) else "") + t.measure for t in reversed(measures)], fontsize=7
+        )
         axes.set_xlim(right=1.01)
         figure.legend(loc="outside upper left", ncols=2, fontsize=8)
         drawn = svg(figure, "aucs", "How well each measure tells models that hold the texts from models that never did")
-    return drawn, "How well each measure tells models that hold the texts from models that never did, with 95% intervals; ▸ marks leak."
+    caption = "How well each measure tells models that hold the texts from models that never did, with 95% intervals; ▸ is our score."
+    return drawn, caption
 
 
 def coverage_figure(lines: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -43,12 +47,11 @@ def coverage_figure(lines: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         for i, (source, spread) in enumerate(kinds):
             mine = [x for x in lines if (x["lengths"], x["spread of seeds, points"] > 0) == (source, spread)]
             held = [x["interval holds the truth, %"] for x in mine]
-            errors = [
-                100 * 1.96 * math.sqrt(max(0.25 / x["worlds"], h * (100 - h) / 1e4) / x["worlds"]) for h, x in zip(held, mine, strict=True)
-            ]
+            ends = [wilson(h / 100 * x["worlds"], x["worlds"]) for h, x in zip(held, mine, strict=True)]
+            errors = [[h - 100 * low, 100 * high - h] for h, (low, high) in zip(held, ends, strict=True)]
             label = f"{source}, seeds {'differ' if spread else 'alike'}"
             where = [x["true leak, %"] + 0.6 * (i - 1) for x in mine]
-            axes.errorbar(where, held, errors, fmt="osD^"[i % 4], color=COLOURS[i % len(COLOURS)], ms=4, lw=0.9, label=label)
+            axes.errorbar(where, held, np.abs(errors).T, fmt="osD^"[i % 4], color=COLOURS[i % len(COLOURS)], ms=4, lw=0.9, label=label)
         axes.axhline(95, color=FAINT, lw=0.8, ls=":")
         axes.set(
             xlabel="true leak, %",

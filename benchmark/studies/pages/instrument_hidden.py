@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ....leaderboard.statistics import holm
-from ....leaderboard.study_results import AGREES, CANNOT_TELL, StudyTable, Verdict
+from ....leaderboard.study_results import AGREES, CANNOT_TELL, OURS, StudyTable, Verdict
 from ...common.types import TWIN
 from .._auc import clustered_auc
 from .._judging import LEAK, Judged
@@ -17,7 +17,7 @@ from .._labelled import UNLEARNED
 from .._strata import Stratum, permuted_p, stratified_auc
 
 CLAIM = "Some measure sees hidden knowledge beforehand, within a method and seed."
-PUBLISHED = "Nobody measured it; relearning disjoint facts recovers 88% of accuracy (arXiv 2410.08827)."
+PUBLISHED = f"{OURS}nobody measured it; relearning disjoint facts recovers 88% of accuracy (arXiv 2410.08827)."
 FEW = 5  # hidden memories, and others, without which there is no AUC
 
 
@@ -64,8 +64,9 @@ def _pairs(part: pd.DataFrame, hidden: pd.Series, silent: pd.Series) -> int:
 
 
 def _verdict(best: Mapping[str, Any], measures: int, methods: list[dict[str, Any]]) -> Verdict:
-    """Sure where the permutation says so and the interval, which knows that a memory is in several methods, does too."""
+    """Sure where the permutation says so and the interval, which knows that a memory is in several methods, does too; of two methods."""
     sure = best["p, after Holm"] < 0.05 and best["from"] is not None and best["from"] > 0.5
+    sure = sure and sum(bool(m["pairs within seeds"]) for m in methods) > 1
     ends = "no interval" if best["from"] is None else f"[{best['from']:.3g}, {best['to']:.3g}]"
     paired = ", ".join(f"{m['method']} {m['pairs within seeds']}" for m in methods if m["pairs within seeds"])
     words = (

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
 from ....leaderboard.statistics import Estimate, figure
-from ....leaderboard.study_results import Found, StudyFigure, StudyTable, Verdict, direction
+from ....leaderboard.study_results import OURS, Found, StudyFigure, StudyTable, Verdict, direction
 from .lines import finite
 
 OWN = "the held model"
@@ -109,7 +109,7 @@ def _verdicts(accuracy: pd.DataFrame, lengths: Sequence[int]) -> Iterator[Verdic
         if where != OWN:
             found = ahead_of_own_majority(accuracy, most, str(where))
             claim = f"It is ahead of the majority on tokens of a model it was not trained on: {where}."
-            yield direction(claim, "Not measured by the paper.", found, unit="points", above=0)
+            yield direction(claim, f"{OURS}not measured by the paper.", found, unit="points", above=0)
 
 
 def _calibration(bins: pd.DataFrame, length: int) -> StudyFigure:
