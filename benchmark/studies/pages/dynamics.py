@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from .dynamics_figures import boundary_figure, score_figure
 from .dynamics_geometry import geometry_figures
 
 BINS = 5  # of 0.2
+EMBEDDED = "pocket"  # begins the names of models that come with the package
 EDGE = 4  # tokens on each side of the boundary that are averaged
 
 
@@ -147,11 +149,12 @@ def _of_scores(scores: Scores, sizes: Sequence[str]) -> Iterator[Verdict]:
     last = scores.by_memory(sizes[-1])
     low = difference([x <= 0.2 for x in last], [x >= 1 for x in last])
     claim = "Low scores dominate: more texts in the lowest bin than fully memorised."
-    yield direction(claim, "Low scores dominate.", low.scaled(100), unit="points", above=0)
+    found = direction(claim, "Low scores dominate.", low.scaled(100), unit="points", above=0)
+    yield replace(found, measured=f"{found.measured}; it follows from how often texts were injected", says=CANNOT_TELL)
     if len(sizes) > 1:
         grown = difference([x >= 1 for x in last], [x >= 1 for x in scores.by_memory(sizes[0])])
         claim, published = "Larger models memorise more texts fully.", "Fully memorised grows fastest; 70M to 2.8B far exceeds 2.8B to 12B."
-        yield direction(claim, published, grown.scaled(100), unit="points", above=0)
+        yield _of_size(direction(claim, published, grown.scaled(100), unit="points", above=0), sizes)
     contexts, lengths = (sorted(set(scores.rows[c])) for c in ("context", "continuation"))
     for values, name, published, what in (
         (lengths, "continuation", "Counts fall sub-linearly with the continuation.", "fall slower than the continuation grows"),
@@ -209,7 +212,14 @@ def _of_boundary(edges: pd.DataFrame, sizes: Sequence[str]) -> Iterator[Verdict]
     if len(sizes) > 1:
         large, small = (_mean_entropy(edges[edges.model == size]) for size in (sizes[-1], sizes[0]))
         falls = mean(by_seed((large - small).dropna()))
-        yield direction("Entropy falls with size.", "It falls.", falls, unit="nats", below=0)
+        yield _of_size(direction("Entropy falls with size.", "It falls.", falls, unit="nats", below=0), sizes)
+
+
+def _of_size(verdict: Verdict, sizes: Sequence[str]) -> Verdict:
+    """The embedded models of two sizes were not trained alike, so nothing of theirs can be said of size alone."""
+    if not any(size.startswith(EMBEDDED) for size in sizes):
+        return verdict
+    return replace(verdict, measured=f"{verdict.measured}; the smaller met half as many tokens, at another rate", says=CANNOT_TELL)
 
 
 def _apart(memorised: pd.DataFrame, not_so: pd.DataFrame) -> Estimate:

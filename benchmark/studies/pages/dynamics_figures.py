@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from scipy import stats
 
 from ....leaderboard.drawing import COLOURS, FAINT, STYLE, WIDTH, svg
 from ....leaderboard.study_results import StudyFigure
@@ -16,6 +17,7 @@ from .._geometry import CLASSES
 from .._scores import Scores
 
 MARKS = "osD^v<>p"
+LEAST = 3  # texts of which a band is drawn
 
 
 def score_figure(scores: Scores, models: Sequence[str]) -> StudyFigure:
@@ -63,14 +65,23 @@ def boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
                 values = [*edges[(edges.model == model) & (edges["class"] == kind)][name]]
                 if values:
                     middle = np.mean(values, 0)
-                    error = 1.96 * np.std(values, 0) / math.sqrt(len(values))
+                    error = np.full(len(middle), np.nan)
+                    if len(values) >= LEAST:
+                        error = np.std(values, 0, ddof=1) / math.sqrt(len(values)) * stats.t.ppf(0.975, len(values) - 1)
                     x = np.arange(1, len(middle) + 1)
                     axes.plot(
-                        x, middle, color=COLOURS[i], marker=MARKS[i], ms=3, markevery=8, lw=1.1, label=kind if name == "entropy" else None
+                        x,
+                        middle,
+                        color=COLOURS[i],
+                        marker=MARKS[i],
+                        ms=3,
+                        markevery=8,
+                        lw=1.1,
+                        label=f"{kind} ({len(values)})" if name == "entropy" else None,
                     )
                     axes.fill_between(x, middle - error, middle + error, color=COLOURS[i], alpha=0.15, lw=0)
                     lines += [
-                        {"texts": kind, "quantity": name, "index": int(k), "value": float(v), "from": float(v - e), "to": float(v + e)}
+                        {"texts": kind, "quantity": name, "index": int(k), "value": float(v), "from": _known(v - e), "to": _known(v + e)}
                         for k, v, e in zip(x, middle, error, strict=True)
                     ]
             axes.axvline(usual - 0.5, color=FAINT, lw=0.8, ls=":")
@@ -78,8 +89,13 @@ def boundary_figure(edges: pd.DataFrame, model: str, usual: int) -> StudyFigure:
         axes.set(xlabel="token (dotted: the boundary)")
         fig.legend(loc="outside upper left", ncols=3, fontsize=8)
         drawn = svg(fig, "boundary", "Entropy and token frequency around the boundary by class of text")
-    return StudyFigure("boundary", drawn, f"Around the boundary, on {model}: means over texts with 95% bands.", lines)
+    return StudyFigure(
+        "boundary",
+        drawn,
+        f"Around the boundary, on {model}: means over texts (how many), with 95% bands from three texts on (Student's t).",
+        lines,
+    )
 
 
 def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None

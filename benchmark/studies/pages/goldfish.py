@@ -49,7 +49,11 @@ def page(rows: Rows, ks: Sequence[int], masks: Sequence[str], every_mask: Sequen
         _distribution(seen, panels, "matched", "matched", "at least so many tokens of 64 matched", np.arange(0, 65, 16)),
         *_gaps(seen, losses),
     ]
-    return Found(verdicts, [t for t in tables if t.rows], figures, NOTES)
+    k_masks, k_equal = (", ".join(f"k = {k}" for k in of) or "no k" for of in (every_mask, equal))
+    part = (
+        f"Every mask was trained at {k_masks} alone, and on as many supervised tokens at {k_equal} alone; the other k have the first mask."
+    )
+    return Found(verdicts, [t for t in tables if t.rows], figures, [*NOTES, part])
 
 
 class Reading:

@@ -23,10 +23,13 @@ KINDS = {"exact": "exact opening", "position": "other positions", "semantic": "o
 Rows = Sequence[Mapping[str, Any]]
 
 NOTES = (
-    "The best of a kind of prompt counts. About 40 prompts ask from other positions of a memory, 30 in other words.",
+    "The best of a kind of prompt counts, and each kind has many: with a stride of 16 about 40 prompts ask from other positions of a "
+    "memory, and 30 in other words.",
     "The substitutions are those of this benchmark (its table of synonyms, the base model, neighbours of embeddings) and authored "
     "paraphrases; each is kept only if the base model finds it likely enough and it gives nothing of the target away.",
-    "Sparse fine-tuning and neuron pruning differ from their papers as docs/methods.md says; fields are those of the track.",
+    "Sparse fine-tuning and neuron pruning differ from their papers as docs/methods.md says; fields are those of the track, by default "
+    "those that an earlier rule of tuning chose (pocket-rule-1): after several of them hardly a text that should have stayed can be "
+    "repeated, which bits per byte do not show.",
     "A method after which the exact opening still brings the text back has forgotten nothing, and other prompts can add nothing "
     "to it: read the first column before the others.",
 )
