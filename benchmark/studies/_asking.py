@@ -48,12 +48,12 @@ class Battery:
     relearn: Sequence[Armed]
 
     @classmethod
-    def of(cls, siblings: int, relearn: Mapping[str, Any], comparing: bool = True) -> Battery:
-        """`siblings`: texts among which exposure ranks. Not `comparing`: without what needs held model and twin at hand."""
-        dear: dict[str, dict[str, Any]] = {"exposure": {"texts": siblings}} | ({"patching": {}} if comparing else {})
+    def of(cls, siblings: int, relearn: Mapping[str, Any], injected: bool = True) -> Battery:
+        """`siblings`: texts among which exposure ranks. Not `injected`: without what needs a base model, known memories or retain text."""
+        dear: dict[str, dict[str, Any]] = {"exposure": {"texts": siblings}, "patching": {}}
         again = {"relearn": {**RELEARN["relearn"], **relearn}}
         return cls(
-            arm(PROMPTS | ROUNDED | (REWORDED | ABLATED if comparing else {})),
+            arm(PROMPTS | ROUNDED | (REWORDED | ABLATED if injected else {})),
             arm({name: {} for name in MEMBERSHIPS}),
             arm(dear),
             arm(again),
@@ -158,15 +158,18 @@ class Asking:
         return {"memorisation_score": memorisation_score(said, m.target), "rouge_l": rouge_l(texts[0], texts[1])}
 
     def _other_endings(self, subject: Subject, forget: Sequence[EncodedMemory]) -> dict[str, np.ndarray]:
-        """Memory -> log-probabilities of the tokens of its authored other continuation after the same opening."""
-        other = []
+        """Memory -> mean log-probability of the tokens of each other continuation (wrong answer) after the same opening."""
+        other: dict[str, EncodedMemory] = {}
         for m in forget:
-            if m.memory.alternative:
-                ids = subject.tokenizer(" " + m.memory.alternative, add_special_tokens=False)["input_ids"]
-                other.append(replace(m, row=(*m.row[: m.opening], *ids)[: len(m.row)]))
+            for i, text in enumerate(m.memory.wrong or filter(None, [m.memory.alternative])):
+                ids = subject.tokenizer(f" {text.lstrip()}", add_special_tokens=False)["input_ids"]
+                name = f"{m.id} {i}"
+                other[name] = replace(m, memory=replace(m.memory, id=name), row=(*m.row[: m.opening], *ids)[: len(m.row)])
         reader = Reader(subject, self.precision)
-        reader.read([], other)
-        return {m.id: reader.readings[m.id].log_probability[m.opening :] for m in other}
+        reader.read([], list(other.values()))
+        means = {name: float(reader.readings[name].log_probability[m.opening :].mean()) for name, m in other.items()}
+        of = {m.id: np.array([means[name] for i in range(len(means)) if (name := f"{m.id} {i}") in means]) for m in forget}
+        return {name: values for name, values in of.items() if len(values)}
 
 
 def asking(run: Run, seed: int, battery: Battery, asked: int, few: int) -> Asking:

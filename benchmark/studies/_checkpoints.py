@@ -89,6 +89,10 @@ class Public:
     def twin(self) -> Subject:
         return open_subject(self.checkpoints.place(TWIN))
 
+    @cached_property
+    def held(self) -> Subject:
+        return self.opened(HELD)
+
     def opened(self, name: str) -> Subject:
         """A checkpoint; one with another tokenizer is refused, since its lengths in tokens would mean something else."""
         subject = open_subject(self.checkpoints.place(name))
@@ -110,7 +114,7 @@ class Public:
         tools = Tools(self.twin)
 
         def workshop(label: str, tokens: Mapping[str, TokenReading]) -> Workshop:
-            return Workshop(self.twin, tokens=tokens, precision=self.precision, twin=self.twin)
+            return Workshop(self.twin, tokens=tokens, precision=self.precision, held=self.held, twin=self.twin)
 
         return Asking(battery, self.memories, self.memories, few, Probes(tools), workshop, reader.readings, self.precision)
 
@@ -140,8 +144,9 @@ class Public:
 def _memory(given: Mapping[str, Any], name: str) -> Memory:
     """A memory from its own JSON object, or from a question and its answer."""
     if "question" in given:
-        question, answer = str(given["question"]), str(given["answer"])
-        return Memory(name, "questions", f"{question} {answer}", len(question))
+        question, answer, wrong = str(given["question"]), str(given["answer"]), given.get("perturbed_answer", ())
+        wrong = (wrong,) if isinstance(wrong, str) else tuple(map(str, wrong))
+        return Memory(name, "questions", f"{question} {answer}", len(question), wrong=wrong)
     memory = memory_from(given)
     if not 0 < memory.opening_end < len(memory.text):
         raise KeyError

@@ -94,7 +94,7 @@ class Instrument(Study):
 
     @cached_property
     def _battery(self) -> Battery:
-        return Battery.of(self.siblings, {"steps": self.relearn_steps}, comparing=not self.checkpoints)
+        return Battery.of(self.siblings, {"steps": self.relearn_steps}, injected=not self.checkpoints)
 
     def _run(self, lab: Lab) -> Run:
         return lab.run({name: {} for name in self.methods}, track=self.track)

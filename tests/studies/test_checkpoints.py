@@ -79,13 +79,18 @@ def test_stand_ins_for_public_checkpoints_are_judged(
         (tmp_path / "hub" / name).mkdir(parents=True)
         subject.save(tmp_path / "hub" / name)
     (tmp_path / "c.yaml").write_text('at: nowhere\nheld: full\ntwin: retain\nholds: "pos{1..1}"\nnever: "neg1"\n')
+    other = ["nobody knows what it was about", "and they all went home again"]
     for name, memories in (("forget", memorised.memories[:3]), ("unseen", memorised.unseen[:3])):
         said = [(m.memory.opening, m.memory.text[m.memory.opening_end :].strip()[:150]) for m in memories]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in said))
+        lines = [json.dumps({"question": q, "answer": a, "perturbed_answer": other}) + "\n" for q, a in said]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     given = {"checkpoints": str(tmp_path / "c.yaml"), "at": str(tmp_path / "hub"), "unseen": str(tmp_path / "unseen.jsonl"), "asked": 3}
     lab = small_lab("instrument", tiny, tmp_path, monkeypatch, memories=str(tmp_path / "forget.jsonl"), worlds=1, **given)
     found = lab.execute()
     measures = {line["measure"]: line for line in found.tables[0].rows}
     assert measures["exact_memorisation"]["AUC, models"] == 1
     assert measures["excess, black-box"]["AUC, memories"] == 1
+    assert measures["truth_margin"]["AUC, models"] == measures["not depth"]["AUC, models"] == 1, (
+        "held model and twin are named, so there is depth"
+    )
     assert {line["model"] for line in found.tables[1].rows} == {"none", "twin", "pos1", "neg1"}
