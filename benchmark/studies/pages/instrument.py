@@ -111,8 +111,6 @@ def _notes(judged: Judged, public: bool) -> list[str]:
     out = [
         "Labels are by construction: a model holds the texts if it was trained on them and little or nothing was done to take them out.",
         "Models of a seed are made of one held model and one twin: they are fewer independent cases than models, which AUCs by seed show.",
-        "What is forgotten in one seed is unseen in another, so a held model of another seed was trained on the unseen texts here: "
-        "membership of forget against unseen texts says 0 of it.",
         "With thirty models of a kind an AUC of 1 has an interval down to about .93: over models nothing can be shown to meet .99.",
         f"Leaks and excesses are of this study's battery: {of_levels}. Searches for prompts (gcg) and other trainings are not asked.",
         "Over memories leak is the call itself, recovered or not, without what is subtracted in a table; the excess is minus the twin's.",
@@ -120,11 +118,15 @@ def _notes(judged: Judged, public: bool) -> list[str]:
         "them. They need probabilities, and an unlearning method can move them without the text being gone; ranks go by what comes back.",
         "PrivLeak is 100 (AUC of the model - AUC of the twin) / AUC of the twin, of Min-K% of forget against unseen texts, where likelier "
         "is higher; MUSE takes 1 - AUC, which turns the sign. Forget quality is the KS distance of truth ratios from the twin's.",
-        "Depth compares with the held model and the twin themselves, which nobody has of a public model; it is told as 1 - depth.",
+        "Depth compares with the held model and the twin themselves, which hardly anybody has of a public model; it is told as 1 - depth.",
     ]
     if public:
-        del out[2]
         out.append("Public checkpoints: the null are the unseen texts on `held` and all texts on `twin`; there is no third group.")
+    else:
+        out.append(
+            "What is forgotten in one seed is unseen in another, so a held model of another seed was trained on the unseen texts here: "
+            "membership of forget against unseen texts says 0 of it."
+        )
     if not judged.levels:
         out.append("Fewer than 288 null values: no leak, no thresholds, no false positives.")
     return out
