@@ -59,7 +59,7 @@ def truth_margin(truth: ArrayLike, other: ArrayLike) -> float:
     """Mean log-probability [nats per token] of the true continuation minus that of another one after the same opening.
 
     Minus the log of a truth ratio (Maini et al. 2024, TOFU, arXiv 2401.06121), whose geometric means are over tokens as here. Of
-    several wrong answers `other` holds the mean of each. TOFU has five and one paraphrased right one; passages have one authored other continuation,
-    and the text itself stands for its paraphrase.
+    several wrong answers `other` holds the mean of each. TOFU has five and one paraphrased right one; passages have one authored
+    other continuation, and the text itself stands for its paraphrase.
     """
     return float(np.mean(np.asarray(truth, float)) - np.mean(np.asarray(other, float)))
