@@ -48,7 +48,7 @@ def _table(accuracy: pd.DataFrame) -> StudyTable:
             "memorised, %": 100 * float(part.memorised.mean()),
         }
         for column, words in (("token_accuracy", "token accuracy, %"), ("sequence_accuracy", "whole continuations, %")):
-            e = figure(part[column].tolist()).scaled(100)
+            e = figure(part[column].tolist()).within(0, 1).scaled(100)
             ends = {f"{words.split()[0]}: from": e.low, f"{words.split()[0]}: to": e.high}
             line |= {words: e.value} | (ends if len(e.by_seed) > 1 else {})
         line |= {"Brier": float(part.brier.mean()), "calibration error": float(part.calibration_error.mean())}
@@ -144,7 +144,7 @@ def _transfer(accuracy: pd.DataFrame, lengths: Sequence[int]) -> StudyFigure:
         axes = fig.subplots()
         for i, name in enumerate(PREDICTORS):
             for k, where in enumerate(places):
-                e = figure((_by_seed(accuracy, "token_accuracy", most, name, where) * 100).tolist())
+                e = figure((_by_seed(accuracy, "token_accuracy", most, name, where) * 100).tolist()).within(0, 100)
                 y = len(places) - 1 - k + 0.2 * (1 - i)
                 axes.plot([e.low, e.high], [y, y], color=COLOURS[i], lw=0.9, alpha=0.7)
                 axes.plot(e.value, y, "osD"[i], color=COLOURS[i], ms=4, label=name if k == 0 else None)
