@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -159,17 +160,15 @@ class Asking:
 
     def _other_endings(self, subject: Subject, forget: Sequence[EncodedMemory]) -> dict[str, np.ndarray]:
         """Memory -> mean log-probability of the tokens of each other continuation (wrong answer) after the same opening."""
-        other: dict[str, EncodedMemory] = {}
+        other: dict[str, list[EncodedMemory]] = defaultdict(list)
         for m in forget:
             for i, text in enumerate(m.memory.wrong or filter(None, [m.memory.alternative])):
                 ids = subject.tokenizer(f" {text.lstrip()}", add_special_tokens=False)["input_ids"]
-                name = f"{m.id} {i}"
-                other[name] = replace(m, memory=replace(m.memory, id=name), row=(*m.row[: m.opening], *ids)[: len(m.row)])
+                row = (*m.row[: m.opening], *ids)[: len(m.row)]
+                other[m.id].append(replace(m, memory=replace(m.memory, id=f"{m.id} {i}"), row=row))
         reader = Reader(subject, self.precision)
-        reader.read([], list(other.values()))
-        means = {name: float(reader.readings[name].log_probability[m.opening :].mean()) for name, m in other.items()}
-        of = {m.id: np.array([means[name] for i in range(len(means)) if (name := f"{m.id} {i}") in means]) for m in forget}
-        return {name: values for name, values in of.items() if len(values)}
+        reader.read([], list(chain(*other.values())))
+        return {name: np.array([reader.readings[m.id].log_probability[m.opening :].mean() for m in ms]) for name, ms in other.items()}
 
 
 def asking(run: Run, seed: int, battery: Battery, asked: int, few: int) -> Asking:

@@ -31,7 +31,7 @@ def domain_verdicts(domains: Rows, tests: Rows) -> list[Verdict]:
         _in_both("Preventing memorisation transfers across corpora.", "A circuit of one corpus prevents it in another.",
                  domains, away, "of the difference, on other domains", HALF, random),
         _in_both("Inducing memorisation depends on context.", "It transfers less than preventing does.",
-                 domains, more, "more lost on other domains by inducing than by preventing", 0),
+                 domains, more, "more lost on other domains by inducing than by preventing", 0, {}),
     ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def domain_table(domains: Rows) -> StudyTable:
 
 
 def _in_both(
-    claim: str, published: str, domains: Rows, found: Mapping[str, Estimate], unit: str, above: float, random: Mapping[str, Estimate] = {}
+    claim: str, published: str, domains: Rows, found: Mapping[str, Estimate], unit: str, above: float, random: Mapping[str, Estimate]
 ) -> Verdict:
     each = {task: direction(claim, published, e, above=above) for task, e in found.items()}
     words = "; ".join(f"{v.measured} in {task} ({_asked(domains, task)}{_beside(random.get(task))})" for task, v in each.items())
