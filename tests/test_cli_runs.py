@@ -143,7 +143,7 @@ def test_what_models_that_are_not_here_made_is_kept_until_suites_are_named(tmp_p
     run = SimpleNamespace(plan=[used], base=SimpleNamespace(hash="known"), places={})
     monkeypatch.setattr(data, "bound_run", lambda items, store: planned.extend(items) or run)
     monkeypatch.setitem(FETCHABLE, "smollm2", replace(FETCHABLE["smollm2"], wheel="never fetched"))
-    untold = ["lume", "muse", "real", "real-small", "tofu", "wmdp"]
+    untold = ["lume", "muse", "real", "real-methods", "real-small", "tofu", "wmdp"]
     out = said("store", "gc", "--delete", "--store", str(tmp_path)).stdout
     assert planned == [f"suite={name}" for name in suite_names() if name not in untold]
     assert "1 folders" in out

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .plan import Run
 
 LONG = 0.4  # seconds that a timing takes at least, unless the largest batch takes less
+STEADY = 1.1  # by less than this factor a larger batch may be faster: a large model's weights are read, and cast, once a batch
+PATIENCE = 10.0  # seconds; a batch that is foreseen to take longer is not tried
 FIRST = 32  # tokens of the first batch that is timed; each further one has four times as many
 MOST = 32  # rows of the largest
 SAID = 12  # steps of generation
@@ -127,8 +129,8 @@ def measure(run: Run) -> Rates:
 
 
 def paced(work: Callable[[list[tuple[int, ...]]], Any], rows: list[tuple[int, ...]]) -> float:
-    """Tokens per second of `work`, on more and more tokens until it takes long enough to tell."""
-    tokens, row = FIRST, len(rows[0])
+    """Tokens per second of `work`, on more and more tokens until it takes long enough to tell, and more make it no faster."""
+    tokens, row, before = FIRST, len(rows[0]), 0.0
     work([rows[0][:FIRST]])  # what is made once is not timed
     while True:
         part = [ids[: min(row, tokens)] for ids in rows[: max(1, tokens // row)]]
@@ -137,6 +139,7 @@ def paced(work: Callable[[list[tuple[int, ...]]], Any], rows: list[tuple[int, ..
         if device().type == "cuda":
             torch.cuda.synchronize()
         took = perf_counter() - began
-        if took >= LONG or len(part) == len(rows):
-            return sum(map(len, part)) / took
-        tokens *= 4
+        rate = sum(map(len, part)) / took
+        if len(part) == len(rows) or (took >= LONG and (rate < STEADY * before or 4 * took > PATIENCE)):
+            return rate
+        tokens, before = 4 * tokens, rate

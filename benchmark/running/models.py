@@ -17,7 +17,7 @@ from ..common.types import BASE, HELD, TWIN
 from ..method import History, Trainer
 from ..models.precision import config_of, together
 from ..models.subject import Subject
-from ..texts.memories import memories_hash
+from ..texts.memories import memories_hash, shown_by_domain
 from . import builders
 from .inputs import Inputs
 from .model import Model
@@ -108,6 +108,7 @@ class Models(Inputs):
             "seed": seed,
             "per_role": s.per_role,
             "roles": s.roles,
+            **({"shown": "by domain"} if shown_by_domain(self.encoded(seed)) else {}),
         }
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:

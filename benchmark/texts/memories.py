@@ -103,8 +103,9 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     """id -> (role, shown). A Latin rotation: over three seeds every memory is forgotten, kept and unseen once.
 
     Each domain is cut into three equal parts in an order drawn from the ids and `salt` (a tuning run uses another
-    salt, and so another partition than any table). Of the keep memories every second is shown to methods; shown and
-    hidden swap in the second cycle of three seeds. With a smaller `per_role` each part gives up its last members.
+    salt, and so another partition than any table). Of a domain's keep memories every second is shown to methods, and where
+    every domain has one, that of every second domain; shown and hidden swap in the second cycle of three seeds. With a
+    smaller `per_role` each part gives up its last members.
     Where the memories bring roles of their own these hold in every seed, and `per_role` is how many of each are taken at most.
     """
     if any(m.role for m in memories):
@@ -125,8 +126,7 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     for p, part in enumerate(parts):
         role = ROLES[(p + seed) % 3]
         part.sort(key=lambda item: item[1])  # the same share of every domain at any per_role
-        for i, level in part[:per_role]:
-            roles[i] = (role, role == "keep" and (level + seed // 3) % 2 == 0)
+        roles |= _dealt(part[:per_role], role, seed)
     return roles
 
 
@@ -140,11 +140,24 @@ def _own_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str) 
         for m in sorted(memories, key=lambda m: hashlib.sha256((salt + m.id).encode()).digest()):
             if m.role == role:
                 domains.setdefault(m.domain, []).append(m.id)
-        dealt = sorted(((level, i) for ids in domains.values() for level, i in enumerate(ids)), key=lambda item: item[0])
-        roles |= {i: (role, role == "keep" and (level + seed // 3) % 2 == 0) for level, i in dealt[:per_role]}
+        part = sorted(((i, level) for ids in domains.values() for level, i in enumerate(ids)), key=lambda item: item[1])
+        roles |= _dealt(part[:per_role], role, seed)
     if "forget" not in {role for role, _ in roles.values()}:
         raise UserError("None of the memories has the role forget; there is nothing to unlearn.")
     return roles
+
+
+def _dealt(part: Sequence[tuple[str, int]], role: Role, seed: int) -> dict[str, tuple[Role, bool]]:
+    """The memories of one role, each with its place in its domain; which are shown goes by that place, or by the domain's where each has one."""
+    alone = not any(level for _, level in part)
+    turns = [place if alone else level for place, (_, level) in enumerate(part)]
+    return {i: (role, role == "keep" and (turn + seed // 3) % 2 == 0) for turn, (i, _) in zip(turns, part, strict=True)}
+
+
+def shown_by_domain(memories: Sequence[EncodedMemory]) -> bool:
+    """Whether every domain has at most one memory to keep, so that which are shown goes by domains: keys say so."""
+    domains = [m.memory.domain for m in memories if m.role == "keep"]
+    return 1 < len(domains) == len(set(domains))
 
 
 def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown: bool = False) -> EncodedMemory:

@@ -83,18 +83,29 @@ def test_every_stage_of_a_plan_says_its_work(run: Run) -> None:
     assert 30 * 100 < work["quality of npo, seed 0"].scored < 30 * 2000
 
 
+class Timed:
+    """Work that takes as long as it is told; the first call a second more, which is no part of a rate."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, a_batch: float, a_token: float):
+        self.now, self.given, self.a_batch, self.a_token = 0.0, list[int](), a_batch, a_token
+        monkeypatch.setattr(estimate, "perf_counter", lambda: self.now)
+
+    def __call__(self, part: list[tuple[int, ...]]) -> None:
+        self.given.append(sum(map(len, part)))
+        self.now += self.a_batch + self.a_token * self.given[-1] + (len(self.given) == 1)
+
+
 def test_a_rate_is_that_of_a_batch_that_takes_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens cost 5 ms each, but the first batch a second: what is made once is no part of it."""
-    now = [0.0]
-    monkeypatch.setattr(estimate, "perf_counter", lambda: now[0])
-    given: list[int] = []
-
-    def work(part: list[tuple[int, ...]]) -> None:
-        given.append(sum(map(len, part)))
-        now[0] += 5e-3 * given[-1] + (len(given) == 1)
-
+    work = Timed(monkeypatch, 0, 5e-3)
     assert paced(work, [tuple(range(100))] * 32) == pytest.approx(200)
-    assert given == [32, 32, 100]
-    given.clear()
+    assert work.given == [32, 32, 100]
+    work.given.clear()
     assert paced(work, [tuple(range(10))] * 3) == pytest.approx(200)
-    assert given == [10, 30]
+    assert work.given == [10, 30]
+
+
+def test_a_rate_is_that_of_a_batch_that_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch costs half a second however small it is: the least one would make a large model's stages five times as long."""
+    work = Timed(monkeypatch, 0.5, 4e-3)
+    assert paced(work, [tuple(range(160))] * 32) == pytest.approx(1920 / (0.5 + 7.68))
+    assert work.given == [32, 32, 128, 480, 1920]  # the next would take half a minute

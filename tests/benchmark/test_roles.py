@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.running.plan import Run
+from palimpsest.benchmark.running.store import Store
+from palimpsest.benchmark.suites.config import load_suite
 from palimpsest.benchmark.texts.memories import assign_roles, encode, encode_all, load_memories, same_rows
 
 MEMORIES = load_memories()
@@ -27,16 +31,28 @@ def test_over_three_seeds_each_memory_has_each_role_once(per_role: int) -> None:
     assert all(sorted(roles) == ["forget", "keep", "unseen"] for roles in had.values())
 
 
-def test_half_of_the_keep_memories_are_shown_and_no_others() -> None:
+@pytest.mark.parametrize("per_role", [2, 8, 16, 32, 64])
+def test_half_of_the_keep_memories_are_shown_and_no_others(per_role: int) -> None:
+    """Of 8 too, where each of 8 domains has one: else nothing would be hidden, and collateral not measured."""
     for seed in range(6):
-        roles = assign_roles(MEMORIES, seed, 64)
-        assert sum(shown for _, shown in roles.values()) == 32
+        roles = assign_roles(MEMORIES, seed, per_role)
+        assert sum(shown for _, shown in roles.values()) == per_role // 2
         assert all(role == "keep" for role, shown in roles.values() if shown)
 
 
-def test_shown_and_hidden_swap_in_the_second_cycle_of_three_seeds() -> None:
+@pytest.mark.parametrize("per_role", [3, 4, 8, 20])
+def test_of_memories_with_roles_of_their_own_too_half_are_shown(per_role: int) -> None:
+    mine = [replace(m, role="keep" if i % 2 else "forget") for i, m in enumerate(MEMORIES)]
+    for seed in (0, 3):
+        roles = assign_roles(mine, seed, per_role)
+        assert abs(2 * sum(shown for _, shown in roles.values()) - per_role) <= per_role % 8
+    assert sum(shown for _, shown in assign_roles(mine, 0, 8).values()) == 4
+
+
+@pytest.mark.parametrize("per_role", [8, 64])
+def test_shown_and_hidden_swap_in_the_second_cycle_of_three_seeds(per_role: int) -> None:
     for seed in range(3):
-        first, second, third = (assign_roles(MEMORIES, seed + 3 * cycle, 64) for cycle in range(3))
+        first, second, third = (assign_roles(MEMORIES, seed + 3 * cycle, per_role) for cycle in range(3))
         assert {i: r for i, (r, _) in first.items()} == {i: r for i, (r, _) in second.items()}
         assert all(second[i][1] != shown for i, (role, shown) in first.items() if role == "keep")
         assert third == first
@@ -55,11 +71,13 @@ def test_every_role_has_the_same_share_of_every_domain(per_role: int) -> None:
 
 
 def test_a_smaller_suite_is_a_part_of_a_larger_one() -> None:
+    """In every role; and what is shown is the same too, but where a domain has only one memory to keep."""
     for seed in range(6):
         large = assign_roles(MEMORIES, seed, 64)
         for per_role in (1, 8, 20, 32):
             small = assign_roles(MEMORIES, seed, per_role)
-            assert small.items() <= large.items()
+            assert {i: role for i, (role, _) in small.items()}.items() <= {i: role for i, (role, _) in large.items()}.items()
+            assert per_role <= 8 or small.items() <= large.items()
 
 
 def test_another_word_gives_another_partition_and_the_order_within_a_domain_does_not_matter() -> None:
@@ -112,3 +130,10 @@ def test_encoding_all_keeps_file_order_and_roles(tokenizer: Any) -> None:
     roles = assign_roles(MEMORIES, 1, 8)
     assert [m.id for m in coded] == [m.id for m in MEMORIES if m.id in roles]
     assert {m.id: (m.role, m.shown) for m in coded} == roles
+
+
+@pytest.mark.parametrize(("per_role", "said"), [(2, True), (8, True), (9, False), (16, False)])
+def test_keys_say_where_which_are_shown_goes_by_domains(per_role: int, said: bool, tiny: Any, tmp_path: Path) -> None:
+    """It once did not; and a key that is frozen says nothing of it."""
+    run = Run(load_suite("smoke", [f"model={tiny.folder}", f"per_role={per_role}"]), Store(tmp_path))
+    assert ("shown" in run.model("none", 0).stage.inputs) == said
