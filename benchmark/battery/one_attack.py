@@ -15,6 +15,7 @@ from ..common.types import MATCHED, Answer, EncodedMemory, Finding, Row, opening
 from ..models.subject import Subject
 from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
+from .accepted import stand_ins, with_whole_answers
 from .answers import BestAnswer, of_all_ranks
 from .claims import reread_claims
 from .shared_pass import Armed, Probes, ask_all, read_lengths
@@ -49,11 +50,16 @@ def attack_once(task: Task, subject: Subject) -> None:
 
 
 def _search(task: Task, attack: Searching, subject: Subject) -> None:
-    """Ranks share the memories: what is found for one does not depend on the others. A sample of the lengths is read again."""
-    made = list(_made(task, "searching", lambda: attack.search(subject, my_share(task.scored), task.tools), (Answer, Finding)))
-    of, place = {m.id: m for m in task.scored}, {m.id: i for i, m in enumerate(task.scored)}
+    """Ranks share the memories: what is found for one does not depend on the others. A sample of the lengths is read again.
+
+    Lengths that count are looked for in every accepted answer of a question; findings are about the answer itself.
+    """
+    others = stand_ins(attack, task.scored)
+    asked = [*task.scored, *(other for other, _ in others.values())]
+    made = list(_made(task, "searching", lambda: attack.search(subject, my_share(asked), task.tools), (Answer, Finding)))
+    of, place = {m.id: m for m in asked}, {m.id: i for i, m in enumerate(asked)}
     answers = of_all_ranks(Answer, [x for x in made if isinstance(x, Answer)])
-    findings = of_all_ranks(Finding, [x for x in made if isinstance(x, Finding)])
+    findings = [f for f in of_all_ranks(Finding, [x for x in made if isinstance(x, Finding)]) if f.memory not in others]
     told = {a.memory for a in answers} | {f.memory for f in findings if f.memory}
     if strange := sorted(told - of.keys()):
         raise UserError(
@@ -68,7 +74,7 @@ def _search(task: Task, attack: Searching, subject: Subject) -> None:
         if task.strict:
             raise
         task.doubts.append(str(error))
-    task.answers += [_best(task, a, of[a.memory]) for a in answers]
+    task.answers += with_whole_answers([_best(task, a, of[a.memory]) for a in answers], others)
 
 
 def _best(task: Task, a: Answer, m: EncodedMemory) -> BestAnswer:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attack_tools.bases import Attack, Prompting, Workshop
+from ..battery.accepted import stand_ins
 from ..battery.answers import read_answers, read_findings
 from ..battery.one_attack import Task
 from ..battery.shared_pass import Armed
@@ -97,6 +98,8 @@ class Attacking:
             "precision": self.models.precision,
         }
         inputs |= self._screening(model, tier)
+        if stand_ins(armed.attack, model.memories):
+            inputs["accepted"] = "searched"  # so named since searches look for accepted answers too; keys of passages are what they were
 
         def build(folder: Path) -> builders.Facts:
             scored = [*memories, *_without(self._survivors(model, armed.attack), memories)]

@@ -179,7 +179,7 @@ def overview(ranking: Ranking, access: str, budget: Budget) -> Figure | None:
         mark = "D" if e.method in REFERENCES else "^" if why_over(believed(e), budget) else "o"
         _cross(axes, x, y, colour, mark)
     axes.set(xlabel="collateral, points", ylabel="excess over the twin, tokens", xlim=(-4, 104))
-    label_points(figure, axes, [(x.value, y.value, short(e.name)) for e, x, y in seen if x.value is not None])
+    label_points(figure, axes, [(x.value, y.value, short(e.name)) for e, x, y in seen if x.value is not None and y.value is not None])
     return figure
 
 

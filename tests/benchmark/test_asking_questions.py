@@ -21,7 +21,7 @@ from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.early_stopping import Monitor
 from palimpsest.benchmark.reading.oracle import matched_lengths
 from palimpsest.benchmark.reading.reader import Reader, without_copying
-from palimpsest.benchmark.texts.memories import encode
+from palimpsest.benchmark.texts.memories import encode, load_memories
 from palimpsest.benchmark.texts.questions import joined
 from palimpsest.benchmark.training.loop import train
 from palimpsest.benchmark.training.losses import language_model_loss, nll_of_rows
@@ -129,6 +129,26 @@ def test_a_changed_model_that_gives_an_accepted_answer_has_the_whole_answer(know
         attack_once(task, knows)
         found.append(([f.value for f in task.findings], [a.matched == a.horizon for a in task.answers]))
     assert found == [([64.0], [True]), ([0.0], [False])], "the answer itself is said by neither"
+
+
+@pytest.mark.parametrize("widths", [[1], [2, 4]])
+def test_a_search_looks_for_every_accepted_answer(widths: list[int], knows: Subject, tiny: Subject, tokenizer: Any) -> None:
+    true = fact(1)["answer"]
+    other = question(tokenizer, 1, answer=" Not telling.", answers=[" I forgot.", true])
+    part = question(tokenizer, 1, answer=" Not telling.", answers=[true + " Or so."])
+    passage = encode(load_memories()[0], tokenizer, 160)
+    found = {}
+    for m in (other, part, passage):
+        (beam,) = arm({"beam_search": {"widths": widths}})
+        task = Task(beam, [m], [m], Workshop(tiny, precision="fp32"), Probes(Tools(tiny)))
+        attack_once(task, knows)
+        assert {a.memory for a in task.answers} == {f.memory for f in task.findings} == {m.id}, (
+            "what is not the answer itself has no record"
+        )
+        found[m] = {a.variant: (a.matched, a.horizon) for a in task.answers}
+    assert found[other] == {f"beam{w}": (len(other.target),) * 2 for w in widths}
+    assert found[part]["beam1" if 1 in widths else "beam2"] == (0, len(part.target)), "a part of another answer is nothing"
+    assert all(matched < 8 for matched, _ in found[passage].values())
 
 
 def test_an_answer_that_stands_in_its_question_is_a_copy_unless_the_prompt_lists_what_can_be_chosen(asked: list[EncodedMemory]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,18 @@ def test_answers_are_classed_and_leak_at_k_is_a_chance(found: Results) -> None:
 def test_nothing_is_done_again(run: Run, found: Results) -> None:
     again = Run(run.suite, run.store)
     assert all(again.store.done(stage) for stage in again.plan)
+
+
+def test_keys_of_searches_say_that_accepted_answers_are_looked_for(run: Run, tmp_path: Path) -> None:
+    """And of nothing else: what was asked of passages, by other attacks, or where no other answer is accepted, keeps its key."""
+
+    def told(**more: Any) -> dict[str, bool]:
+        asked = [fact(i, role=ROLES[i % 3], **more) for i in range(12)]
+        file = write(tmp_path / f"{len(more)}.jsonl", asked)
+        attacks = {"prefix": {}, "beam_search": {"widths": [2]}, "quantise": {}, "leak_at_k": {}}
+        mine = Run(replace(run.suite, memories=str(file), attacks=attacks), Store(tmp_path))
+        stages = mine.attacking.stages(mine.model("none", 0))
+        return {stage.label.split()[0]: "accepted" in stage.inputs for stage in stages if stage.kind == "attack"}
+
+    assert set(told().values()) == {False}
+    assert told(answers=[" Somewhere else."]) == {"quantise": False, "beam_search": True, "leak_at_k": False, "unchanged": False}

@@ -89,9 +89,8 @@ def _verdicts(tests: Rows, domains: Rows, chosen: Rows) -> list[Verdict]:
 def _of_removal(row: Mapping[str, Any]) -> Verdict:
     """Whether a method took the trigger alone."""
     name, says = row["model"], {"only the trigger": AGREES, "cannot tell": CANNOT_TELL}.get(row["removed"], DISAGREES)
-    shares = [
-        Estimate(*(math.nan if row[k] is None else row[k] for k in (what, f"{what} low", f"{what} high"))) for what in ("trigger", *TASKS)
-    ]
+    known = {k: math.nan if value is None else value for k, value in row.items()}
+    shares = [Estimate(known[what], known[f"{what} low"], known[f"{what} high"]) for what in ("trigger", *TASKS)]
     left = ", ".join(f"{what} {said(e)}" for what, e in zip(("trigger", *TASKS), shares, strict=True) if e)
     return Verdict(
         f"{name} removes the trigger and leaves the circuit that maintains.",
