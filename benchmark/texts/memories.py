@@ -148,7 +148,7 @@ def _own_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str) 
 
 
 def _dealt(part: Sequence[tuple[str, int]], role: Role, seed: int) -> dict[str, tuple[Role, bool]]:
-    """Roles of one part: memories with their places in their domains. What is shown goes by that place, or by the domain's if each has one."""
+    """Roles of one part: memories with their places in their domains. What is shown goes by these, or by domains if each has one memory."""
     alone = not any(level for _, level in part)
     turns = [place if alone else level for place, (_, level) in enumerate(part)]
     return {i: (role, role == "keep" and (turn + seed // 3) % 2 == 0) for turn, (i, _) in zip(turns, part, strict=True)}
