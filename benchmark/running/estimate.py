@@ -96,7 +96,7 @@ def rates_of(run: Run) -> Rates:
 
 
 def measure(run: Run) -> Rates:
-    """A few seconds of each kind of work on the base model, on memories of the suite."""
+    """Some seconds of each kind of work on the base model, on memories of the suite."""
     keep_memory()
     base, precision = run.base, run.precision
     rows = [base.with_bos(m.row) for m in run.encoded(run.suite.seeds[0])][:MOST]
