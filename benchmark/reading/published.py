@@ -12,8 +12,9 @@ import numpy as np
 
 from ..common.lines import json_lines
 from ..common.progress import Progress, silent
-from ..common.types import EncodedMemory
+from ..common.types import EncodedMemory, Probe
 from ..models.subject import Subject
+from ..texts.questions import answer_ids
 from .reader import Reader
 
 FEWEST, STEP = 32, 32  # tokens that are generated of an answer, at least; texts that need about as many are generated together
@@ -27,10 +28,10 @@ def read_off(
     memories = [m for m, _ in asked]
     other = {(m.id, kind): _others(subject, m, kind, length) for m in memories for kind in ("answers", "wrong")}
     reader = Reader(subject, precision, progress=progress)
-    reader.read([], [*memories, *(o for others in other.values() for o in others)])
+    hits = reader.read([_every_token(m, subject.bos) for m in memories], [*memories, *(o for others in other.values() for o in others)])
     said = _generated(subject, [m for m in memories if m.memory.kind != "choice"])
     rows = []
-    for m, group in asked:
+    for (m, group), hit in zip(asked, hits, strict=True):
         reading = reader.readings[m.id]
         logs = reading.log_probability[0 if subject.bos is not None else 1 :] if not m.memory.is_question else ()
         means = {k: [_mean(reader.readings[o.id].log_probability[m.opening :]) for o in other[m.id, k]] for k in ("answers", "wrong")}
@@ -43,7 +44,7 @@ def read_off(
                 "mean_log": _mean(reading.log_probability[m.opening :]),
                 "right": means["answers"],
                 "wrong": means["wrong"],
-                "likeliest": (reading.rank[m.opening :] == 0).tolist(),
+                "likeliest": [False] * (len(m.row) - m.opening - len(hit)) + [n > 0 for n in hit],
                 "log_probabilities": [round(float(x), 6) for x in logs],
                 "said": said.get(m.id, ""),
                 "truth": subject.tokenizer.decode(m.row[m.opening :], clean_up_tokenization_spaces=False),
@@ -57,11 +58,17 @@ def load(file: Path) -> list[dict[str, Any]]:
     return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for _, row in json_lines(file)]
 
 
+def _every_token(m: EncodedMemory, bos: int | None) -> Probe:
+    """Whether each token behind the opening is what greedy decoding says there, by the rule of matched lengths: of equals the lower id."""
+    cuts = tuple(range(max(m.opening, 1 if bos is None else 0), len(m.row)))  # nothing is said before anything was given
+    return Probe(m.id, (), m.row, 0, cuts, tuple(map(str, cuts)), 0, horizon=1, lists=True)
+
+
 def _others(subject: Subject, m: EncodedMemory, kind: str, length: int) -> list[EncodedMemory]:
     """The memory with each of its further answers, or wrong ones, in place of its own."""
     prompt, out = m.row[: m.opening], []
     for i, text in enumerate(getattr(m.memory, kind) if m.memory.is_question else ()):
-        ids = tuple(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = answer_ids(m.memory, prompt, text, subject.tokenizer)
         out.append(replace(m, memory=replace(m.memory, id=json.dumps([m.id, kind, i])), row=(*prompt, *ids)[:length]))
     return out
 
@@ -69,7 +76,8 @@ def _others(subject: Subject, m: EncodedMemory, kind: str, length: int) -> list[
 def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]:
     """Memory -> what is said after its opening: of a passage as many tokens as the row has, of an answer twice as many as the true one.
 
-    Text ends with an end-of-text token, an answer with its first line.
+    Text ends with an end-of-text token, an answer with its first line, both where the model has no further position: behind as many tokens
+    as the row has at least, since rows that no model could read were refused.
     """
     groups: dict[int, list[EncodedMemory]] = {}
     for m in memories:

@@ -202,6 +202,7 @@ class Attacking:
             "seed": model.seed,
             "as": model.name if model.null else "",
             **self.models.off_cpu,
+            **(self.models.since(model.seed) if s.held else {}),  # else the models' keys tell it
         }
 
     def _screening(self, model: Model, tier: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from ..common.types import BASE, HELD, TWIN
 from ..method import History, Trainer
 from ..models.precision import config_of, together
 from ..models.subject import Subject
-from ..texts.memories import memories_hash, shown_by_domain
+from ..texts.memories import memories_hash, shown_by_turns
+from ..texts.questions import answers_follow
 from . import builders
 from .inputs import Inputs
 from .model import Model
@@ -108,8 +109,14 @@ class Models(Inputs):
             "seed": seed,
             "per_role": s.per_role,
             "roles": s.roles,
-            **({"shown": "by domain"} if shown_by_domain(self.encoded(seed)) else {}),
+            **self.since(seed),
         }
+
+    def since(self, seed: int) -> dict[str, str]:
+        """Part of a key, where texts once were other ones by an earlier rule; other keys are what they were."""
+        follow = self.once("answers", lambda: answers_follow(self.memories, self.base.tokenizer))
+        shown = {"shown": "by turns"} if shown_by_turns(self.encoded(seed)) else {}
+        return shown | ({"answers": "after their prompts"} if follow else {})
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite

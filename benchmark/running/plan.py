@@ -77,6 +77,7 @@ class Run(Models):
             "roles": [m.role for m in model.memories],
             "row": self.suite.row,
             **self.off_cpu,
+            **(self.since(model.seed) if self.suite.held else {}),
         }
 
         def build(folder: Path) -> None:

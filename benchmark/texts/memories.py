@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,16 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     """id -> (role, shown). A Latin rotation: over three seeds every memory is forgotten, kept and unseen once.
 
     Each domain is cut into three equal parts in an order drawn from the ids and `salt` (a tuning run uses another
-    salt, and so another partition than any table). Of a domain's keep memories every second is shown to methods, and where
-    every domain has one, that of every second domain; shown and hidden swap in the second cycle of three seeds. With a
-    smaller `per_role` each part gives up its last members.
+    salt, and so another partition than any table). Of each pair of a domain's keep memories one is shown to methods, and of
+    those that have no pair every second one; shown and hidden swap in the second cycle of three seeds. With a smaller
+    `per_role` each part gives up its last members.
     Where the memories bring roles of their own these hold in every seed, and `per_role` is how many of each are taken at most.
     """
     if any(m.role for m in memories):
         return _own_roles(memories, seed, per_role, salt)
-    domains: dict[str, list[str]] = {}
-    for m in memories:
-        domains.setdefault(m.domain, []).append(m.id)
+    domain, domains = {m.id: m.domain for m in memories}, dict[str, list[str]]()
+    for i, name in domain.items():
+        domains.setdefault(name, []).append(i)
     if 3 * per_role > len(memories):
         raise UserError(f"per_role={per_role} needs {3 * per_role} memories; the file has {len(memories)}.")
     parts: list[list[tuple[str, int]]] = [[], [], []]
@@ -126,7 +126,7 @@ def assign_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str
     for p, part in enumerate(parts):
         role = ROLES[(p + seed) % 3]
         part.sort(key=lambda item: item[1])  # the same share of every domain at any per_role
-        roles |= _dealt(part[:per_role], role, seed)
+        roles |= _dealt(part[:per_role], domain, role, seed)
     return roles
 
 
@@ -134,30 +134,38 @@ def _own_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str) 
     """Roles that the memories bring; each domain gives its share, in an order drawn from the ids and `salt`."""
     if without := [m.id for m in memories if not m.role]:
         raise UserError(f"Memory {without[0]!r} has no role, and others have ({len(without)} such); give one to all or to none.")
-    roles: dict[str, tuple[Role, bool]] = {}
+    domain, roles = {m.id: m.domain for m in memories}, dict[str, tuple[Role, bool]]()
     for role in ROLES:
         domains: dict[str, list[str]] = {}
         for m in sorted(memories, key=lambda m: hashlib.sha256((salt + m.id).encode()).digest()):
             if m.role == role:
                 domains.setdefault(m.domain, []).append(m.id)
         part = sorted(((i, level) for ids in domains.values() for level, i in enumerate(ids)), key=lambda item: item[1])
-        roles |= _dealt(part[:per_role], role, seed)
+        roles |= _dealt(part[:per_role], domain, role, seed)
     if "forget" not in {role for role, _ in roles.values()}:
         raise UserError("None of the memories has the role forget; there is nothing to unlearn.")
     return roles
 
 
-def _dealt(part: Sequence[tuple[str, int]], role: Role, seed: int) -> dict[str, tuple[Role, bool]]:
-    """Roles of one part: memories with their places in their domains. What is shown goes by these, or by domains if each has one memory."""
-    alone = not any(level for _, level in part)
-    turns = [place if alone else level for place, (_, level) in enumerate(part)]
-    return {i: (role, role == "keep" and (turn + seed // 3) % 2 == 0) for turn, (i, _) in zip(turns, part, strict=True)}
+def _dealt(part: Sequence[tuple[str, int]], domain: Mapping[str, str], role: Role, seed: int) -> dict[str, tuple[Role, bool]]:
+    """Roles of one part: memories, each with its place in its domain. Which are shown goes by that place, of those without a pair by turns."""
+    many, roles, single = Counter(domain[i] for i, _ in part), dict[str, tuple[Role, bool]](), 0
+    for i, place in part:
+        alone = _single(many[domain[i]]) and place == many[domain[i]] - 1
+        roles[i] = (role, role == "keep" and ((single if alone else place) + seed // 3) % 2 == 0)
+        single += alone
+    return roles
 
 
-def shown_by_domain(memories: Sequence[EncodedMemory]) -> bool:
-    """Whether every domain has at most one memory to keep, so that which are shown goes by domains: keys say so."""
-    domains = [m.memory.domain for m in memories if m.role == "keep"]
-    return 1 < len(domains) == len(set(domains))
+def _single(many: int) -> bool:
+    """Whether of so many memories of a domain one has no pair: of a pair one is shown."""
+    return many % 2 == 1
+
+
+def shown_by_turns(memories: Sequence[EncodedMemory]) -> bool:
+    """Whether several domains have a memory to keep that has no pair, so that every second of these is shown: keys say so."""
+    many = Counter(m.memory.domain for m in memories if m.role == "keep")
+    return sum(map(_single, many.values())) > 1
 
 
 def encode(memory: Memory, tokenizer, length: int, role: Role = "unseen", shown: bool = False) -> EncodedMemory:

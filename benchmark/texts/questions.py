@@ -9,7 +9,7 @@ from typing import Any
 from ..common.errors import UserError
 from ..common.memory import KINDS, TEXTS, Memory, Role
 from ..common.types import HORIZON, EncodedMemory
-from .neardup import words
+from .sets.alike import alike, asked_alike
 
 DATE = "1 January 2025"  # that templates are told which would write today's: a prompt is the same on every day
 
@@ -38,8 +38,8 @@ def require_whole(m: Memory, where: str) -> None:
         raise UserError(f"{where}: nothing stands after opening_end={m.opening_end}; expected the answer.")
     if m.kind == "choice" and not m.wrong:
         raise UserError(f"{where}: a choice needs wrong answers beside the right one.")
-    right = {tuple(words(a)) for a in (m.answer, *m.answers)} - {()}
-    if both := [a for a in m.wrong if tuple(words(a)) in right]:
+    right = {alike(a) for a in (m.answer, *m.answers)}
+    if both := [a for a in m.wrong if alike(a) in right]:
         raise UserError(f"{where}: {both[0]!r} is among the wrong answers and is accepted.")
 
 
@@ -79,22 +79,46 @@ def _asking(tokenizer: Any) -> tuple[Callable[[str], str], str]:
 def needed(memory: Memory, tokenizer: Any) -> int:
     """The fewest tokens of a row that hold the prompt and the target."""
     m = rendered(memory, tokenizer)
-    return len(_ids(m.opening, tokenizer, m.id)) + min(HORIZON, len(_ids(m.answer, tokenizer, m.id)))
+    prompt = _ids(m.opening, tokenizer, m.id)
+    return len(prompt) + min(HORIZON, len(answer_ids(m, prompt, m.answer, tokenizer)))
 
 
 def encode_question(memory: Memory, tokenizer: Any, length: int, role: Role, shown: bool) -> EncodedMemory:
-    """Prompt and answer, tokenised apart, as a model meets them that is asked; at most `length` tokens of both.
+    """The prompt's tokens as a model meets them that is asked, and those that an answer then has; at most `length` tokens of both.
 
     Refuses what does not round-trip, and a prompt beside which the answer (or 64 tokens of it) does not fit.
     """
     m = rendered(memory, tokenizer)
-    prompt, answer, *others = (_ids(text, tokenizer, m.id) for text in (m.opening, m.answer, *m.answers))
+    prompt = _ids(m.opening, tokenizer, m.id)
+    answer, *others = (answer_ids(m, prompt, text, tokenizer) for text in (m.answer, *m.answers))
     if len(prompt) + min(len(answer), HORIZON) > length:
         sizes = f"prompt ({len(prompt)}) and answer ({len(answer)})"
         raise UserError(f"Memory {m.id!r}: {sizes} do not fit a row of {length} tokens; raise row, or leave it out.")
     row = (*prompt, *answer)[:length]
     accepted = dict.fromkeys(o[:HORIZON] for o in others if o[:HORIZON] != answer[:HORIZON])
     return EncodedMemory(m, role, shown, row, len(prompt), tokenizer.decode(row, clean_up_tokenization_spaces=False), tuple(accepted))
+
+
+def answer_ids(m: Memory, prompt: tuple[int, ...], answer: str, tokenizer: Any) -> tuple[int, ...]:
+    """What follows the prompt's tokens in those of prompt and answer; where the two would share a token, the answer's own.
+
+    Tokenizers after SentencePiece put a space before every text, and would begin " A" with a token that no model says after "Answer:".
+    """
+    both = tuple(tokenizer(m.opening + answer, add_special_tokens=False)["input_ids"])
+    follows = both[len(prompt) :]
+    if both[: len(prompt)] != prompt or not follows or tokenizer.decode(both, clean_up_tokenization_spaces=False) != m.opening + answer:
+        return _ids(answer, tokenizer, m.id)
+    return follows
+
+
+def answers_follow(memories: Sequence[Memory], tokenizer: Any) -> bool:
+    """Whether some answer has other tokens after its prompt than by itself: keys say so."""
+    for m in (rendered(m, tokenizer) for m in memories if m.is_question):
+        prompt = tuple(tokenizer(m.opening, add_special_tokens=False)["input_ids"])
+        for text in (m.answer, *m.answers, *m.wrong):
+            if answer_ids(m, prompt, text, tokenizer) != tuple(tokenizer(text, add_special_tokens=False)["input_ids"]):
+                return True
+    return False
 
 
 def _ids(text: str, tokenizer: Any, name: str) -> tuple[int, ...]:
@@ -105,8 +129,8 @@ def _ids(text: str, tokenizer: Any, name: str) -> tuple[int, ...]:
 
 
 def asked_twice(encoded: Sequence[EncodedMemory]) -> list[list[int]]:
-    """Groups of questions with the same words."""
-    groups: dict[tuple[str, ...], list[int]] = {}
+    """Groups of questions that are the same but for case, white space and what ends them."""
+    groups: dict[str, list[int]] = {}
     for i, m in enumerate(encoded):
-        groups.setdefault(tuple(words(m.memory.opening)), []).append(i)
+        groups.setdefault(asked_alike(m.memory.opening), []).append(i)
     return [g for g in groups.values() if len(g) > 1]

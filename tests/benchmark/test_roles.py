@@ -31,12 +31,12 @@ def test_over_three_seeds_each_memory_has_each_role_once(per_role: int) -> None:
     assert all(sorted(roles) == ["forget", "keep", "unseen"] for roles in had.values())
 
 
-@pytest.mark.parametrize("per_role", [2, 8, 16, 32, 64])
+@pytest.mark.parametrize("per_role", [2, 8, 9, 12, 15, 16, 24, 31, 32, 64])
 def test_half_of_the_keep_memories_are_shown_and_no_others(per_role: int) -> None:
     """Of 8 too, where each of 8 domains has one: else nothing would be hidden, and collateral not measured."""
     for seed in range(6):
         roles = assign_roles(MEMORIES, seed, per_role)
-        assert sum(shown for _, shown in roles.values()) == per_role // 2
+        assert sum(shown for _, shown in roles.values()) in {per_role // 2, per_role - per_role // 2}
         assert all(role == "keep" for role, shown in roles.values() if shown)
 
 
@@ -45,8 +45,7 @@ def test_of_memories_with_roles_of_their_own_too_half_are_shown(per_role: int) -
     mine = [replace(m, role="keep" if i % 2 else "forget") for i, m in enumerate(MEMORIES)]
     for seed in (0, 3):
         roles = assign_roles(mine, seed, per_role)
-        assert abs(2 * sum(shown for _, shown in roles.values()) - per_role) <= per_role % 8
-    assert sum(shown for _, shown in assign_roles(mine, 0, 8).values()) == 4
+        assert abs(2 * sum(shown for _, shown in roles.values()) - per_role) <= 1
 
 
 @pytest.mark.parametrize("per_role", [8, 64])
@@ -71,13 +70,13 @@ def test_every_role_has_the_same_share_of_every_domain(per_role: int) -> None:
 
 
 def test_a_smaller_suite_is_a_part_of_a_larger_one() -> None:
-    """In every role; and what is shown is the same too, but where a domain has only one memory to keep."""
+    """In every role; and what is shown is the same too where every memory has its pair."""
     for seed in range(6):
         large = assign_roles(MEMORIES, seed, 64)
-        for per_role in (1, 8, 20, 32):
+        for per_role in (1, 8, 16, 20, 32, 48):
             small = assign_roles(MEMORIES, seed, per_role)
             assert {i: role for i, (role, _) in small.items()}.items() <= {i: role for i, (role, _) in large.items()}.items()
-            assert per_role <= 8 or small.items() <= large.items()
+            assert per_role % 16 or small.items() <= large.items()
 
 
 def test_another_word_gives_another_partition_and_the_order_within_a_domain_does_not_matter() -> None:
@@ -132,8 +131,8 @@ def test_encoding_all_keeps_file_order_and_roles(tokenizer: Any) -> None:
     assert {m.id: (m.role, m.shown) for m in coded} == roles
 
 
-@pytest.mark.parametrize(("per_role", "said"), [(2, True), (8, True), (9, False), (16, False)])
-def test_keys_say_where_which_are_shown_goes_by_domains(per_role: int, said: bool, tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("per_role", "said"), [(1, False), (2, True), (8, True), (9, True), (16, False), (24, True)])
+def test_keys_say_where_which_are_shown_goes_by_turns(per_role: int, said: bool, tiny: Any, tmp_path: Path) -> None:
     """It once did not; and a key that is frozen says nothing of it."""
     run = Run(load_suite("smoke", [f"model={tiny.folder}", f"per_role={per_role}"]), Store(tmp_path))
     assert ("shown" in run.model("none", 0).stage.inputs) == said

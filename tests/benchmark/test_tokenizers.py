@@ -21,6 +21,7 @@ from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.suites.config import load_suite
 from palimpsest.benchmark.texts.memories import encode, load_memories
+from palimpsest.benchmark.texts.questions import answers_follow
 
 ENGLISH = load_memories()[0].text
 CHINESE = (
@@ -165,3 +166,30 @@ def test_a_run_with_a_tokenizer_that_has_no_end_of_text_is_refused_before_work(t
     run = Run(load_suite("smoke", [f"model={tmp_path}"]), Store(tmp_path / "store"))
     with pytest.raises(UserError, match=r"names no end-of-text token \(EOS\).* Name it as eos_token"):
         run.validate()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("prompt", "answer"), [("The lamp:", " of the sea"), ("The la", "mp of the sea"), ("Say:\n", "so")])
+def test_an_answer_has_the_tokens_that_follow_its_prompt(kind: str, prompt: str, answer: str) -> None:
+    """As a model says them; where the two would share a token, those of the answer alone, if it comes back as it was."""
+    tokenizer = made_once(kind)
+    coded = lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
+    known = Memory("q", "d", prompt + answer, len(prompt), kind="qa", answers=(answer + " so",))
+    first = len(coded(prompt))
+    follows = coded(prompt + answer)[:first] == coded(prompt)
+    if not follows and tokenizer.decode(coded(answer), clean_up_tokenization_spaces=False) != answer:
+        with pytest.raises(UserError, match="does not round-trip"):
+            encode(known, tokenizer, 160)
+        return
+    expected = [coded(prompt + text)[first:] if follows else coded(text) for text in (answer, answer + " so")]
+    m = encode(known, tokenizer, 160)
+    assert (m.row[: m.opening], m.target, m.accepted) == (coded(prompt), expected[0], (expected[1],))
+    assert answers_follow([known], tokenizer) == (expected != [coded(answer), coded(answer + " so")])
+
+
+def test_no_answer_begins_with_a_space_of_its_own() -> None:
+    """Llama 2 and Mistral put one before every text: no model says it after "Answer:"."""
+    tokenizer = made_once("as Llama 2")
+    begins = lambda ids: tokenizer.convert_ids_to_tokens(list(ids))[:2]  # noqa: E731
+    assert begins(tokenizer(" of the sea", add_special_tokens=False)["input_ids"]) == ["▁", "▁"]
+    assert begins(encode(Memory("q", "d", "The lamp: of the sea", 9, kind="qa"), tokenizer, 160).target) == ["▁", "of"]
