@@ -37,11 +37,13 @@ class Agreement:
 
 def agreement(mine: Side, other: Side) -> Agreement:
     """Both sides must have read the same memories, in the same seeds; only attacks and methods that both have count."""
-    attacks = [a for a in mine.up_to(ACCESS) if a in other.up_to(ACCESS)]
+    if without := [s.suite for s in (mine, other) if not s.twin]:
+        raise UserError(f"The run of suite {without[0]} has no retrained twin; expected tokens beyond one in both runs.")
+    attacks = [a for a in _counted(mine) if a in _counted(other)]
     methods = [m for m in mine.methods if m in other.methods and m not in REFERENCES]
     if len(methods) < LEAST or not attacks:
         raise UserError(
-            f"Both runs have {len(methods)} methods and {len(attacks)} attacks in common; expected {LEAST} methods and an attack."
+            f"Both runs have {len(methods)} methods and {len(attacks)} {ACCESS} attacks in common; expected {LEAST} methods and an attack."
         )
     tables = [_excess(s, methods, attacks) for s in (mine, other)]
     if not tables[0].index.equals(tables[1].index):
@@ -57,13 +59,23 @@ def agreement(mine: Side, other: Side) -> Agreement:
     return Agreement(values, found, tuple(attacks))
 
 
+def _counted(found: Side) -> list[str]:
+    """The attacks of the run that count; none where all need more access."""
+    return found.up_to(ACCESS) if ACCESS in found.access else []
+
+
 def _excess(found: Side, methods: Sequence[str], attacks: Sequence[str]) -> pd.DataFrame:
-    """Of each memory (rows: seed, memory) and method the best match of these attacks, minus the twin's."""
-    best = found.lengths[list(attacks)].max(axis=1)
+    """Of each memory (rows: seed, memory) and method the best match minus the twin's, over the attacks that were asked of both."""
     parts = {}
     for seed in found.seeds:
-        twin = cut(best, found.twin, seed)
-        parts[seed] = pd.DataFrame({m: cut(best, m, seed) - twin for m in methods}).sort_index()
+        twin = cut(found.lengths, found.twin, seed)[list(attacks)]
+        columns = {}
+        for method in methods:
+            mine = cut(found.lengths, method, seed)[list(attacks)]
+            theirs = twin.reindex(mine.index)
+            both = mine.notna() & theirs.notna()
+            columns[method] = mine[both].max(axis=1) - theirs[both].max(axis=1)
+        parts[seed] = pd.DataFrame(columns).sort_index()
     return pd.concat(parts).dropna()
 
 

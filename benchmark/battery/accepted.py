@@ -24,11 +24,18 @@ def stand_ins(attack: Attack, memories: Sequence[EncodedMemory]) -> dict[str, tu
 
 
 def with_whole_answers(found: Sequence[BestAnswer], others: Mapping[str, tuple[EncodedMemory, EncodedMemory]]) -> list[BestAnswer]:
-    """The answers without those about stand-ins. One of these that came back whole counts as the whole answer, less as nothing."""
-    whole = set()
+    """The answers, with one about a stand-in that came back whole as the whole answer of its question, after the prompt that was found.
+
+    Less of another answer is nothing. Of one question and variant the better stays.
+    """
+    whole: dict[tuple[str, str, int, int], BestAnswer] = {}
     for a in found:
         other, m = others.get(a.memory, (None, None))
         if other and m and a.offset == m.opening and a.matched == a.horizon == len(other.target):
-            whole.add((m.id, a.variant, a.fold, a.offset))
-    mine = [a for a in found if a.memory not in others]
-    return [replace(a, matched=a.horizon) if (a.memory, a.variant, a.fold, a.offset) in whole else a for a in mine]
+            whole[m.id, a.variant, a.fold, a.offset] = replace(a, memory=m.id, matched=len(m.target), horizon=len(m.target))
+    kept = []
+    for a in found:
+        if a.memory not in others:
+            better = whole.pop((a.memory, a.variant, a.fold, a.offset), a)
+            kept.append(better if better.matched > a.matched else a)
+    return [*kept, *whole.values()]

@@ -98,6 +98,7 @@ class Attacking:
             "precision": self.models.precision,
         }
         inputs |= self._screening(model, tier)
+        many = len(memories) + len(stand_ins(armed.attack, memories))
         if stand_ins(armed.attack, model.memories):
             inputs["accepted"] = "searched"  # so named since searches look for accepted answers too; keys of passages are what they were
 
@@ -115,9 +116,7 @@ class Attacking:
                     precision=self.models.precision,
                 )
 
-        return Stage(
-            "attack", label, inputs, build, lambda: of_attack(self.who, self.models.where, armed, len(memories), model.seed), parallel=True
-        )
+        return Stage("attack", label, inputs, build, lambda: of_attack(self.who, self.models.where, armed, many, model.seed), parallel=True)
 
     def checks(self, model: Model) -> Stage:
         """Facts that flags need: is the output stochastic, does generation agree with reading, how small is the update."""

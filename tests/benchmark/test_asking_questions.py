@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from palimpsest.attacks.beam_search import BeamSearch
+from palimpsest.attacks.leak_at_k import LeakAtK
 from palimpsest.attacks.longer_prefix import LongerPrefix
 from palimpsest.attacks.prefix import Prefix
 from palimpsest.attacks.shifted_window import ShiftedWindow
 from palimpsest.benchmark.attack import Changed, Tampering, Tools, Workshop
+from palimpsest.benchmark.battery.accepted import stand_ins, with_whole_answers
+from palimpsest.benchmark.battery.answers import BestAnswer
 from palimpsest.benchmark.battery.one_attack import Task, attack_once
 from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.common.memory import memory_from
@@ -165,3 +169,24 @@ def test_monitoring_counts_whole_answers(knows: Subject, tiny: Subject, asked: l
     text = [Row(asked[0].row)]
     assert Monitor(asked[:TAUGHT], text).evaluate(knows, "fp32")["exact"] == 1
     assert Monitor(asked[:TAUGHT], text).evaluate(tiny, "fp32")["exact"] == 0
+
+
+def test_what_a_search_found_for_another_answer_is_kept_as_it_was_found(tokenizer: Any) -> None:
+    """Under its own variant and prompt, also where nothing was told of the answer itself; nothing else of a stand-in is kept."""
+    m = question(tokenizer, 1, answers=[" Somewhere else."])
+    others = stand_ins(BeamSearch(), [m])
+    ((name, (other, _)),) = others.items()
+    size, own = len(other.target), len(m.target)
+
+    def answer(memory: str, variant: str, matched: int, horizon: int) -> BestAnswer:
+        return BestAnswer(memory, "x", variant, "grey-box", 2, 0, m.opening, f"prompt of {variant}", matched, horizon, -1)
+
+    mine = answer(m.id, "8 free", 0, own)
+    told = with_whole_answers([mine, answer(name, "5 free", size, size), answer(name, "6 free", size - 1, size)], others)
+    assert [(a.memory, a.variant, a.matched, a.horizon, a.prompt) for a in told] == [
+        (m.id, "8 free", 0, own, "prompt of 8 free"),
+        (m.id, "5 free", own, own, "prompt of 5 free"),
+    ]
+    better = with_whole_answers([mine, answer(name, "8 free", size, size)], others)
+    assert [(a.variant, a.matched) for a in better] == [("8 free", own)]
+    assert stand_ins(Prefix(), [m]) == stand_ins(LeakAtK(), [m]) == {}, "no search; a search whose lengths do not count"

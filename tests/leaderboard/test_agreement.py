@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,24 @@ def test_attacks_beyond_black_box_do_not_count() -> None:
     found = agreement(run({"a": 10, "b": 20, "c": 30}, access="weights"), run({"a": 10, "b": 20, "c": 30}))
     assert "shifted_window" not in found.attacks
     assert "prefix" in found.attacks
+
+
+def test_an_attack_that_one_method_was_not_asked_is_not_held_against_its_twin() -> None:
+    """Where only survivors are asked: the twin's match by an attack that the method was spared would make it look more forgetful."""
+    plain = run({"a": 10, "b": 20, "c": 30, "d": 40}, noise=1)
+    lengths = plain.lengths.copy()
+    lengths.loc["b", "shifted_window"] = math.nan
+    lengths.loc[plain.twin, "shifted_window"] = 9
+    found = agreement(replace(plain, lengths=lengths), replace(plain, lengths=lengths)).values["first"]
+    assert found.to_dict() == {"a": 1, "b": 18, "c": 21, "d": 31}, "b beyond the twin's 2 by prefix, the others beyond its 9"
+
+
+def test_runs_without_a_twin_or_without_an_attack_that_counts_are_refused() -> None:
+    mine = run({"a": 10, "b": 20, "c": 30})
+    with pytest.raises(UserError, match="has no retrained twin"):
+        agreement(replace(mine, twin=""), mine)
+    with pytest.raises(UserError, match="0 black-box attacks in common"):
+        agreement(replace(mine, levels=dict.fromkeys(mine.levels, "weights")), mine)
 
 
 def test_other_memories_and_too_few_methods_are_refused() -> None:
