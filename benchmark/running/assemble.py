@@ -108,7 +108,7 @@ def _facts(run: Run) -> dict[str, str]:
     trained = [stage for m in (*run.twins, *run.rows) for x in s.seeds if (stage := run.model(m, x).stage)]
     return {
         **_models(run),
-        "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}",
+        "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}{_left_out(run)}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
         f"{s.per_role} per role and seed, rows of {s.row} tokens",
         **({"forget set": about} if (about := about_set(s.memories)) else {}),
@@ -133,6 +133,13 @@ def _injection(s: Suite) -> dict[str, str]:
     if s.held:
         return {"injection": "none: the held model knew the memories when it came"}
     return {"injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}"}
+
+
+def _left_out(run: Run) -> str:
+    """How many documents were no training text, since a memory stands in them which methods may not see."""
+    left = {seed: len(run.corpus.train) - len(run.text(seed).train) for seed in run.suite.seeds}
+    said = ", ".join(f"{n} in seed {seed}" for seed, n in left.items() if n)
+    return f"; training text without documents that hold a hidden, forgotten or unseen memory ({said})" if said else ""
 
 
 def _about_questions(run: Run) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ..reading.early_stopping import Monitor
 from ..suites.config import Suite
 from ..suites.space import declared_strength
 from ..suites.tracks import tuned
-from ..texts.corpus import Corpus, load_corpus, packed
+from ..texts.corpus import Corpus, apart_from, load_corpus, packed
 from ..texts.memories import encode, encode_all, load_aside, load_memories
 from ..texts.questions import rendered
 from ..texts.stream import Injected, Stream, injected
@@ -95,9 +95,14 @@ class Inputs:
         return load_corpus(c.source, c.path, c.text_field)
 
     @cached_property
+    def unrendered(self) -> list[Memory]:
+        """The memories as their file or set has them."""
+        return load_memories(self.suite.memories)
+
+    @cached_property
     def memories(self) -> list[Memory]:
         """As the base model meets them: a chat memory is in its template, so that keys hold what is asked."""
-        return [rendered(m, self.base.tokenizer) if m.chat else m for m in load_memories(self.suite.memories)]
+        return [rendered(m, self.base.tokenizer) if m.chat else m for m in self.unrendered]
 
     @cached_property
     def aside(self) -> list[EncodedMemory]:
@@ -144,12 +149,20 @@ class Inputs:
         s = self.suite
         return self.once(("encoded", seed), lambda: encode_all(self.memories, self.base.tokenizer, s.row, seed, s.per_role, s.roles))
 
+    def text(self, seed: int) -> Corpus:
+        """The corpus without training documents that hold a memory which methods may not see in this seed."""
+        return self.once(("text", seed), lambda: self._text(seed))
+
+    def _text(self, seed: int) -> Corpus:
+        hidden = {m.id for m in self.encoded(seed) if not m.shown}
+        return apart_from(self.corpus, [m for m in self.unrendered if m.id in hidden])
+
     def stream(self, seed: int) -> Stream:
         return self.once(("stream", seed), lambda: self._stream(seed))
 
     def _stream(self, seed: int) -> Stream:
         base, memories = self.base, self.encoded(seed)
-        tokens = packed(self.corpus, "train", base.tokenizer, self.end, base.encoding)
+        tokens = packed(self.text(seed), "train", base.tokenizer, self.end, base.encoding)
         # Where nothing is injected, no memory is in the stream, and all of it is retain text.
         met = [Injected(m.id, "unseen", m.row) for m in memories] if self.suite.held else injected(memories)
         return Stream(tokens, met, self.suite.injection, derive(seed, "injection"), base.bos)

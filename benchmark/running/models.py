@@ -115,8 +115,12 @@ class Models(Inputs):
     def since(self, seed: int) -> dict[str, str]:
         """Part of a key, where texts once were other ones by an earlier rule; other keys are what they were."""
         follow = self.once("answers", lambda: answers_follow(self.memories, self.base.tokenizer))
-        shown = {"shown": "by turns"} if shown_by_turns(self.encoded(seed)) else {}
-        return shown | ({"answers": "after their prompts"} if follow else {})
+        text = self.text(seed).key
+        return {
+            **({"shown": "by turns"} if shown_by_turns(self.encoded(seed)) else {}),
+            **({"answers": "after their prompts"} if follow else {}),
+            **({"text": text} if text != self.corpus.key else {}),  # without what methods may not see
+        }
 
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite

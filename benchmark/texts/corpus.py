@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import numpy as np
 
 from ..common.errors import UserError, unknown
 from ..common.lines import json_lines, read_text, text_lines
+from ..common.memory import Memory
 from ..common.paths import CONFIGS, cache_dir
 from .docstrings import PACKAGES, digest, harvest, versions
-from .neardup import clusters, overlap, run_hashes, share_in
+from .neardup import clusters, overlap, run_hashes, share_in, words
 from .sets.named import retain_of
 
+EMBEDDED = "docstrings"
 SPLITS = ("train", "valid", "quality")
 COMPARABLE = 0.95  # below this coverage of the manifest a run is marked as not comparable
 HELD_OUT = {"valid": 0.02, "quality": 0.03}  # share of the documents, by cluster
@@ -47,7 +49,7 @@ class Corpus:
 
 def load_corpus(source: str = "docstrings", path: str | None = None, text_field: str = "text") -> Corpus:
     """Load a corpus. `path` is a folder (text), a file (jsonl), a hub id or saved dataset (datasets), a forget set (set)."""
-    if source == "docstrings":
+    if source == EMBEDDED:
         return _frozen(CONFIGS / "corpus" / "docstrings.manifest")
     readers: dict[str, Callable[[str], list[str]]] = {
         "text": _read_folder,
@@ -66,6 +68,31 @@ def load_corpus(source: str = "docstrings", path: str | None = None, text_field:
     if len(documents) < 50:
         raise UserError(f"The corpus at {path!r} has {len(documents)} distinct documents; at least 50 are needed to hold some out.")
     return _corpus(f"{source}:{path}", split_documents(dict(documents)), dict(documents), 1.0)
+
+
+def apart_from(corpus: Corpus, memories: Sequence[Memory]) -> Corpus:
+    """The corpus without the training documents in which one of these stands, word for word; of a question, both it and its answer.
+
+    The embedded corpus and the shipped passages have no such document, and it is not looked for there.
+    """
+    if corpus.name == EMBEDDED:
+        return corpus
+    by_word: dict[str, list[list[str]]] = {}  # a long word of a memory, which few documents have -> its parts
+    for m in memories:
+        parts = [words(part) for part in ((m.opening, m.answer) if m.is_question else (m.text,))]
+        if parts := [part for part in parts if part]:
+            by_word.setdefault(max((word for part in parts for word in part), key=len), []).append([_spaced(part) for part in parts])
+    kept, gone = [], []
+    for text in corpus.train:
+        found = words(text)
+        maybe = [parts for word in by_word.keys() & set(found) for parts in by_word[word]]
+        spaced = _spaced(found) if maybe else ""
+        (gone if any(all(part in spaced for part in parts) for parts in maybe) else kept).append(text)
+    return replace(corpus, splits=corpus.splits | {"train": kept}, key=digest(corpus.key + "".join(map(digest, gone)))) if gone else corpus
+
+
+def _spaced(found: Sequence[str]) -> str:
+    return f" {' '.join(found)} "
 
 
 def split_documents(documents: dict[str, str]) -> dict[str, str]:
@@ -146,7 +173,7 @@ def _frozen(manifest: Path) -> Corpus:
         part.write_text("".join(json.dumps([k, found[k]]) + "\n" for k in side if k in found), "utf-8")
         part.rename(file)
     documents = dict(pair for _, pair in json_lines(file))
-    return _corpus("docstrings", side, documents, len(documents) / len(side))
+    return _corpus(EMBEDDED, side, documents, len(documents) / len(side))
 
 
 def _corpus(name: str, side: dict[str, str], documents: dict[str, str], coverage: float) -> Corpus:

@@ -148,7 +148,7 @@ def _own_roles(memories: Sequence[Memory], seed: int, per_role: int, salt: str) 
 
 
 def _dealt(part: Sequence[tuple[str, int]], domain: Mapping[str, str], role: Role, seed: int) -> dict[str, tuple[Role, bool]]:
-    """Roles of one part: memories, each with its place in its domain. Which are shown goes by that place, of those without a pair by turns."""
+    """Roles of one part, whose memories have a place in their domain each: what is shown goes by it, of those without a pair by turns."""
     many, roles, single = Counter(domain[i] for i, _ in part), dict[str, tuple[Role, bool]](), 0
     for i, place in part:
         alone = _single(many[domain[i]]) and place == many[domain[i]] - 1
