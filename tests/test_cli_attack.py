@@ -41,8 +41,27 @@ def test_attack_reads_a_model_and_subtracts_a_reference(palimpsest: Command, mem
     assert best["model", "prefix"] == 64
     assert best["reference", "prefix"] < 8
     (row,) = [line.split() for line in out.splitlines() if line.startswith("prefix")]
-    assert row == ["prefix", "64.0", "100%", f"{best['reference', 'prefix']:.1f}", f"{64 - best['reference', 'prefix']:+.1f}"]
+    assert row == ["prefix", "4", "64.0", "100%", f"{best['reference', 'prefix']:.1f}", f"{64 - best['reference', 'prefix']:+.1f}"]
     assert [line.split()[0] for line in out.splitlines() if line.startswith(("paraphrase", "worst case"))] == ["paraphrase", "worst"]
+
+
+def test_attack_asks_those_to_forget_and_names_what_it_does_not_ask(palimpsest: Command, memorised: Memorised, tmp_path: Path) -> None:
+    few = [replace(m.memory, role=role) for m, role in zip(memorised.memories, ("forget", "keep", "forget", "unseen"), strict=False)]
+    few[0] = replace(few[0], paraphrases=())
+    file = write_memories(tmp_path / "roles.jsonl", few)
+    model, reference = str(memorised.subject.folder), str(memorised.base.folder)
+    asking = ("attack", model, "--memories", file, "--attacks", "prefix,paraphrase,alias")
+    code, out, err = palimpsest(*asking, "--reference", reference)
+    assert code == 0, err
+    assert "2 memories to forget (of 4), rows of 160 tokens" in out
+    assert "Not asked: alias (the memories bring no question for them" in out
+    said = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(("prefix", "paraphrase"))}
+    assert said == {"prefix": "2", "paraphrase": "1"}, "how many memories each was asked about"
+    alone = " ".join(palimpsest(*asking)[1].split())
+    assert "Not asked: paraphrase, alias" in alone, "to a model that knows an opening by heart no other is as plausible"
+    assert "or the model itself, since there is no reference, finds all of them much less plausible" in alone
+    none = write_memories(tmp_path / "none.jsonl", few[1:2])
+    assert "None of the 1 memories" in palimpsest("attack", model, "--memories", none)[2]
 
 
 def test_attack_shows_that_the_models_are_alive_and_warns_of_one_that_is_not(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..attack_tools.bases import Prompting
 from ..common.answer_reading import AnswerReading
 from ..common.errors import UserError
 from ..common.lines import json_lines
 from ..common.strangers import stranger
-from ..common.types import HELD, TWIN, Cost, Excerpt, Quality, Results, TrainingEvaluation, Value
+from ..common.types import HELD, TWIN, Cost, Excerpt, Quality, Record, Results, TrainingEvaluation, Value
 from ..reading.published import load
 from ..scoring.calibration import FEWEST_NULL
 from ..suites.config import Suite
@@ -31,6 +32,7 @@ def results(run: Run) -> Results:
     models = [run.model(m, seed) for seed in s.seeds for m in (*run.twins, *run.rows)]
     quality = [q for seed in s.seeds for m in (*run.bases, *run.twins, *run.rows) for q in _quality(run, run.model(m, seed))]
     costs = [c for m in models if (c := _cost(run, m))]
+    records = [r for m in models for r in run.attacking.records(m)]
     shown = s.seeds if s.excerpts else ()
     excerpts = [Excerpt(**row) for seed in shown for row in _read(run.store.ensure(run.excerpt_stage(seed)) / "excerpts.jsonl")]
     return Results(
@@ -41,13 +43,13 @@ def results(run: Run) -> Results:
         quality=quality,
         costs=costs,
         excerpts=excerpts,
-        records=[r for m in models for r in run.attacking.records(m)],
+        records=records,
         values=[v for m in models for v in _values(run, m)],
         diagnostics=run.who.diagnostics,
         yardstick=s.quality.yardstick,
         budget=s.budget,
         evaluations=[s for m in models for s in _evaluations(run, m)],
-        facts=_facts(run),
+        facts=_facts(run) | _asked_nothing(run, records),
         warnings=_warnings(run),
         docs={name: plugin.doc for name, (plugin, _) in run.methods.items()}
         | {name: f"Unlearned elsewhere: {place}." for name, place in s.given.items()}
@@ -133,6 +135,14 @@ def _injection(s: Suite) -> dict[str, str]:
     if s.held:
         return {"injection": "none: the held model knew the memories when it came"}
     return {"injection": f"{'/'.join(map(str, s.injection.occurrences))} occurrences each, density {s.injection.density}"}
+
+
+def _asked_nothing(run: Run, records: Sequence[Record]) -> dict[str, str]:
+    """Prompting attacks that found no question to ask, by name: that they brought nothing back says nothing."""
+    asked = {r.attack for r in records}
+    named = [a.name for a in run.who.attacks if isinstance(a.attack, Prompting) and a.name not in asked]
+    why = "the memories bring none, or none was fit to be asked: of rewordings those that are much less plausible than the opening"
+    return {"asked nothing": f"{', '.join(named)}: {why}"} if named else {}
 
 
 def _left_out(run: Run) -> str:

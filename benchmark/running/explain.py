@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..common.errors import unknown
+from ..common.errors import UserError, unknown
 from ..common.types import TWIN, EncodedMemory, Record
 from .assemble import results
 from .plan import Run
@@ -16,6 +16,11 @@ def explain(run: Run, memory: str, attack: str) -> str:
     if memory not in ids:
         raise unknown("memory", memory, ids)
     if attack not in (known := {r.attack for r in found.records}):
+        if attack in run.suite.attacks:
+            raise UserError(
+                f"{attack} leaves no prompt to explain in this run: it gives a score, or found no question to ask, or does not apply to "
+                f"these memories (the report says which). Attacks with prompts: {', '.join(sorted(known))}."
+            )
         raise unknown("attack", attack, known)
     lines: list[str] = []
     for seed in run.suite.seeds:

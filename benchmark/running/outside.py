@@ -47,7 +47,8 @@ def attack_model(wanted: Wanted, console: Console, progress: Progress = silent) 
     if later := [a.name for a in armed if not isinstance(a.attack, Prompting)]:
         raise UserError(f"palimpsest attack asks prompting attacks only, not {', '.join(later)}; the others need a suite.")
     probes = Probes(Tools(subjects.get("reference", subjects["model"])))
-    count = sum(len(probes.of(a, encoded)) for a in armed)
+    found = {a.name: len(probes.of(a, encoded)) for a in armed}
+    count = sum(found.values())
     if not count:
         raise UserError(
             f"{', '.join(wanted.attacks)}: none of these attacks has a question about these memories "
@@ -55,6 +56,10 @@ def attack_model(wanted: Wanted, console: Console, progress: Progress = silent) 
         )
     config = subjects["model"].model.config
     console.print(f"{said}, {count:,} probes per model.", highlight=False)
+    if empty := [name for name, many in found.items() if not many]:
+        judge = "the reference" if wanted.reference else "the model itself, since there is no reference,"
+        why = f"the memories bring no question for them, or {judge} finds all of them much less plausible than the openings"
+        console.print(f"Not asked: {', '.join(empty)} ({why}).", highlight=False)
     console.print(described(wanted.precision, resolved(wanted.precision, config), config), highlight=False)
     _show_life(subjects, console)
     frames = []
@@ -81,9 +86,12 @@ def _subjects(wanted: Wanted) -> dict[str, Subject]:
 def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[EncodedMemory], str]:
     """The memories in rows as long as every model can read and every passage has, and how many of what length in words.
 
-    A question may be shorter.
+    A question may be shorter. Where memories have roles, those to forget are asked, and no others.
     """
-    tokenizer, memories = subjects["model"].tokenizer, load_memories(wanted.memories)
+    tokenizer, known = subjects["model"].tokenizer, load_memories(wanted.memories)
+    memories = [m for m in known if m.role in ("", "forget")]
+    if not memories:
+        raise UserError(f"None of the {len(known)} memories of {wanted.memories} has the role forget; there is nothing to ask.")
     sizes = [(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories if not m.is_question]
     shortest, who = min(sizes, default=(wanted.row, ""))
     lead = len(subjects["model"].with_bos(()))
@@ -92,7 +100,8 @@ def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[Enco
     for subject in subjects.values():
         require_positions(subject, length + lead, f"a row of {length}")
     short = f" (as many as {who!r} has)" if length == shortest < wanted.row else ""
-    said = f"{len(memories)} memories, rows of {length} tokens{short}"
+    whose = f" to forget (of {len(known)})" if len(memories) < len(known) else ""
+    said = f"{len(memories)} memories{whose}, rows of {length} tokens{short}"
     return [encode(m, tokenizer, length, "forget") for m in memories], said
 
 
@@ -113,18 +122,21 @@ def _show_life(subjects: Mapping[str, Subject], console: Console) -> None:
 
 
 def summary(answers: pd.DataFrame, reference: bool) -> Table:
-    """Per attack: mean best matched length, share of memories with 64 tokens or the whole answer, and the same for the reference."""
+    """Per attack: how many memories it was asked about, their mean best matched length, the share with 64 tokens or the whole answer.
+
+    With a reference its lengths too, and the mean difference.
+    """
     targets = answers.groupby("memory").target.first()
     all_of_it = f"all {HORIZON}" if (targets == HORIZON).all() else "whole"
     best = answers.groupby(["model", "attack", "memory"]).matched.max()
     worst = answers.groupby(["model", "memory"]).matched.max()
     table = Table(box=None, pad_edge=False)
-    for column in ("attack", "matched tokens", all_of_it, *(("reference", "difference") if reference else ())):
+    for column in ("attack", "memories", "matched tokens", all_of_it, *(("reference", "difference") if reference else ())):
         table.add_column(column, justify="left" if column == "attack" else "right")
     for attack in [*answers.attack.unique(), "worst case"]:
         pick = lambda m, a=attack: worst[m] if a == "worst case" else best[m][a]  # noqa: E731
         mine = pick("model")
-        cells = [attack, f"{mine.mean():.1f}", f"{(mine >= targets.reindex(mine.index)).mean():.0%}"]
+        cells = [attack, str(len(mine)), f"{mine.mean():.1f}", f"{(mine >= targets.reindex(mine.index)).mean():.0%}"]
         if reference:
             theirs = pick("reference")
             cells += [f"{theirs.mean():.1f}", f"{(mine - theirs).mean():+.1f}"]

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import Results
 from palimpsest.benchmark.running.assemble import results
+from palimpsest.benchmark.running.explain import explain
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.scoring.score import Score
@@ -79,6 +81,14 @@ def test_what_does_not_apply_is_not_asked_and_said_by_name(run: Run, found: Resu
     assert found.facts["do not apply"].startswith(", ".join(run.who.not_applying))
     assert found.facts["questions"].startswith("12 of the memories")
     assert not {"exposure", "frames", "gcg"} & ({r.attack for r in found.records} | {v.attack for v in found.values})
+
+
+def test_what_found_no_question_to_ask_is_said_by_name_and_what_leaves_no_prompt_is_not_explained(run: Run, found: Results) -> None:
+    assert found.facts["asked nothing"].startswith("two_hop: the memories bring none")
+    for attack in ("two_hop", "leak_at_k", "frames"):
+        with pytest.raises(UserError, match=f"{attack} leaves no prompt to explain in this run"):
+            explain(run, "fact-00", attack)
+    assert "fact-00 under alias" in explain(run, "fact-00", "alias")
 
 
 def test_answers_are_classed_and_leak_at_k_is_a_chance(found: Results) -> None:
