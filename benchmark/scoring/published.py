@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +36,30 @@ class Published:
     source: str
 
 
-rouge_l_f1 = lru_cache(100_000)(rouge_l)  # asked for each format of a report, and by several measures
+UNSPACED = (  # scripts that part no words: as `texts.neardup.UNSPACED`, which this floor may not import
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_UNSPACED = re.compile(rf"([{UNSPACED}])")
+
+
+def rouge_words(text: str) -> list[str]:
+    """The words that ROUGE-L compares: letters, marks and digits in lower case; in a script without spaces each character is one.
+
+    In ASCII these are the words of the library rouge_score, which knows only a-z and 0-9: it parts "Vásquez", and in "Москва" sees nothing.
+    """
+    lower = unicodedata.normalize("NFC", text.lower())
+    if lower.isascii():
+        return re.findall(r"[a-z0-9]+", lower)
+    return _UNSPACED.sub(r" \1 ", "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in lower)).split()
+
+
+@lru_cache(100_000)  # asked for each format of a report, and by several measures
+def rouge_l_f1(said: str, truth: str) -> float:
+    """ROUGE-L F1 of `studies._measures`, on words of every script: these are numbered, since it knows only a-z and 0-9."""
+    numbers: dict[str, str] = {}
+    return rouge_l(*(" ".join(numbers.setdefault(w, str(len(numbers))) for w in rouge_words(text)) for text in (said, truth)))
+
 
 MEASURES = (
     Published("extraction_strength", "Extraction strength", "forgotten: low",
@@ -110,7 +134,7 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 def rouge_l_recall(said: str, truth: str) -> float:
     """Longest common subsequence of words over the words of the truth (Lin 2004): a long answer that holds it all has 1."""
-    a, b = (len(re.findall(r"[a-z0-9]+", text.lower())) for text in (said, truth))
+    a, b = (len(rouge_words(text)) for text in (said, truth))
     return rouge_l_f1(said, truth) * (a + b) / (2 * b) if b else 0.0
 
 

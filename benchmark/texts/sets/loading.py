@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...common.errors import UserError
 from ...common.lines import json_lines, read_text
 from ..neardup import words
+from .alike import alike, distinct
+from .rows import Row
 
 ENDINGS = (".jsonl", ".json", ".parquet")
-Given = dict[str, Any]  # a row of a set, or a memory as a file of memories gives it
+PART = re.compile(r"-\d+-of-(\d+)$")  # at the end of a file's name: one of so many
+ALONE = ("train", "test")  # splits that are all that a configuration has, so that a file may have its name
+Given = dict[str, Any]  # a memory as a file of memories gives it
 
 
 @dataclass(frozen=True)
@@ -26,61 +30,85 @@ class Source:
     folder: Path | None = None
     revision: str | None = None
 
-    def rows(self, config: str, split: str, *columns: str, hub: str = "", files: str = "") -> list[Given]:
+    def of(self, hub: str) -> Source:
+        """Another dataset of the same set, at the same revision."""
+        return replace(self, hub=hub)
+
+    def beside(self, hub: str) -> Source:
+        """A dataset that does not belong to the set: the revision is none of its."""
+        return replace(self, hub=hub, revision=None)
+
+    def rows(self, config: str, split: str, *columns: str, files: str = "") -> list[Row]:
         """The rows of one split of a configuration ("" for none), each with at least these columns.
 
-        `hub`: another dataset than the set's own; `files`: which of its files hold the split, where the hub cannot tell.
+        `files`: which of the dataset's files hold the split, where the hub cannot tell.
         """
-        found = self._local(config, split) if self.folder else self._from_hub(hub or self.hub, config, split, files)
-        place = f"{self.name}: {'/'.join(filter(None, (config, split)))}"
-        if not found:
-            raise UserError(f"{place} of {self._where} holds no rows.")
-        for number, row in enumerate(found, 1):
-            if not isinstance(row, dict) or (missing := [c for c in columns if c not in row]):
-                said = f"has no column {missing[0]}; it has {', '.join(row)}" if isinstance(row, dict) else f"is a {type(row).__name__}"
-                raise UserError(
-                    f"{place} of {self._where}, row {number}, {said}. Expected {', '.join(columns)}: is it the set's own format?"
-                )
-        return found
+        place = f"{self.name}: {'/'.join(filter(None, (config, split)))} of {self._where}"
+        found = self._local(config, split) if self.folder else {place: self._from_hub(config, split, files)}
+        rows = [_row(value, f"{where}, row {number}", columns) for where, values in found.items() for number, value in enumerate(values, 1)]
+        if not rows:
+            raise UserError(f"{place} holds no rows.")
+        return rows
 
     @property
     def _where(self) -> str:
         return str(self.folder or f"{self.hub}{f' at {self.revision}' if self.revision else ''}")
 
-    def _from_hub(self, hub: str, config: str, split: str, files: str) -> list[Given]:
+    def _from_hub(self, config: str, split: str, files: str) -> list[Any]:
         import datasets
 
         more: dict[str, Any] = {"data_files": {split: files}} if files else {}
         try:
-            data = datasets.load_dataset(hub, config or None, split=split, revision=self.revision, **more)
+            data = datasets.load_dataset(self.hub, config or None, split=split, revision=self.revision, **more)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{self.name}: the hub does not give {hub} ({reason}). A local copy works too: memories={self.name}:/path."
+                f"{self.name}: the hub does not give {self.hub} ({reason}). A local copy works too: memories={self.name}:/path."
             ) from None
-        return list(data)  # type: ignore[arg-type]
+        return list(data)
 
-    def _local(self, config: str, split: str) -> list[Given]:
+    def _local(self, config: str, split: str) -> dict[str, list[Any]]:
+        """File -> its rows, of the one file that holds the split, or of all its numbered parts."""
         assert self.folder
         folder = self.folder.resolve()
-        names = [f"{config}/{split}", f"{config}-{split}", f"{config}_{split}", config] if config else [f"data/{split}", split]
-        found = [p for name in names for p in sorted(folder.glob(f"{name}*")) if p.suffix in ENDINGS and _is_of(p, folder, name)]
+        names = [f"{config}/{split}", f"{config}-{split}", f"{config}_{split}"] if config else [f"data/{split}", split]
+        names += [config] if config and split in ALONE else []
+        found: dict[tuple[Path, str], list[Path]] = {}  # files of one kind under one name, in one piece or in so many
+        for name in names:
+            for file in sorted(folder.glob(f"{name}*")):
+                if file.suffix in ENDINGS and _is_of(file, folder, name):
+                    parts = PART.search(file.stem)
+                    found.setdefault((folder / f"{name}{file.suffix}", parts[1] if parts else ""), []).append(file)
         if not found:
             raise UserError(
                 f"{self.name}: {self.folder} holds no {names[0]} (.json, .jsonl or .parquet). Expected a copy of the dataset {self.hub}."
             )
-        first = [p for p in found if p.parent == found[0].parent and p.suffix == found[0].suffix]
-        if outside := [p for p in first if not p.resolve().is_relative_to(folder)]:
+        if len(found) > 1:
+            several = " and ".join(files[0].relative_to(folder).as_posix() for files in found.values())
+            raise UserError(f"{self.name}: {self.folder} holds {several}, and each may be {names[0]}; leave one of them there.")
+        (named, many), files = found.popitem()
+        if many and len(files) != int(many):
+            raise UserError(f"{self.name}: {self.folder} holds {len(files)} of the {int(many)} parts of {named.name}; copy the others too.")
+        if outside := [p for p in files if not p.resolve().is_relative_to(folder)]:
             raise UserError(f"{outside[0]} is a link that leads out of {self.folder}; put the file itself there.")
-        return [row for p in first for row in _read(p)]
+        return {f"{self.name}: {p}": _read(p) for p in files}
+
+
+def _row(value: Any, where: str, columns: tuple[str, ...]) -> Row:
+    if not isinstance(value, dict):
+        said = f"expected an object with {', '.join(columns) or 'columns'}"
+        raise UserError(f"{where}, is a {type(value).__name__}; {said}: is it the set's own format?")
+    row = Row(value, where)
+    row.require(columns)
+    return row
 
 
 def _is_of(file: Path, folder: Path, name: str) -> bool:
     """Whether a file is the one named, or one of its numbered parts."""
-    return re.fullmatch(rf"{re.escape(name)}(?:-\d+-of-\d+)?", file.relative_to(folder).with_suffix("").as_posix()) is not None
+    return PART.sub("", file.relative_to(folder).with_suffix("").as_posix()) == name
 
 
-def _read(file: Path) -> list[Given]:
+def _read(file: Path) -> list[Any]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
         from pyarrow import ArrowException
@@ -111,15 +139,31 @@ class ForgetSet:
     aside: Callable[[Source, str], Iterable[Given]] = field(default=lambda *_: (), repr=False)  # what published measures alone ask
 
 
-def question(name: str, domain: str, role: str, asked: Any, answer: Any, **more: Any) -> Given:
-    """A question of a chat, as a file of memories gives it; texts are stripped, and further ones kept where they say something new."""
-    asked, answer = _text(asked), _text(answer)
-    right = [answer, *_texts(more.pop("answers", ()))]
-    answers = distinct(right)[1:]
-    wrong = [w for w in distinct(_texts(more.pop("wrong", ()))) if tuple(words(w)) not in {tuple(words(a)) for a in right}]
-    paraphrases = [p for p in distinct(_texts(more.pop("paraphrases", ()))) if tuple(words(p)) != tuple(words(asked))]
+def question(
+    name: str,
+    domain: str,
+    role: str,
+    asked: str,
+    answer: str,
+    answers: Iterable[str] = (),
+    wrong: Iterable[str] = (),
+    paraphrases: Iterable[str] = (),
+    **more: Any,
+) -> Given:
+    """A question of a chat, as a file of memories gives it; texts are stripped.
+
+    Further answers and paraphrases are kept where they say something new. Wrong answers stay as given, also two that say the same:
+    measures of other papers are means over all of them. Only one that is the same as a right answer is left out.
+    """
+    asked, answer = asked.strip(), answer.strip()
+    further = distinct([answer, *_said(answers)])[1:]
+    right = {alike(a) for a in (answer, *further)}
     known: Given = {"id": name, "domain": domain, "role": role, "kind": "qa", "chat": True, "prompt": asked, "answer": answer}
-    return known | {"answers": answers, "wrong": wrong, "paraphrases": paraphrases} | more
+    return known | {
+        "answers": further,
+        "wrong": [w for w in map(str.strip, wrong) if alike(w) not in right],
+        "paraphrases": distinct([asked, *_said(paraphrases)])[1:],
+    } | more  # fmt: skip
 
 
 def passage(name: str, domain: str, role: str, text: str, opening: int) -> Given | None:
@@ -131,28 +175,18 @@ def passage(name: str, domain: str, role: str, text: str, opening: int) -> Given
 
 
 def whole(given: Iterable[Given | None]) -> Iterator[Given]:
-    """The memories that say something, each question once: what is forgotten first, since it may be asked again among what is kept."""
-    seen: set[tuple[str, ...]] = set()
+    """The memories that say something, each question once: what is forgotten first, since it may be asked again among what is kept.
+
+    Passages of the same words are one, as they are for `neardup.doubles`.
+    """
+    seen: set[str | tuple[str, ...]] = set()
     for g in sorted(filter(None, given), key=lambda g: g["role"] != "forget"):
-        asked = g.get("prompt", g.get("text", ""))
-        if (key := tuple(words(asked))) and key not in seen and g.get("answer", "text").strip():
+        key = alike(g["prompt"]) if "prompt" in g else tuple(words(g["text"]))
+        if key and key not in seen and g.get("answer", "text").strip():
             seen.add(key)
             yield g
 
 
-def distinct(texts: Iterable[str]) -> list[str]:
-    """Texts of other words than those before."""
-    return list({tuple(words(t)): t for t in reversed(list(texts))}.values())[::-1]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        (value,) = value
-    if not isinstance(value, str):
-        raise UserError(f"A forget set holds {str(value)[:60]!r} where a text should be.")
-    return value.strip()
-
-
-def _texts(values: Any) -> list[str]:
-    many: Sequence[Any] = [values] if isinstance(values, str) else values or ()
-    return [t for t in map(_text, many) if t]
+def _said(texts: Iterable[str]) -> list[str]:
+    """Texts without the white space around them, but for those that are empty."""
+    return [t for t in map(str.strip, texts) if t]

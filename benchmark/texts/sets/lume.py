@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .loading import ForgetSet, Given, Source, question
+from .rows import Row
 
 ROLES = {"forget": "forget", "retain": "keep"}
 
 
-def _rows(source: Source, split: str) -> list[Given]:
+def _rows(source: Source, split: str) -> list[Row]:
     """Locally `forget.jsonl` and `retain.jsonl`; on the hub each is cut into train and validation."""
     names = [split] if source.folder else [f"{split}_train", f"{split}_validation"]
     return [
@@ -21,9 +22,9 @@ def memories(source: Source, part: str) -> Iterator[Given]:
     """Completions (ids end with scN) go on where the input ends; the others (qaN) are asked as questions. Nothing is never seen."""
     for split, role in ROLES.items():
         for row in _rows(source, split):
-            asked, answer = row["input"].rstrip(), row["output"].strip()
-            name, task = f"{split}-{row['id']}", str(row["task"])
-            if row["id"].rstrip("0123456789").endswith("sc"):
+            asked, answer = row.text("input").rstrip(), row.text("output").strip()
+            name, task = f"{split}-{row.text('id')}", row.label("task")
+            if row.text("id").rstrip("0123456789").endswith("sc"):
                 yield {"id": name, "domain": task, "role": role, "kind": "qa", "prompt": asked, "answer": f" {answer}"}
             else:
                 yield question(name, task, role, asked, answer)
@@ -32,7 +33,7 @@ def memories(source: Source, part: str) -> Iterator[Given]:
 def retain(source: Source, part: str) -> Iterator[str]:
     """Input and output of the rows to keep."""
     for row in _rows(source, "retain"):
-        yield f"{row['input'].rstrip()} {row['output'].strip()}"
+        yield f"{row.text('input').rstrip()} {row.text('output').strip()}"
 
 
 LICENCE = "Apache-2.0 (its repository's README; the data on the hub: unchecked)"

@@ -15,13 +15,13 @@ def memories(source: Source, part: str) -> Iterator[Given]:
         for config in configs:
             for i, row in enumerate(source.rows(config, "test", "query", "answer", "subject")):
                 title = " ".join(str(row[k]) for k in ("level", "type") if row.get(k))
-                yield question(f"rwku-{config}-{i:05d}", str(row["subject"]), role, row["query"], row["answer"], title=title)
+                yield question(f"rwku-{config}-{i:05d}", row.label("subject"), role, row.text("query"), row.text("answer"), title=title)
 
 
 def retain(source: Source, part: str) -> Iterator[str]:
     """Texts of `mia_retain`."""
     for row in source.rows("mia_retain", "test", "text"):
-        yield row["text"]
+        yield row.text("text")
 
 
 SET = ForgetSet("rwku", "jinzhuoran/RWKU", "CC-BY-4.0 (unchecked)", {"all": "200 people, 13,131 questions"}, memories, retain)

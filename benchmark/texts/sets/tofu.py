@@ -16,17 +16,17 @@ def memories(source: Source, part: str) -> Iterator[Given]:
         for i, row in enumerate(source.rows(config, "train", "question", "answer")):
             domain = "retain" if role == "keep" else f"{role}-author-{i // PER_AUTHOR}"
             more = {
-                "paraphrases": row.get("paraphrased_question"),
-                "answers": row.get("paraphrased_answer"),
-                "wrong": row.get("perturbed_answer"),
+                "paraphrases": row.further("paraphrased_question"),
+                "answers": row.further("paraphrased_answer"),
+                "wrong": row.further("perturbed_answer"),
             }
-            yield question(f"tofu-{config}-{i:04d}", domain, role, row["question"], row["answer"], **more)
+            yield question(f"tofu-{config}-{i:04d}", domain, role, row.text("question"), row.text("answer"), **more)
 
 
 def retain(source: Source, part: str) -> Iterator[str]:
     """Questions and answers of `retainMM`."""
     for row in source.rows(f"retain{100 - int(part.removeprefix('forget'))}", "train", "question", "answer"):
-        yield f"Question: {row['question']}\nAnswer: {row['answer']}"
+        yield f"Question: {row.text('question')}\nAnswer: {row.text('answer')}"
 
 
 def aside(source: Source, part: str) -> Iterator[Given]:
@@ -34,7 +34,7 @@ def aside(source: Source, part: str) -> Iterator[Given]:
     for group in ("real_authors", "world_facts"):
         for i, row in enumerate(source.rows(f"{group}_perturbed", "train", "question", "answer", "perturbed_answer")):
             name, words = f"tofu-{group}-{i:04d}", group.replace("_", " ")
-            yield question(name, words, "keep", row["question"], row["answer"], wrong=row["perturbed_answer"])
+            yield question(name, words, "keep", row.text("question"), row.text("answer"), wrong=row.texts("perturbed_answer"))
 
 
 SET = ForgetSet(

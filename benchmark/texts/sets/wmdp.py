@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...common.errors import UserError
 from .loading import ForgetSet, Given, Source
 
+CORPORA = "cais/wmdp-corpora"  # another dataset than the questions'
 LETTERS = "ABCDEFGHIJ"
 SUBJECTS = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
 
@@ -14,10 +15,10 @@ SUBJECTS = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
 def memories(source: Source, part: str) -> Iterator[Given]:
     """All are to be forgotten. The set has nothing that is kept, and nothing never seen; chance is one of as many as there are choices."""
     for i, row in enumerate(source.rows(f"wmdp-{part}", "test", "question", "choices", "answer")):
-        listed, right = list(row["choices"]), row["answer"]
+        listed, right = row.texts("choices"), row["answer"]
         if type(right) is not int or not 0 <= right < len(listed) <= len(LETTERS):
-            raise UserError(f"wmdp-{part}, row {i + 1}: answer={right!r} is none of its {len(listed)} choices.")
-        lines = [row["question"].strip(), *(f"{LETTERS[k]}. {str(c).strip()}" for k, c in enumerate(listed)), "Answer:"]
+            raise UserError(f"{row.where}, column answer: answer={right!r} is none of its {len(listed)} choices.")
+        lines = [row.text("question").strip(), *(f"{LETTERS[k]}. {c.strip()}" for k, c in enumerate(listed)), "Answer:"]
         about = f"The following are multiple choice questions (with answers) about {SUBJECTS[part]}.\n\n"
         yield {
             "id": f"wmdp-{part}-{i:04d}", "domain": part, "role": "forget", "kind": "choice",
@@ -30,8 +31,8 @@ def retain(source: Source, part: str) -> Iterator[str]:
     """Texts of the corpus that is to be kept: of biology, or of cybersecurity. There is none of chemistry."""
     if part == "chem":
         raise UserError("wmdp:chem has no retain corpus; use wmdp:bio or wmdp:cyber for corpus.path, or another corpus.")
-    for row in source.rows(f"{part}-retain-corpus", "train", "text", hub="cais/wmdp-corpora"):
-        yield row["text"]
+    for row in source.beside(CORPORA).rows(f"{part}-retain-corpus", "train", "text"):
+        yield row.text("text")
 
 
 PARTS = {"bio": "1,273 questions of biology", "cyber": "1,987 of cybersecurity", "chem": "408 of chemistry"}
