@@ -96,7 +96,8 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
         for column in ("set and parts", "hub", "licence"):
             table.add_column(column, overflow="fold")
         for name, found in SETS.items():
-            table.add_row("\n".join(f"{name}:{part}" for part in found.parts), found.hub, found.licence)
+            parts, hubs = [f"{name}:{part}" for part in found.parts], dict.fromkeys(map(found.hub_of, found.parts))
+            table.add_row("\n".join(parts), "\n".join(hubs), found.licence)
     else:
         raise unknown("list", what, ["methods", "attacks", "suites", "models", "sets", "studies"])
     console.print(table)

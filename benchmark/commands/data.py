@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ def memories_check(
     """Say what keeps a file of memories from being run with a model and row; with --style also where it leaves the house style."""
     from ..models.opening import located, tokenizer_of
     from ..texts.memories import largest_per_role, load_memories, must_hold, style
+    from ..texts.sets.named import is_named, left_out
 
     memories = load_memories(file)
     tokenizers: dict[str, tuple[Any, int]] = {}
@@ -45,6 +47,11 @@ def memories_check(
     roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
     domains = len({m.domain for m in memories})
     console.print(f"{len(memories)} memories, {domains} {'domain' if domains == 1 else 'domains'}: {roles}.", highlight=False)
+    if own_roles := Counter(m.role for m in memories if m.role):
+        console.print(f"Roles are their own: {', '.join(f'{n} {role}' for role, n in own_roles.items())}.", highlight=False)
+    if is_named(file) and (without := left_out(file)):
+        why = "without a text or an answer, too short, or the same as one before"
+        console.print(f"{without} rows of the set are left out: {why}.", highlight=False)
     if faults:
         raise UserError(f"{len(faults)} faults in {len(memories)} memories: such a file cannot be run.")
     rows = ", ".join(f"{name} with a row of {row}" for name, (_, row) in tokenizers.items())

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from palimpsest.benchmark.common.answer_reading import MEMBERS
@@ -19,6 +21,7 @@ from palimpsest.benchmark.common.types import Memory
 from palimpsest.benchmark.texts.corpus import load_corpus
 from palimpsest.benchmark.texts.memories import assign_roles, load_aside, load_memories
 from palimpsest.benchmark.texts.sets.named import SETS, about_set, retain_of
+from tests.command import Command
 
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
 SHEET = STANDINS.parents[1] / "docs" / "sets.md"
@@ -51,7 +54,33 @@ def test_licences_stand_in_the_documentation_and_in_what_reports_say_of_a_set() 
     rows = dict(re.findall(r"^\| `(\w+)` \|.* \| ([^|]+) \|$", SHEET.read_text("utf-8"), re.MULTILINE))
     assert rows == {name: found.licence for name, found in SETS.items()}
     assert about_set("tofu:forget05") == f"tofu:forget05, locuslab/TOFU, licence {SETS['tofu'].licence}"
+    assert about_set("muse:books").startswith("muse:books, muse-bench/MUSE-Books, licence "), "each part has a dataset of its own"
     assert about_set(str(STANDINS / "README.md")) == ""
+
+
+def test_lume_is_read_as_its_repository_has_it_and_as_the_hub_does(tmp_path: Path) -> None:
+    """On the hub, and in a copy of it, each split is cut in two."""
+    (tmp_path / "data").mkdir()
+    for split in ("forget", "retain"):
+        rows = [json.loads(line) for line in (STANDINS / "lume" / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        for name, part in (("train", rows[:-2]), ("validation", rows[-2:])):
+            pq.write_table(pa.Table.from_pylist(part), tmp_path / "data" / f"{split}_{name}-00000-of-00001.parquet")
+    assert load_memories(f"lume:{tmp_path}") == standin("lume")
+
+
+@pytest.mark.parametrize(
+    ("more", "left"), [([], 0), ([{"question": "Who?", "answer": " "}], 1), ([{"question": "Who?", "answer": "She."}] * 3, 2)]
+)
+def test_rows_that_become_no_memory_are_counted(more: list[dict[str, str]], left: int, palimpsest: Command, tmp_path: Path) -> None:
+    shutil.copytree(STANDINS / "tofu", tmp_path / "tofu")
+    file = next((tmp_path / "tofu").glob("forget10_perturbed*"))
+    file = file if file.is_file() else next(file.iterdir())
+    file.write_text(file.read_text("utf-8").rstrip() + "\n" + "".join(json.dumps(row) + "\n" for row in more), "utf-8")
+    code, out, err = palimpsest("memories", "check", f"tofu:{tmp_path / 'tofu'}", "--tokenizer", "pocket:160")
+    assert code == 0, err
+    assert ("rows of the set are left out" in out) == bool(left)
+    assert f"{left} rows of the set are left out: without a text or an answer" in out or not left
+    assert f"Roles are their own: {6 + len(more) - left} forget, " in out
 
 
 def test_muse_brings_the_members_of_privleak_aside() -> None:

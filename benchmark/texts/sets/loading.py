@@ -30,10 +30,6 @@ class Source:
     folder: Path | None = None
     revision: str | None = None
 
-    def of(self, hub: str) -> Source:
-        """Another dataset of the same set, at the same revision."""
-        return replace(self, hub=hub)
-
     def beside(self, hub: str) -> Source:
         """A dataset that does not belong to the set: the revision is none of its."""
         return replace(self, hub=hub, revision=None)
@@ -67,18 +63,25 @@ class Source:
             ) from None
         return list(data)
 
-    def _local(self, config: str, split: str) -> dict[str, list[Any]]:
-        """File -> its rows, of the one file that holds the split, or of all its numbered parts."""
+    def has(self, config: str, split: str) -> bool:
+        """Whether the local copy holds this split."""
+        return bool(self.folder and self._files(config, split))
+
+    def _files(self, config: str, split: str) -> dict[tuple[Path, str], list[Path]]:
+        """Files of one kind under one name, in one piece or in so many."""
         assert self.folder
-        folder = self.folder.resolve()
-        names = [f"{config}/{split}", f"{config}-{split}", f"{config}_{split}"] if config else [f"data/{split}", split]
-        names += [config] if config and split in ALONE else []
-        found: dict[tuple[Path, str], list[Path]] = {}  # files of one kind under one name, in one piece or in so many
-        for name in names:
+        folder, found = self.folder.resolve(), dict[tuple[Path, str], list[Path]]()
+        for name in _names(config, split):
             for file in sorted(folder.glob(f"{name}*")):
                 if file.suffix in ENDINGS and _is_of(file, folder, name):
                     parts = PART.search(file.stem)
                     found.setdefault((folder / f"{name}{file.suffix}", parts[1] if parts else ""), []).append(file)
+        return found
+
+    def _local(self, config: str, split: str) -> dict[str, list[Any]]:
+        """File -> its rows, of the one file that holds the split, or of all its numbered parts."""
+        assert self.folder
+        folder, names, found = self.folder.resolve(), _names(config, split), self._files(config, split)
         if not found:
             raise UserError(
                 f"{self.name}: {self.folder} holds no {names[0]} (.json, .jsonl or .parquet). Expected a copy of the dataset {self.hub}."
@@ -92,6 +95,12 @@ class Source:
         if outside := [p for p in files if not p.resolve().is_relative_to(folder)]:
             raise UserError(f"{outside[0]} is a link that leads out of {self.folder}; put the file itself there.")
         return {f"{self.name}: {p}": _read(p) for p in files}
+
+
+def _names(config: str, split: str) -> list[str]:
+    """What a file may be called, within the folder and without its ending, that holds a split of a configuration."""
+    names = [f"{config}/{split}", f"{config}-{split}", f"{config}_{split}"] if config else [f"data/{split}", split]
+    return names + ([config] if config and split in ALONE else [])
 
 
 def _row(value: Any, where: str, columns: tuple[str, ...]) -> Row:
@@ -131,12 +140,16 @@ class ForgetSet:
     """A set: what it is, and how its rows become memories. `parts` are what may be named after the colon, the first by default."""
 
     name: str
-    hub: str
+    hub: str  # OWNER/NAME of the dataset; {part} stands for the part's name, where each has a dataset of its own
     licence: str  # as the set's own pages gave it; says so where nobody looked
     parts: Mapping[str, str]  # name -> what it holds
     memories: Callable[[Source, str], Iterable[Given | None]] = field(repr=False)  # of a part
     retain: Callable[[Source, str], Iterable[str]] = field(repr=False)  # texts for `corpus.source=set`
     aside: Callable[[Source, str], Iterable[Given]] = field(default=lambda *_: (), repr=False)  # what published measures alone ask
+
+    def hub_of(self, part: str) -> str:
+        """The dataset that holds a part."""
+        return self.hub.format(part=part.capitalize())
 
 
 def question(

@@ -11,8 +11,8 @@ ROLES = {"forget": "forget", "retain": "keep"}
 
 
 def _rows(source: Source, split: str) -> list[Row]:
-    """Locally `forget.jsonl` and `retain.jsonl`; on the hub each is cut into train and validation."""
-    names = [split] if source.folder else [f"{split}_train", f"{split}_validation"]
+    """In the repository `forget.jsonl` and `retain.jsonl`; on the hub, and in a copy of it, each is cut into train and validation."""
+    names = [split] if source.has("", split) else [f"{split}_train", f"{split}_validation"]
     return [
         r for n in names for r in source.rows("", n, "id", "input", "output", "task", files="" if source.folder else f"data/{n}-*.parquet")
     ]

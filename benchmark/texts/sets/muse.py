@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from ...common.answer_reading import MEMBERS
 from .loading import ForgetSet, Given, Source, passage, question
 
-HUB = "muse-bench/MUSE-"
 OPENING = 64  # words of kept and held-out texts that are the prompt
 
 
 def memories(source: Source, part: str) -> Iterator[Given | None]:
     """Passages: `verbmem` is forgotten, texts of `privleak` are kept (`retain`) and never seen (`holdout`). Questions: `knowmem`."""
-    source = source.of(HUB + part.capitalize())
     for i, row in enumerate(source.rows("verbmem", "forget", "prompt", "gt")):
         prompt, rest = row.text("prompt"), row.text("gt")
         text = prompt + rest if rest[:1].isspace() else f"{prompt} {rest}"
@@ -28,16 +26,16 @@ def memories(source: Source, part: str) -> Iterator[Given | None]:
 
 def aside(source: Source, part: str) -> Iterator[Given]:
     """Texts of `privleak`, `forget`: the members of MUSE's PrivLeak. Its non-members are the never-seen texts."""
-    for i, row in enumerate(source.of(HUB + part.capitalize()).rows("privleak", "forget", "text")):
+    for i, row in enumerate(source.rows("privleak", "forget", "text")):
         if given := passage(f"muse-members-{i:04d}", MEMBERS, "forget", row.text("text"), OPENING):
             yield given
 
 
 def retain(source: Source, part: str) -> Iterator[str]:
     """Texts of `raw`, `retain1`."""
-    for row in source.of(HUB + part.capitalize()).rows("raw", "retain1", "text"):
+    for row in source.rows("raw", "retain1", "text"):
         yield row.text("text")
 
 
 PARTS = {"news": "articles of the BBC of 2023", "books": "the Harry Potter books"}
-SET = ForgetSet("muse", f"{HUB}News", "CC-BY-4.0 (unchecked; the texts are their owners')", PARTS, memories, retain, aside)
+SET = ForgetSet("muse", "muse-bench/MUSE-{part}", "CC-BY-4.0 (unchecked; the texts are their owners')", PARTS, memories, retain, aside)

@@ -22,6 +22,13 @@ def memories_of(given: str) -> list[Given]:
     return list(whole(found.memories(source, part)))
 
 
+def left_out(given: str) -> int:
+    """How many rows of the set become no memory: without a text or an answer, too short, or the same as one before."""
+    found, source, part = _located(given)
+    every = list(found.memories(source, part))
+    return len(every) - len(list(whole(every)))
+
+
 def retain_of(given: str) -> list[str]:
     """Its retain text."""
     found, source, part = _located(given)
@@ -51,13 +58,15 @@ def _located(given: str) -> tuple[ForgetSet, Source, str]:
     first = next(iter(found.parts))
     if "/" not in rest and not rest.startswith("."):
         part, _, revision = rest.partition("@")
-        return found, Source(name, found.hub, revision=revision or None), _part(found, part or first)
+        part = _part(found, part or first)
+        return found, Source(name, found.hub_of(part), revision=revision or None), part
     path, _, part = rest.partition(":")
+    part = _part(found, part or first)
     if not Path(path).expanduser().is_dir():
         raise UserError(
-            f"{given!r}: there is no folder {path}; expected a local copy of {found.hub}, or a part ({', '.join(found.parts)})."
+            f"{given!r}: there is no folder {path}; expected a local copy of {found.hub_of(part)}, or a part ({', '.join(found.parts)})."
         )
-    return found, Source(name, found.hub, Path(path).expanduser()), _part(found, part or first)
+    return found, Source(name, found.hub_of(part), Path(path).expanduser()), part
 
 
 def _part(found: ForgetSet, part: str) -> str:
