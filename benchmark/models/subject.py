@@ -156,19 +156,35 @@ class Subject:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[tuple[int, ...]], tokens: int) -> list[tuple[int, ...]]:
-        """Greedy continuation of each prompt by exactly `tokens` tokens (an end-of-text id does not stop it)."""
+        """Greedy continuation of each prompt by `tokens` tokens (an end-of-text id does not stop it).
+
+        By fewer only where the model has no position for more: there it has said its last token. A prompt beyond them is refused.
+        """
         alike: dict[int, list[tuple[int, ...]]] = defaultdict(list)  # by length: so nothing is padded
         for prompt in dict.fromkeys(prompts):
             alike[len(prompt)].append(self.with_bos(prompt))
         said: dict[tuple[int, ...], tuple[int, ...]] = {}
         for length, same in alike.items():
-            size = max(1, TOKENS // (length + tokens))
+            more = self._fitting(tokens, len(same[0]))
+            size = max(1, TOKENS // (length + more))
             for start in range(0, len(same), size):
                 part = same[start : start + size]
                 ids = torch.tensor(part, device=device())
-                got = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=_greedy(tokens))
+                got = self.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=_greedy(more))
                 said |= dict(zip(part, map(tuple, got[:, ids.shape[1] :].tolist()), strict=True))
         return [said[self.with_bos(p)] for p in prompts]
+
+    def _fitting(self, tokens: int, given: int) -> int:
+        """How many of `tokens` tokens the model can say behind `given` ones; the last needs no position."""
+        from .bounds import positions  # which imports this module
+
+        most = positions(self.model.config)
+        if most is not None and given > most:
+            raise UserError(
+                f"A prompt of {given} tokens is to be continued, and {type(self.model).__name__} in {self.folder} reads at most {most}. "
+                "Give it a shorter prompt, or use another model."
+            )
+        return tokens if most is None else min(tokens, most + 1 - given)
 
     def with_bos(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         return ids if self.bos is None else (self.bos, *ids)

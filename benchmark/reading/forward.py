@@ -153,7 +153,13 @@ class Forward:
         parts = [
             _describe(self._head(states[i : i + self.chunk]), truth[i : i + self.chunk], top) for i in range(0, len(truth), self.chunk)
         ]
-        columns = torch.cat(parts, 1).cpu().numpy() if parts else np.zeros((5, 0), np.float32)
+        found = torch.cat(parts, 1) if parts else torch.zeros(5, 0)
+        if not is_finite(found):
+            raise UserError(
+                f"{self.subject.folder}: its logits are not finite (NaN or infinity), so no probabilities can be read off them "
+                f"(memory {memory!r}). Bring weights that did not diverge, or lower the lr of what made them."
+            )
+        columns = found.cpu().numpy()
         full = np.concatenate([np.full((5, first), np.nan, np.float32), columns], 1)
         rank = np.nan_to_num(full[3], nan=-1).astype(np.int64)
         return TokenReading(memory, full[0], full[1], full[2], rank, full[4])

@@ -28,7 +28,7 @@ def read_off(
     memories = [m for m, _ in asked]
     other = {(m.id, kind): _others(subject, m, kind, length) for m in memories for kind in ("answers", "wrong")}
     reader = Reader(subject, precision, progress=progress)
-    hits = reader.read([_every_token(m, subject.bos) for m in memories], [*memories, *(o for others in other.values() for o in others)])
+    hits = reader.read([_every_token(m) for m in memories], [*memories, *(o for others in other.values() for o in others)])
     said = _generated(subject, [m for m in memories if m.memory.kind != "choice"])
     rows = []
     for (m, group), hit in zip(asked, hits, strict=True):
@@ -44,7 +44,7 @@ def read_off(
                 "mean_log": _mean(reading.log_probability[m.opening :]),
                 "right": means["answers"],
                 "wrong": means["wrong"],
-                "likeliest": [False] * (len(m.row) - m.opening - len(hit)) + [n > 0 for n in hit],
+                "likeliest": [n > 0 for n in hit],
                 "log_probabilities": [round(float(x), 6) for x in logs],
                 "said": said.get(m.id, ""),
                 "truth": subject.tokenizer.decode(m.row[m.opening :], clean_up_tokenization_spaces=False),
@@ -58,9 +58,9 @@ def load(file: Path) -> list[dict[str, Any]]:
     return [{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()} for _, row in json_lines(file)]
 
 
-def _every_token(m: EncodedMemory, bos: int | None) -> Probe:
+def _every_token(m: EncodedMemory) -> Probe:
     """Whether each token behind the opening is what greedy decoding says there, by the rule of matched lengths: of equals the lower id."""
-    cuts = tuple(range(max(m.opening, 1 if bos is None else 0), len(m.row)))  # nothing is said before anything was given
+    cuts = tuple(range(m.opening, len(m.row)))
     return Probe(m.id, (), m.row, 0, cuts, tuple(map(str, cuts)), 0, horizon=1, lists=True)
 
 

@@ -6,6 +6,7 @@ Ray moves objects as pickles and runs the code of whoever joins: a cluster is fo
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import UserError
+from ..common.errors import UserError, first_line
 from ..common.processes import device
 from .memory import GB, host_memory
 from .moving import bring_in
@@ -30,6 +31,7 @@ MISSING = "--on ray needs Ray, an extra that is not installed here. Install it o
 LOST = 3  # times that a stage is given to another worker after the loss of one
 POLL = 0.5  # seconds
 OFTEN = 1.0  # seconds between two reports of a worker
+HERE, SOME = "the machine of the command", "a worker"  # where it went wrong, if no worker says its name
 SENT = ("PALIMPSEST_CACHE", "PALIMPSEST_TRACEBACK", "HF_HOME", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -94,16 +96,16 @@ class Cluster:
             with joined(address) as ray, token_of(self.run.store) as token:
                 failed = self._all(ray, job_of(self.run, token), todo)
             if failed:
-                label, why = failed[0]
-                raise UserError(f"{len(failed)} of {len(todo)} stages failed; what is finished is kept. {label}: {why}")
+                raise _told(failed, len(todo))
 
-    def _all(self, ray: Any, job: Job, todo: dict[str, Stage]) -> list[tuple[str, str]]:
+    def _all(self, ray: Any, job: Job, todo: dict[str, Stage]) -> list[tuple[Stage, Outcome]]:
+        """Make all; what of it failed, and how."""
         needed = needs(self.run.plan)
         waiting = {key: set(needed[key] & todo.keys()) for key in todo}
         board = self._board(ray)
         said = board.read.remote()
         going: dict[Any, Stage] = {}
-        failed: list[tuple[str, str]] = []
+        failed: list[tuple[Stage, Outcome]] = []
         alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
         largest = [(int(has.get("GPU", 0)), has.get("CPU", 0.0), has.get("memory", 0.0)) for has in alive]
         for stage in todo.values():
@@ -111,19 +113,21 @@ class Cluster:
         while going or any(not rest for rest in waiting.values()):
             for key in [k for k, rest in waiting.items() if not rest]:
                 del waiting[key]
-                going[self._submit(ray, job, todo[key], needed, board)] = todo[key]
-            done, _ = ray.wait(list(going), num_returns=1, timeout=POLL)
+                try:
+                    going[self._submit(ray, job, todo[key], needed, board)] = todo[key]
+                except Exception as error:  # the stages that it rests on cannot be sent
+                    failed.append((todo[key], _failure(HERE, error)))
+            done = ray.wait(list(going), num_returns=1, timeout=POLL)[0] if going else []
             said = self._shown(ray, board, said)
             for reference in done:
                 stage = going.pop(reference)
-                outcome = self._outcome(ray, reference, stage)
+                outcome = self._taken(stage, self._outcome(ray, reference))
                 if outcome.unseen:
                     self.copied = True
                     waiting[stage.key] = set()
-                elif outcome.error:
-                    failed.append((stage.label, outcome.error))
+                elif outcome.error or outcome.fault:
+                    failed.append((stage, outcome))
                 else:
-                    self._take(stage, outcome)
                     self.finished(stage, outcome.worker)
                     for rest in waiting.values():
                         rest.discard(stage.key)
@@ -151,22 +155,38 @@ class Cluster:
             self._archives[key] = ray.put(packed(self.run.store, stage))
         return self._archives[key]
 
-    def _outcome(self, ray: Any, reference: Any, stage: Stage) -> Outcome:
+    def _outcome(self, ray: Any, reference: Any) -> Outcome:
+        """What became of a task, also where Ray itself has to tell."""
+        known = ray.exceptions
         try:
-            outcome = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            return Outcome("", error=f"its worker was lost {LOST + 1} times ({type(error).__name__}: {str(error).splitlines()[0]})")
-        if outcome.fault:
-            raise RuntimeError(f"{stage.label} failed on {outcome.worker}:\n{outcome.fault}")
+            return ray.get(reference)
+        except known.RayTaskError as error:  # before or after `make`, which lets no exception out
+            return Outcome(SOME, fault=str(error))
+        except (known.WorkerCrashedError, known.NodeDiedError, known.LocalRayletDiedError) as error:
+            return Outcome(SOME, error=f"its worker was lost {LOST + 1} times ({first_line(error)})")
+        except known.RayError as error:
+            return Outcome(SOME, error=f"Ray could not make it ({first_line(error)})")
+        except Exception as error:
+            return _failure(HERE, error)
+
+    def _taken(self, stage: Stage, outcome: Outcome) -> Outcome:
+        """The outcome, and the stage in the run's store if it was made; else what went wrong there."""
+        if outcome.unseen or outcome.error or outcome.fault:
+            return outcome
+        try:
+            self._take(stage, outcome)
+        except Exception as error:
+            return _failure(HERE, error)
         return outcome
 
     def _take(self, stage: Stage, outcome: Outcome) -> None:
         """Bring in what a worker with a store of its own has made; see what another has made in this one."""
-        if outcome.archive is not None:
+        if outcome.archive is not None and not self.run.store.done(stage):  # else another command has made it: that one counts
             with TemporaryDirectory(dir=self.run.store.root, prefix=".received-") as folder:
                 (Path(folder) / "stage.tar").write_bytes(outcome.archive)
                 bring_in(self.run.store, Path(folder) / "stage.tar", "", lambda *_: None)
         require_seen(self.run.store, stage)
+        self.run.store.manifest(stage)  # as it was written
 
     def _board(self, ray: Any) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]
@@ -179,6 +199,23 @@ class Cluster:
         if not any(want.gpus <= gpus and want.cpus <= cpus and want.memory <= memory for gpus, cpus, memory in largest):
             there = "; ".join(sorted({f"{g} GPUs, {c:g} cores, {m / GB:.1f} GB" for g, c, m in largest}))
             raise UserError(f"{stage.label} needs {want}, and no machine of the cluster has that (there: {there}).")
+
+
+def _failure(where: str, error: Exception) -> Outcome:
+    """An exception of this process as the outcome of a stage."""
+    if isinstance(error, UserError):
+        return Outcome(where, error=str(error))
+    if isinstance(error, OSError):
+        return Outcome(where, error=first_line(error))
+    return Outcome(where, fault="".join(traceback.format_exception(error)))
+
+
+def _told(failed: list[tuple[Stage, Outcome]], of: int) -> Exception:
+    """One error for all that failed. Exceptions come with their tracebacks, and are none for the user to mend."""
+    said = f"{len(failed)} of {of} stages failed; what is finished is kept. "
+    faults = [f"{stage.label} failed on {outcome.worker}:\n{outcome.fault}" for stage, outcome in failed if outcome.fault]
+    errors = [f"{stage.label}: {outcome.error}" for stage, outcome in failed if not outcome.fault]
+    return RuntimeError(said + "\n".join([*faults, *errors])) if faults else UserError(said + errors[0])
 
 
 @contextmanager
@@ -195,7 +232,7 @@ def joined(address: str) -> Iterator[Any]:
         try:
             ray.init(address or None, runtime_env={"env_vars": sent} if sent else None, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"No Ray cluster was reached{f' at {address}' if address else ''}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"No Ray cluster was reached{f' at {address}' if address else ''}: {first_line(error)}") from None
     try:
         yield ray
     finally:

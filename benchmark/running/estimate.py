@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..common.processes import device, keep_memory
+from ..common.errors import UserError
+from ..common.processes import device, keep_memory, machine
 from ..common.types import Probe, Row
 from ..reading.reader import Reader
 from ..training.batches import collate
@@ -31,6 +33,13 @@ PATIENCE = 10.0  # seconds; a batch that is foreseen to take longer is not tried
 FIRST = 32  # tokens of the first batch that is timed; each further one has four times as many
 MOST = 32  # rows of the largest
 SAID = 12  # steps of generation
+PACING = 2  # the version of how `paced` measures: in the names of saved rates, so that those by an earlier one are measured anew
+TRAINING = 3  # times the products of a forward pass are those of a training step, where no step fits here and none can be timed
+FULL = ("out of memory", "allocate memory", "ALLOC_FAILED")  # how errors of other types say that memory ran out
+
+
+class TooLargeError(UserError):
+    """Not even the smallest batch fits into the memory here."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +67,13 @@ class Estimates:
             self.learn(manifest)
 
     def learn(self, manifest: dict[str, Any]) -> None:
-        """Take a finished stage into account, if it was made of this model on this machine."""
-        if manifest.get("work", {}).get("where") != self.where:
+        """Take a finished stage into account, if it was of this model on this machine, and says how much it was and how long it took."""
+        work, took = _work(manifest.get("work")), manifest.get("seconds", math.nan)
+        foreseen = self.rates.seconds(work) if work and work.where == self.where else 0.0
+        if work is None or not foreseen or not _is_number(took):
             return
-        work = Work(**manifest["work"])
         for alike in (work.alike, work.alike.partition(" ")[0]):
-            self._took[alike].append((manifest["seconds"], self.rates.seconds(work)))
+            self._took[alike].append((took, foreseen))
 
     def seconds(self, stage: Stage) -> float:
         """How long a stage will take: its work at the measured rates, corrected by how long stages alike really took."""
@@ -78,16 +88,32 @@ class Estimates:
 def manifests(root: Path) -> Iterator[dict[str, Any]]:
     """Those of all finished stages that can be read; a damaged one is reported where it is used."""
     for file in sorted(root.glob("[!.]*/[!.]*/manifest.json")):
-        with suppress(OSError, ValueError):
-            yield json.loads(file.read_text("utf-8"))
+        with suppress(OSError, ValueError, RecursionError):
+            if isinstance(found := json.loads(file.read_text("utf-8")), dict):
+                yield found
+
+
+def _work(said: Any) -> Work | None:
+    """The work that a manifest tells; None if it tells none, or in words of another version."""
+    texts = {f.name for f in fields(Work) if isinstance(f.default, str)}
+    if not isinstance(said, dict) or not said.keys() <= {f.name for f in fields(Work)}:
+        return None
+    return Work(**said) if all(isinstance(v, str) if k in texts else _is_number(v) for k, v in said.items()) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be an amount."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def rates_of(run: Run) -> Rates:
     """Measured once, and then found in the store."""
-    name = hashlib.sha256(f"{run.where}, {run.suite.row}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{run.where}, {run.suite.row}, pacing {PACING}".encode()).hexdigest()[:16]
     file = run.store.root / ".rates" / f"{name}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return Rates(**json.loads(file.read_text()))
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        saved = Rates(**json.loads(file.read_text()))
+        if all(_is_number(rate) and rate > 0 for rate in asdict(saved).values()):
+            return saved
     run.progress("measuring how fast this machine trains and reads the model", 0, 1)
     found = measure(run)
     file.parent.mkdir(exist_ok=True)
@@ -107,8 +133,10 @@ def measure(run: Run) -> Rates:
     def train(part: list[tuple[int, ...]]) -> None:
         with low:
             value, _ = module({"text": collate([Row(ids) for ids in part], slice(None), device())}, {("text", "tokens"): 1.0})
-        value.backward()
-        base.model.zero_grad(set_to_none=True)
+        try:
+            value.backward()
+        finally:  # memory may run out half-way
+            base.model.zero_grad(set_to_none=True)
 
     def ask(part: list[tuple[int, ...]]) -> None:
         half = [len(ids) // 2 for ids in part]
@@ -119,7 +147,11 @@ def measure(run: Run) -> Rates:
     def score(part: list[tuple[int, ...]]) -> None:
         base.model(input_ids=torch.tensor(part, device=device()), use_cache=False).logits.float().log_softmax(-1).sum().item()
 
-    trained, asked, scored = (paced(work, rows) for work in (train, ask, score))
+    asked, scored = paced(ask, rows), paced(score, rows)
+    try:
+        trained = paced(train, rows)
+    except TooLargeError:  # trained with offload or over several devices, so it can be: this is but an estimate
+        trained = asked / TRAINING
     base.generate([rows[0][:8]], 2)
     began = perf_counter()
     base.generate([rows[0][:8]], SAID)
@@ -129,17 +161,36 @@ def measure(run: Run) -> Rates:
 
 
 def paced(work: Callable[[list[tuple[int, ...]]], Any], rows: list[tuple[int, ...]]) -> float:
-    """Tokens per second of `work`, on more and more tokens until it takes long enough to tell, and more make it no faster."""
+    """Tokens per second of `work`, on more and more tokens until it takes long enough to tell, and more make it no faster, or none fit."""
     tokens, row, before = FIRST, len(rows[0]), 0.0
-    work([rows[0][:FIRST]])  # what is made once is not timed
+    fitted = _seconds(work, [rows[0][:FIRST]]) is not None  # what is made once is not timed
     while True:
         part = [ids[: min(row, tokens)] for ids in rows[: max(1, tokens // row)]]
-        began = perf_counter()
-        work(part)
-        if device().type == "cuda":
-            torch.cuda.synchronize()
-        took = perf_counter() - began
+        took = _seconds(work, part) if fitted else None
+        if took is None and before:
+            return before
+        if took is None:
+            raise TooLargeError(
+                f"The memory here ({machine()}) does not hold the model and a batch of {len(part[0])} tokens, so how long stages take "
+                "cannot be measured. Free the memory that other programs hold, or take a device with more memory, or a smaller model."
+            )
         rate = sum(map(len, part)) / took
         if len(part) == len(rows) or (took >= LONG and (rate < STEADY * before or 4 * took > PATIENCE)):
             return rate
         tokens, before = 4 * tokens, rate
+
+
+def _seconds(work: Callable[[list[tuple[int, ...]]], Any], part: list[tuple[int, ...]]) -> float | None:
+    """How long it takes; None where memory runs out."""
+    began = perf_counter()
+    try:
+        work(part)
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+        return perf_counter() - began
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in FULL)):
+            raise
+    if device().type == "cuda":
+        torch.cuda.empty_cache()  # now that nothing holds what the work had made
+    return None

@@ -91,27 +91,32 @@ def export(store: Store, stages: Sequence[tuple[str, str]], file: Path, progress
     return hashlib.sha256(index).hexdigest()
 
 
-def bring_in(store: Store, file: Path, expected: str, progress: Callable[[str, int, int], Any]) -> Moved:
+def bring_in(
+    store: Store, file: Path, expected: str, progress: Callable[[str, int, int], Any], *, replace: bool = False, wait: float = 0
+) -> Moved:
     """Make the stages of an archive stages of this store, all or none; UserError, and nothing changed, if anything is wrong.
 
     `expected` is the digest that the export printed. Empty: the archive is known to be whole, but not to be the one that was sent.
+    `replace`: what is here with other content, or damaged, gives way to the archive's; else it is an error.
+    `wait`: seconds that another process may still be making one of the stages.
     """
     with _opened(file) as tar:
         index, digest = _index(tar, file)
         if expected and digest != expected:
             raise UserError(f"{file} is not the archive with digest {expected}: its own is {digest}. Fetch it again.")
         stages = list(dict.fromkeys(e.stage for e in index.files))
-        with ExitStack() as held, _parts(store, stages, held, file) as parts:
+        with ExitStack() as held, _parts(store, stages, held, file, wait) as parts:
             _room(store, index)
             for i, e in enumerate(index.files):
                 progress(e.name, i, len(index.files))
                 _take(tar, e, parts, file)
             _ended(tar, file)
-            new = [at for at, part in parts.items() if not _same(store, at, part, file)]
+            new = [at for at, part in parts.items() if not _same(store, at, part, file, replace)]
             for at in new:
                 final = store.root / at[0] / at[1]
                 read_only(parts[at])
-                shutil.rmtree(final, ignore_errors=True)  # what is left of a stage without a manifest
+                (final / MANIFEST).unlink(missing_ok=True)  # first: what an interruption leaves is no stage
+                shutil.rmtree(final, ignore_errors=True)
                 parts[at].rename(final)
     folders = {at: store.root / at[0] / at[1] for at in stages}
     stale = sum(json.loads((folders[at] / MANIFEST).read_text("utf-8"))["version"] != VERSIONS[at[0]] for at in new)
@@ -191,7 +196,7 @@ def _index(tar: tarfile.TarFile, file: Path) -> tuple[Index, str]:
 
 
 @contextmanager
-def _parts(store: Store, stages: list[tuple[str, str]], held: ExitStack, file: Path) -> Iterator[dict[tuple[str, str], Path]]:
+def _parts(store: Store, stages: list[tuple[str, str]], held: ExitStack, file: Path, wait: float) -> Iterator[dict[tuple[str, str], Path]]:
     """A hidden folder beside the place of each stage, while no other process makes that stage; gone afterwards whatever happens."""
     parts: dict[tuple[str, str], Path] = {}
     try:
@@ -201,7 +206,7 @@ def _parts(store: Store, stages: list[tuple[str, str]], held: ExitStack, file: P
                 raise UserError(f"The folder {folder} is a link out of the store, which is not followed. Remove the link.")
             folder.mkdir(exist_ok=True)
             try:
-                held.enter_context(FileLock(str(folder / f"{key}.lock"), timeout=0))
+                held.enter_context(FileLock(str(folder / f"{key}.lock"), timeout=wait))
             except Timeout:
                 raise UserError(f"Another process is making {kind}/{key} in this store; wait for it, then bring in {file} again.") from None
             part = folder / f".{key}.part"
@@ -268,8 +273,11 @@ def _typed(manifest: Path, file: Path) -> None:
         )
 
 
-def _same(store: Store, at: tuple[str, str], part: Path, file: Path) -> bool:
-    """Whether the stage is here already with the same files. UserError if the archive's is not whole, or differs from the one here."""
+def _same(store: Store, at: tuple[str, str], part: Path, file: Path, replace: bool) -> bool:
+    """Whether the stage is here already with the same files. UserError if the archive's is not whole.
+
+    And, unless the one here is to be replaced, if that differs or is damaged.
+    """
     kind, key = at
     _typed(part / MANIFEST, file)
     manifest = store.verify(part, at)
@@ -280,9 +288,15 @@ def _same(store: Store, at: tuple[str, str], part: Path, file: Path) -> bool:
         raise UserError(f"The stage {final} is a link out of the store, which is not followed. Remove the link.")
     if not (final / MANIFEST).is_file():
         return False
-    if store.verify(final)["files"] != manifest["files"]:
+    try:
+        same = store.verify(final)["files"] == manifest["files"]
+    except UserError:
+        if not replace:
+            raise
+        return False
+    if not same and not replace:
         raise UserError(
             f"{kind}/{key} is here already with other content, made on another machine perhaps. Nothing was brought in: "
             f"delete {final} to take the archive's, or name another store."
         )
-    return True
+    return same

@@ -12,15 +12,16 @@ def needs(plan: Sequence[Stage]) -> dict[str, frozenset[str]]:
     """Key of each stage -> the keys of the stages of the plan whose folders it reads.
 
     A key is a hash over the keys of what a stage reads, so they stand in its inputs. What readings an attack is given, and which rows
-    need not be read again, changes no result and is in no key: both come from the shared pass of tier 0 over the same model.
+    need not be read again, changes no result and is in no key: both come from the shared pass of tier 0 over the same model, as the same
+    row and in the same seed (a model from elsewhere has one hash in all of them).
     """
     known = {s.key for s in plan}
-    first = {s.inputs["model"]: s.key for s in plan if s.kind == "battery" and s.inputs["tier"] == 0}
+    first = {_asked(s): s.key for s in plan if s.kind == "battery" and s.inputs["tier"] == 0}
     found = {}
     for stage in plan:
         mine = known.intersection(_texts(stage.inputs))
-        if stage.kind in ("battery", "attack") and stage.inputs["model"] in first:
-            mine |= {first[stage.inputs["model"]]}
+        if stage.kind in ("battery", "attack") and _asked(stage) in first:
+            mine |= {first[_asked(stage)]}
         found[stage.key] = frozenset(mine - {stage.key})
     return found
 
@@ -48,6 +49,11 @@ def strangers(store: Store, known: set[str]) -> dict[str, set[str]]:
     while resting := {key for key, names in named.items() if key not in known and names & known}:
         known |= resting
     return {key: names for key, names in named.items() if key not in known}
+
+
+def _asked(stage: Stage) -> tuple[Any, ...]:
+    """Which model a stage asks: held model and twin are asked about more than rows are, and each seed has other roles."""
+    return tuple(stage.inputs[name] for name in ("model", "as", "seed"))
 
 
 def _texts(value: Any) -> Iterator[str]:

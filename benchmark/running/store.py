@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -28,7 +29,9 @@ from ..training.metering import memory, reset_peak
 from .provenance import provenance
 
 ROWS = ".rows"  # side files: what models were asked and answered
+COLLECTED = ("[!.]*/*", ".scratch/*", f"{ROWS}/*", ".packed-*", ".received-*")  # the last two: archives on their way, see `task`
 DAY = 86_400  # seconds
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,14 @@ class Store:
         return self.root / ".scratch" / stage.key
 
     def entries(self) -> Iterator[tuple[str, str, dict[str, Any], int]]:
-        """(kind, key, manifest, bytes) of every finished stage."""
+        """(kind, key, manifest, bytes) of every finished stage; one with a damaged manifest is named, and left out."""
         for folder in self._finished():
-            yield folder.parent.name, folder.name, self._read_manifest(folder), _size(folder)
+            try:
+                manifest, size = self._read_manifest(folder), _size(folder)
+            except (UserError, OSError) as error:
+                _log.warning("Left out: %s", error)
+                continue
+            yield folder.parent.name, folder.name, manifest, size
 
     def finished(self, kind: str = "[!.]*") -> Iterator[dict[str, Any]]:
         """The manifests of finished stages, of one kind if it is named; damaged ones are left out."""
@@ -148,9 +156,10 @@ class Store:
         What another process is working on stays, and so do answers of models that no stage makes, whose hashes are in `asked`.
         """
         out = []
-        for path in sorted([*self.root.glob("[!.]*/*"), *self.root.glob(".scratch/*"), *self.root.glob(".rows/*")]):
+        for path in sorted(path for pattern in COLLECTED for path in self.root.glob(pattern)):
             ours = path.is_dir() or path.is_symlink() or path.parent.name == ROWS
-            if not ours or path.parent.is_symlink() or self._wanted(path, keep, asked):
+            linked = path.parent != self.root and path.parent.is_symlink()
+            if not ours or linked or self._wanted(path, keep, asked):
                 continue
             with self._idle(path) as idle:
                 if not idle:
@@ -170,6 +179,8 @@ class Store:
 
     def _wanted(self, path: Path, keep: set[str], asked: Collection[str]) -> bool:
         """Whether something in the store belongs to a stage of `keep`; answers, whether they are of the model that is there now."""
+        if path.parent == self.root:
+            return any(time.time() - p.lstat().st_mtime < DAY for p in (path, *_files(path)))  # another process may be moving it
         if path.parent.name != ROWS:
             return path.name in keep
         if path.suffix == ".part":

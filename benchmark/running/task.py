@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,12 +25,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..common.errors import UserError
 from ..common.fields import build
 from ..common.paths import cache_dir
-from ..common.processes import device, is_main, start_distributed
+from ..common.processes import device, from_first_rank, is_main, start_distributed
 from ..common.progress import Progress
 from ..suites.config import Suite
 from .moving import bring_in, export
@@ -39,7 +40,7 @@ from .store import Stage, Store
 
 LOCAL_STORE = "PALIMPSEST_WORKER_STORE"  # a folder for stages on this machine, whatever it sees of the run's own store
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-TOKENS = ".cluster"  # folder of the run's store: who finds the run's token there sees that store
+TOKENS = ".cluster"  # folder of the run's store: who finds the run's token there sees that store; and that store's name
 LATE = 60.0  # seconds after which a network's file system shows what another machine has finished
 BUSY = 600.0  # seconds that a stage may still be held by the process that was lost
 
@@ -55,6 +56,7 @@ class Job:
     precision: str  # as resolved there
     device: str  # its kind there
     threads: int
+    home: str  # the name of the run's store, and of its folder on machines that do not see it
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,11 @@ def make(job: Job, key: str, ranks: int, tell: Progress, worker: str, archives: 
         stages, needed = {s.key: s for s in run.plan}, needs(run.plan)
         for other in needed[key]:
             require_seen(store, stages[other])
-        if ranks > 1 and stage.parallel and not store.done(stage):
-            _on_ranks(job, str(store.root), key, ranks, tell)
+        if ranks > 1 and stage.parallel:
+            with suppress(Timeout), FileLock(_lock(store, stage), timeout=BUSY):
+                pass  # now, since ranks that have begun do not wait
+            if not store.done(stage):
+                _on_ranks(job, str(store.root), key, ranks, tell)
         else:
             start_distributed()
         store.ensure(stage, wait=BUSY)
@@ -123,19 +128,33 @@ def planned(run: Run, job: Job, key: str) -> Stage:
 
 
 def _store(job: Job, sent: bool) -> tuple[Store | None, bool]:
-    """The run's own store where it is seen from here, else one of this machine's; and whether it is the latter."""
+    """The run's own store where it is seen from here, else one of this machine's; and whether it is the latter.
+
+    This machine has one for each run's store: what it made for another may rest on stages of the same keys with other bytes.
+    """
     own = os.environ.get(LOCAL_STORE)
     if not own and (Path(job.store) / TOKENS / job.token).is_file():
         return Store(Path(job.store)), False
-    return (Store(Path(own) if own else cache_dir() / "worker-store") if sent else None), True
+    return (Store((Path(own) if own else cache_dir() / "worker-store") / job.home) if sent else None), True
 
 
 def _received(store: Store, archives: Sequence[bytes]) -> None:
-    with FileLock(store.root / ".received.lock"), TemporaryDirectory(dir=store.root, prefix=".received-") as folder:
-        for content in archives:
-            file = Path(folder) / "stage.tar"
-            file.write_bytes(content)
-            bring_in(store, file, "", lambda *_: None)
+    """Take the stages that were sent. They are what counts: of a stage that was made here, another worker's may have been taken."""
+    with FileLock(store.root / ".received.lock"):
+        for left in store.root.glob(".received-*"):  # by processes that were killed: others would hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(dir=store.root, prefix=".received-") as folder:
+            for content in archives:
+                file = Path(folder) / "stage.tar"
+                file.write_bytes(content)
+                bring_in(store, file, "", lambda *_: None, replace=True, wait=BUSY)
+
+
+def _lock(store: Store, stage: Stage) -> str:
+    """The file that is locked by whoever makes a stage; its folder is made."""
+    folder = store.folder(stage)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return f"{folder}.lock"
 
 
 def packed(store: Store, stage: Stage) -> bytes:
@@ -159,15 +178,15 @@ def require_seen(store: Store, stage: Stage) -> None:
 
 def _on_ranks(job: Job, store: str, key: str, ranks: int, tell: Progress) -> None:
     """Make a stage in several processes on this machine, each with a device of its own where there are devices."""
-    task = json.dumps({"job": asdict(job), "store": store, "key": key}) + "\n"
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     plain = {k: v for k, v in os.environ.items() if k not in RANKS}
     shared = plain | {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with TemporaryDirectory() as folder, _ended() as started:
+        task = json.dumps({"job": asdict(job), "store": store, "key": key, "told": folder}) + "\n"
         for rank in range(ranks):
-            with (Path(folder) / str(rank)).open("w") as log:
+            with (Path(folder) / f"{rank}.log").open("w") as log:
                 process = subprocess.Popen(
                     (sys.executable, "-m", __name__),
                     env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": str(job.threads)},
@@ -180,12 +199,16 @@ def _on_ranks(job: Job, store: str, key: str, ranks: int, tell: Progress) -> Non
         threading.Thread(target=_relay, args=(started[0], tell), daemon=True).start()
         while any(p.poll() is None for p in started) and not any(p.poll() for p in started):
             time.sleep(0.1)
-        for rank, process in enumerate(started):
-            if process.poll():
-                said = (Path(folder) / str(rank)).read_text("utf-8", "replace").strip()
-                if process.poll() == 1 and said:
-                    raise UserError(said.splitlines()[-1])
-                raise RuntimeError(f"rank {rank} of {ranks} ended with {process.poll()}:\n{said[-3000:]}")
+        _require_well(Path(folder), {rank: code for rank, process in enumerate(started) if (code := process.poll())}, ranks)
+
+
+def _require_well(folder: Path, ended: dict[int, int], ranks: int) -> None:
+    """Tell what ranks that ended with a code said: an error for the user, else all their logs, since one may only have missed another."""
+    for file in sorted(folder.glob("*.told")):
+        raise UserError(file.read_text("utf-8"))
+    logs = {rank: (folder / f"{rank}.log").read_text("utf-8", "replace").strip() for rank in ended}
+    if ended:
+        raise RuntimeError("\n".join(f"rank {r} of {ranks} ended with {code}:\n{logs[r][-3000:]}" for r, code in ended.items()))
 
 
 @contextmanager
@@ -213,15 +236,23 @@ def as_rank() -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(3)), daemon=True).start()
     job, out = Job(**task["job"]), sys.stdout
     sys.stdout = sys.stderr
-    start_distributed()
-    run = bound(json.dumps(task["job"]), task["store"])
-    if is_main():
-        run.progress = lambda what, done, of: print(json.dumps([what, done, of]), file=out, flush=True)
     try:
-        run.store.ensure_together(planned(run, job, task["key"]))
+        start_distributed()
+        run = bound(json.dumps(task["job"]), task["store"])
+        if is_main():
+            run.progress = lambda what, done, of: print(json.dumps([what, done, of]), file=out, flush=True)
+        stage = planned(run, job, task["key"])
+        if from_first_rank(not run.store.done(stage)):
+            run.store.ensure_together(stage)
     except UserError as error:
-        print(error, file=sys.stderr, flush=True)
+        part = Path(task["told"]) / f"{os.environ['RANK']}.part"
+        part.write_text(str(error), "utf-8")
+        part.rename(part.with_suffix(".told"))
         os._exit(1)  # the others wait for this one
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(2)
 
 
 def named(gpus: Sequence[str]) -> str:
@@ -238,8 +269,18 @@ def without_ranks() -> None:
 
 def job_of(run: Run, token: str) -> Job:
     """The job of a run whose precision and device are this process's."""
-    store, folder = str(run.store.root.resolve()), str(Path.cwd())
-    return Job(json.loads(json.dumps(asdict(run.suite))), store, token, folder, run.precision, device().type, torch.get_num_threads())
+    store, folder, suite = str(run.store.root.resolve()), str(Path.cwd()), json.loads(json.dumps(asdict(run.suite)))
+    return Job(suite, store, token, folder, run.precision, device().type, torch.get_num_threads(), home_of(run.store))
+
+
+def home_of(store: Store) -> str:
+    """The name of a store, drawn once and kept in it."""
+    file = store.root / TOKENS / "home"
+    file.parent.mkdir(exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not file.is_file() or not file.read_text():  # an interruption may have left it empty
+            file.write_text(os.urandom(8).hex())
+        return file.read_text()
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..common.processes import from_first_rank, gathered, is_main
-from .resume import SHARE, Checkpoint
+from .resume import SHARE, Checkpoint, agreed
 
 
 class Shards(Checkpoint):
@@ -60,14 +59,11 @@ class Shards(Checkpoint):
         self.pause = self.every and max(self.every, (self.saved - began) / SHARE)
 
     def load(self) -> dict[str, Any] | None:
-        """Restore this rank's part; None, and nothing changed, unless every rank finds one of this layout."""
-        file = self._saved()
-        if not all(gathered([file is not None])):
+        """Restore this rank's part; None, and nothing changed, unless every rank can read one of this layout."""
+        found = agreed(self._saved(), {f"weights/{i}": part for i, part in enumerate(self._parts)})
+        if found is None:
             return None
-        assert file is not None
-        with safe_open(file, "pt") as content:
-            position = json.loads(content.metadata()["position"])
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, it is no dictionary
+        position, tensors = found
         with torch.no_grad():
             for i, part in enumerate(self._parts):
                 part.data.copy_(tensors[f"weights/{i}"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,14 @@ def work(model: Path, folder: Path, settings: Sequence[str]) -> None:
     found = {s: compared(Subject(model), s, folder / s, language_model_loss) for s in settings}
     if os.environ["RANK"] == "0":
         (folder / "found.json").write_text(json.dumps(found))
+
+
+def apart(model: Path, folder: Path) -> None:
+    """Each rank looks for what was saved in a folder of its own, and writes the steps that it took after an interruption."""
+    torch.set_num_threads(1)
+    rank, seen = os.environ["RANK"], list[int]()
+    how: dict[str, Any] = {"resume": folder / f"of rank {rank}", "save_every": 0}
+    with suppress(StoppedError):
+        train(Subject(model).fresh(), uneven, language_model_loss, RECIPE, progress=stop, **how)
+    train(Subject(model).fresh(), uneven, language_model_loss, RECIPE, progress=lambda what, done, of: seen.append(done), **how)
+    (folder / f"{rank}.json").write_text(json.dumps(seen))

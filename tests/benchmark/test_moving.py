@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,49 @@ def test_what_is_there_and_differs_is_refused_with_all_the_rest(archive: Path, t
     with pytest.raises(UserError, match="is here already with other content"):
         bring_in(there, archive, "", silent)
     assert content(there) == before
+
+
+def test_what_differs_is_replaced_where_the_archive_is_what_counts(store: Store, archive: Path, there: Store) -> None:
+    there.ensure(stage("quality", "another machine's numbers", b={"c": [1, 2.5, None]}))
+    there.ensure(STAGES[1])
+    damaged = there.ensure(STAGES[0]) / "config.json"
+    damaged.chmod(0o644)
+    damaged.write_text("[]")
+    found = bring_in(there, archive, "", silent, replace=True)
+    assert found.there == [there.folder(STAGES[1])]
+    assert sorted(found.new) == sorted(there.folder(s) for s in (STAGES[0], STAGES[2]))
+    for it in STAGES:
+        assert there.verify(there.folder(it))["files"] == store.manifest(it)["files"]
+
+
+def test_an_interrupted_replacement_leaves_no_stage_and_is_done_again(archive: Path, there: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = stage("quality", "another machine's numbers", b={"c": [1, 2.5, None]})
+    there.ensure(other)
+    remove = shutil.rmtree
+
+    def interrupted(folder: Path, ignore_errors: bool = False) -> None:
+        if folder == there.folder(other):
+            (folder / "config.json").unlink()
+            raise KeyboardInterrupt
+        remove(folder, ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bring_in(there, archive, "", silent, replace=True)
+    monkeypatch.undo()
+    assert not there.done(other)
+    bring_in(there, archive, "", silent)
+    there.verify(there.folder(other))
+
+
+def test_what_another_process_makes_is_waited_for_if_so_asked(archive: Path, there: Store) -> None:
+    (there.root / "twin").mkdir()
+    lock = FileLock(f"{there.folder(STAGES[1])}.lock", thread_local=False)
+    lock.acquire()
+    later = threading.Timer(0.5, lock.release)
+    later.start()
+    assert len(bring_in(there, archive, "", silent, wait=60).new) == 3
+    later.join()
 
 
 def test_the_digest_tells_one_archive_from_another(store: Store, tmp_path: Path, there: Store) -> None:

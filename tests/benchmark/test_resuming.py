@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from palimpsest.benchmark.common.processes import device
@@ -20,7 +24,9 @@ from palimpsest.benchmark.training.loop import Extras, Trained, train
 from palimpsest.benchmark.training.losses import language_model_loss, nll_sum
 from palimpsest.benchmark.training.recipe import Recipe
 from palimpsest.benchmark.training.resume import Checkpoint
+from tests.benchmark.resume_worker import apart
 from tests.benchmark.uneven_rows import PLAIN, furthest, uneven
+from tests.ranks import ranks
 
 
 class Dual:
@@ -101,6 +107,44 @@ def test_a_run_that_was_stopped_before_its_first_save_starts_again(tiny: Subject
         train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run", progress=interrupt_after(1))
     resumed = train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=tmp_path / "run")
     assert furthest(resumed.state, straight.state) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda file: file.write_bytes(b""), "header"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "header|cover"),
+        (lambda file: save_file(load_file(file), file), "does not say where"),
+        (lambda file: save_file(load_file(file), file, {"position": "[1]"}), "does not say where"),
+        (lambda file: save_file({"other": torch.zeros(1)}, file, {"position": '{"step": 2, "method": null}'}), r"weight/model\..* missing"),
+    ],
+    ids=["empty", "cut", "no position", "another position", "other weights"],
+)
+def test_a_damaged_state_is_named_and_training_begins_anew(
+    tiny: Subject, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], Any], why: str
+) -> None:
+    """A state saves time and nothing else; the next saving replaces it."""
+    folder, file = tmp_path / "run", tmp_path / "run" / "state.safetensors"
+    with pytest.raises(StoppedError):
+        train(tiny.fresh(), uneven, language_model_loss, PLAIN, resume=folder, save_every=0, progress=interrupt_after(2))
+    damage(file)
+    straight, seen = train(tiny.fresh(), uneven, language_model_loss, PLAIN), list[int]()
+    caplog.clear()
+    again = train(
+        tiny.fresh(), uneven, language_model_loss, PLAIN, resume=folder, save_every=0, progress=lambda what, step, of: seen.append(step)
+    )
+    assert seen == [1, 2, 3]
+    assert furthest(again.state, straight.state) == 0.0
+    (said,) = [r.getMessage() for r in caplog.records if r.name == resume.__name__]
+    assert re.search(rf"{file}.*({why}).*begins anew", said)
+    assert "weight/model.gpt_neox.embed_in.weight" in load_file(file), "saved anew"
+
+
+def test_ranks_that_do_not_all_find_a_state_begin_anew_together(tiny: Subject, tmp_path: Path) -> None:
+    """Only the first rank saves, here to a place that the other does not see."""
+    ranks(2, apart, tiny.folder, tmp_path, limit=240)
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert seen == [[1, 2, 3, 4, 5]] * 2
 
 
 def test_what_is_saved_is_one_safetensors_file(tiny: Subject, tmp_path: Path) -> None:

@@ -61,6 +61,23 @@ def test_parts_that_do_not_fit_are_left_alone_and_training_starts_again(tiny: Su
     assert furthest(resumed.state, train(tiny.fresh(), uneven, language_model_loss, recipe).state) == 0.0
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_damaged_part_is_named_and_training_begins_anew(
+    tiny: Subject, tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    recipe = Recipe(lr=1e-3, steps=5, precision="fp32", deepspeed="zero2")
+    with pytest.raises(StoppedError):
+        train(tiny.fresh(), uneven, language_model_loss, recipe, resume=tmp_path, save_every=0, progress=stop)
+    (part,) = tmp_path.glob("step*/rank0.safetensors")
+    part.write_bytes(part.read_bytes()[:left])
+    seen: list[int] = []
+    resumed = train(tiny.fresh(), uneven, language_model_loss, recipe, resume=tmp_path, progress=lambda what, done, of: seen.append(done))
+    assert seen == [1, 2, 3, 4, 5]
+    assert furthest(resumed.state, train(tiny.fresh(), uneven, language_model_loss, recipe).state) == 0.0
+    assert f"cannot be read ({part}: " in caplog.text
+    assert "begins anew" in caplog.text
+
+
 @pytest.mark.parametrize("setting", OFFLOADED)
 def test_weights_that_compute_in_bf16_are_given_back_in_fp32(tiny: Subject, setting: str) -> None:
     """A step smaller than bf16 can hold is not lost."""

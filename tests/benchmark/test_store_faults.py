@@ -13,6 +13,7 @@ from filelock import FileLock
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.running.store import Stage, Store
 from tests.benchmark.stages import stage
+from tests.command import Command
 
 
 @pytest.fixture
@@ -43,14 +44,35 @@ def test_a_damaged_file_is_reported_and_not_used(damage: str, store: Store) -> N
     assert store.ensure(other)
 
 
-@pytest.mark.parametrize("use", ["ensure", "manifest", "entries"])
+@pytest.mark.parametrize("use", ["ensure", "manifest"])
 def test_a_damaged_manifest_is_reported(use: str, store: Store) -> None:
     it = stage(a=1)
     file = store.ensure(it) / "manifest.json"
     file.chmod(0o644)
     file.write_text('{"kind": "he')
     with pytest.raises(UserError, match=rf"The manifest of .*{it.key} is damaged, .*Delete that folder"):
-        list(store.entries()) if use == "entries" else getattr(store, use)(it)
+        getattr(store, use)(it)
+
+
+@pytest.mark.parametrize("said", ['{"kind": "he', "null", "[]", "{}", ""])
+def test_a_damaged_manifest_is_named_in_lists_and_the_others_are_listed(
+    said: str, store: Store, caplog: pytest.LogCaptureFixture, palimpsest: Command
+) -> None:
+    it, *others = (stage(a=n) for n in range(3))
+    for one in (it, *others):
+        store.ensure(one)
+    file = store.folder(it) / "manifest.json"
+    file.chmod(0o644)
+    file.write_text(said)
+    assert {key for _, key, _, _ in store.entries()} == {one.key for one in others}
+    assert f"The manifest of {store.folder(it)} is damaged" in caplog.text
+    caplog.clear()
+    code, out, _ = palimpsest("store", "ls", "--store", str(store.root))
+    assert code == 0
+    assert all(one.key in out for one in others)
+    assert it.key in caplog.text
+    archive = store.root.parent / "a.tar"
+    assert "2 stages" in palimpsest("store", "export", str(archive), "--store", str(store.root))[1]
 
 
 @pytest.mark.parametrize(
