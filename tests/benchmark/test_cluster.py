@@ -26,7 +26,7 @@ from palimpsest.benchmark.running.needs import below, needs
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.reports import Board, Line
 from palimpsest.benchmark.running.store import Stage, Store
-from palimpsest.benchmark.running.task import LOCAL_STORE, job_of, make, packed, token_of
+from palimpsest.benchmark.running.task import LOCAL_STORE, home_of, job_of, make, packed, token_of
 from palimpsest.benchmark.suites.config import QualityConfig, Suite
 from tests.command import Command
 from tests.micro import micro_suite, write_corpus
@@ -127,7 +127,7 @@ def test_a_worker_with_a_store_of_its_own_takes_what_a_stage_rests_on_and_gives_
     bring_in(asking.store, tmp_path / "stage.tar", "", silent)
     name = f"checks/{stage.key}"
     assert files(asking.store) == {name: files(alone.store)[name]}
-    assert set(files(Store(tmp_path / "own"))) == {name, *(f"{s.kind}/{s.key}" for s in under)}
+    assert set(files(Store(tmp_path / "own" / home_of(asking.store)))) == {name, *(f"{s.kind}/{s.key}" for s in under)}
 
 
 def test_the_line_of_a_worker_that_was_lost_goes_when_another_has_its_stage() -> None:
@@ -193,7 +193,8 @@ def test_what_has_no_room_is_refused_and_a_node_with_a_store_of_its_own_sends_wh
     with pytest.raises(UserError, match=r"needs 7 cores and .* GB of memory, and no machine of the cluster has that"):
         Cluster(Run(small, Store(tmp_path / "store")), ranks=7).execute(cluster.address)
     node = cluster.add_node(num_cpus=1, object_store_memory=80 << 20, env_vars={LOCAL_STORE: str(tmp_path / "own")})
-    run, own = Run(small, Store(tmp_path / "store")), Store(tmp_path / "own")
+    run = Run(small, Store(tmp_path / "store"))
+    own = Store(tmp_path / "own" / home_of(run.store))
     removed: list[int] = []
 
     def note(stage: Stage, worker: str) -> None:
