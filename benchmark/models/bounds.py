@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..common.errors import UserError
-from .subject import Subject
 
 
 def positions(config: Any) -> int | None:
@@ -34,7 +33,7 @@ def mixes(config: Any) -> bool:
     return any("expert" in name and name.split("_")[0] in ("num", "n", "moe") and isinstance(n, int) and n > 1 for name, n in given)
 
 
-def require_positions(subject: Subject, tokens: int, why: str) -> None:
+def require_positions(subject: Any, tokens: int, why: str) -> None:  # a Subject, whose module imports this one
     """Refuse a model that has no position for some of `tokens` tokens, or no embedding for some of its tokenizer's."""
     for config in subject.configs:
         name = f"{type(config).__name__.removesuffix('Config')} in {subject.folder}"

@@ -22,6 +22,7 @@ from transformers import GenerationConfig
 from ..common.errors import UserError
 from ..common.processes import device
 from ..texts.tokenizer import fingerprint
+from .bounds import positions
 from .finite import require_finite
 from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
 from .opening import config_at, files, json_of, load, located, refuse, tokenizer_of
@@ -176,8 +177,6 @@ class Subject:
 
     def _fitting(self, tokens: int, given: int) -> int:
         """How many of `tokens` tokens the model can say behind `given` ones; the last needs no position."""
-        from .bounds import positions  # which imports this module
-
         most = positions(self.model.config)
         if most is not None and given > most:
             raise UserError(
