@@ -227,7 +227,7 @@ def test_a_gentle_trial_beats_one_that_takes_the_keep_memories_along(suite: Suit
 
 def test_where_the_held_model_repeats_no_keep_memory_tuning_is_refused(suite: Suite, store: Store) -> None:
     weak = replace(suite, injection=replace(suite.injection, occurrences=(1,), lr=1e-5))
-    with pytest.raises(UserError, match="repeats none of the 2 keep memories"):
+    with pytest.raises(UserError, match="repeats none of the 1 keep memories"):
         bound(weak, store, "npo")
 
 
