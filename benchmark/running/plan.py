@@ -16,6 +16,7 @@ from ..models.bounds import require_positions
 from ..models.subject import Subject
 from ..quality.harness import validate_tasks
 from ..texts.memories import memories_hash
+from ..texts.questions import require_wrong
 from ..training.engine import deepspeed_config
 from . import builders
 from .attacking import Attacking
@@ -123,8 +124,9 @@ class Run(Models):
         if HELD not in self.suite.methods:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
-            self.encoded(seed)
-            _ = self.aside if self.suite.published else ()
+            asked = self.encoded(seed)
+            if self.suite.published:
+                require_wrong([*asked, *self.aside], self.base.tokenizer)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
         deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1)
         validate_tasks(self.corpus, self.suite.quality)

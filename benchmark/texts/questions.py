@@ -111,11 +111,18 @@ def answer_ids(m: Memory, prompt: tuple[int, ...], answer: str, tokenizer: Any) 
     return follows
 
 
+def require_wrong(encoded: Sequence[EncodedMemory], tokenizer: Any) -> None:
+    """Refuse wrong answers that the tokenizer does not give back; only measures of other papers read them."""
+    for m in encoded:
+        for text in m.memory.wrong:
+            answer_ids(m.memory, m.row[: m.opening], text, tokenizer)
+
+
 def answers_follow(memories: Sequence[Memory], tokenizer: Any) -> bool:
     """Whether some answer has other tokens after its prompt than by itself: keys say so."""
     for m in (rendered(m, tokenizer) for m in memories if m.is_question):
         prompt = tuple(tokenizer(m.opening, add_special_tokens=False)["input_ids"])
-        for text in (m.answer, *m.answers, *m.wrong):
+        for text in (m.answer, *m.answers):
             if answer_ids(m, prompt, text, tokenizer) != tuple(tokenizer(text, add_special_tokens=False)["input_ids"]):
                 return True
     return False
