@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from ..benchmark.common.errors import UserError
+from .damage import damages
+from .flags import COLLAPSED
 from .side import Side, cut, side
 from .statistics import Estimate, bootstrap_interval
 from .tables import REFERENCES
@@ -33,6 +36,7 @@ class Agreement:
     values: pd.DataFrame
     correlation: Estimate
     attacks: tuple[str, ...]
+    collapsed: tuple[str, ...]  # methods that are left out, since their quality collapsed in one run: no table ranks these
 
 
 def agreement(mine: Side, other: Side) -> Agreement:
@@ -40,10 +44,13 @@ def agreement(mine: Side, other: Side) -> Agreement:
     if without := [s.suite for s in (mine, other) if not s.twin]:
         raise UserError(f"The run of suite {without[0]} has no retrained twin; expected tokens beyond one in both runs.")
     attacks = [a for a in _counted(mine) if a in _counted(other)]
-    methods = [m for m in mine.methods if m in other.methods and m not in REFERENCES]
+    both = [m for m in mine.methods if m in other.methods and m not in REFERENCES]
+    collapsed = [m for m in both if any(_damage(s, m) > COLLAPSED for s in (mine, other))]
+    methods = [m for m in both if m not in collapsed]
     if len(methods) < LEAST or not attacks:
         raise UserError(
-            f"Both runs have {len(methods)} methods and {len(attacks)} {ACCESS} attacks in common; expected {LEAST} methods and an attack."
+            f"Both runs have {len(methods)} methods that did not collapse and {len(attacks)} {ACCESS} attacks in common; "
+            f"expected {LEAST} methods and an attack."
         )
     tables = [_excess(s, methods, attacks) for s in (mine, other)]
     if not tables[0].index.equals(tables[1].index):
@@ -56,12 +63,18 @@ def agreement(mine: Side, other: Side) -> Agreement:
     every = np.arange(len(a))
     found = Estimate(correlation(every), *bootstrap_interval(correlation, every), count=len(a))
     values = pd.DataFrame({"first": a.mean(0), "second": b.mean(0)}, methods).sort_values("first", kind="stable")
-    return Agreement(values, found, tuple(attacks))
+    return Agreement(values, found, tuple(attacks), tuple(collapsed))
 
 
 def _counted(found: Side) -> list[str]:
     """The attacks of the run that count; none where all need more access."""
     return found.up_to(ACCESS) if ACCESS in found.access else []
+
+
+def _damage(found: Side, method: str) -> float:
+    """Quality lost against the twin by the suite's yardstick, in %; NaN where it was not measured."""
+    cells = damages(found.quality.values(), method, found.twin)
+    return cells[0].damage.value if cells else math.nan
 
 
 def _excess(found: Side, methods: Sequence[str], attacks: Sequence[str]) -> pd.DataFrame:
@@ -90,6 +103,8 @@ def main(arguments: Sequence[str]) -> None:
     c = found.correlation
     print(found.values.round(1).to_string())
     print(f"Tokens beyond the twin, best of {', '.join(found.attacks)} on each of {c.count} memories.")
+    if found.collapsed:
+        print(f"Left out, as in tables, since their quality collapsed in one of the runs: {', '.join(found.collapsed)}.")
     print(f"Spearman's rank correlation over {len(found.values)} methods: {c.value:.2f} [{c.low:.2f}, {c.high:.2f}]")
 
 

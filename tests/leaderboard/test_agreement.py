@@ -63,6 +63,16 @@ def test_an_attack_that_one_method_was_not_asked_is_not_held_against_its_twin() 
     assert found.to_dict() == {"a": 1, "b": 18, "c": 21, "d": 31}, "b beyond the twin's 2 by prefix, the others beyond its 9"
 
 
+def test_what_collapsed_in_one_run_is_left_out_by_name() -> None:
+    """A broken model says nothing, which is no forgetting; tables do not rank it either."""
+    mine = run({"a": 10, "b": 20, "c": 30, "d": 2})
+    quality = {at: replace(q, value=1.3 * mine.quality[mine.twin, at[1]].value) if at[0] == "d" else q for at, q in mine.quality.items()}
+    found = agreement(mine, replace(mine, quality=quality))
+    assert found.collapsed == ("d",)
+    assert list(found.values.index) == ["a", "b", "c"]
+    assert agreement(mine, mine).collapsed == ()
+
+
 def test_runs_without_a_twin_or_without_an_attack_that_counts_are_refused() -> None:
     mine = run({"a": 10, "b": 20, "c": 30})
     with pytest.raises(UserError, match="has no retrained twin"):
