@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -77,11 +78,13 @@ def apart_from(corpus: Corpus, memories: Sequence[Memory]) -> Corpus:
     """
     if corpus.name == EMBEDDED:
         return corpus
-    by_word: dict[str, list[list[str]]] = {}  # a long word of a memory, which few documents have -> its parts
-    for m in memories:
-        parts = [words(part) for part in ((m.opening, m.answer) if m.is_question else (m.text,))]
-        if parts := [part for part in parts if part]:
-            by_word.setdefault(max((word for part in parts for word in part), key=len), []).append([_spaced(part) for part in parts])
+    of = [[words(part) for part in ((m.opening, m.answer) if m.is_question else (m.text,))] for m in memories]
+    has = [set[str]().union(*parts) for parts in of]
+    many = Counter(word for mine in has for word in mine)
+    by_word: dict[str, list[list[str]]] = {}  # a word that few memories have, and so few documents -> the parts of these memories
+    for parts, mine in zip(of, has, strict=True):
+        if mine:
+            by_word.setdefault(min(mine, key=lambda word: (many[word], -len(word), word)), []).append([_spaced(p) for p in parts if p])
     kept, gone = [], []
     for text in corpus.train:
         found = words(text)
