@@ -37,6 +37,7 @@ class Agreement:
     correlation: Estimate
     attacks: tuple[str, ...]
     collapsed: tuple[str, ...]  # methods that are left out, since their quality collapsed in one run: no table ranks these
+    all: Estimate  # the correlation with these counted as if they had forgotten
 
 
 def agreement(mine: Side, other: Side) -> Agreement:
@@ -52,18 +53,23 @@ def agreement(mine: Side, other: Side) -> Agreement:
             f"Both runs have {len(methods)} methods that did not collapse and {len(attacks)} {ACCESS} attacks in common; "
             f"expected {LEAST} methods and an attack."
         )
-    tables = [_excess(s, methods, attacks) for s in (mine, other)]
+    tables = [_excess(s, both, attacks) for s in (mine, other)]
     if not tables[0].index.equals(tables[1].index):
         raise UserError(f"The runs read other memories ({len(tables[0])} and {len(tables[1])}); expected the same in the same seeds.")
-    a, b = (t.to_numpy() for t in tables)
+    first, second = (t.mean() for t in tables)
+    values = pd.DataFrame({"first": first, "second": second}).loc[methods].sort_values("first", kind="stable")
+    return Agreement(values, _correlation(tables, methods), tuple(attacks), tuple(collapsed), _correlation(tables, both))
 
-    def correlation(rows: np.ndarray) -> float:
+
+def _correlation(tables: Sequence[pd.DataFrame], methods: Sequence[str]) -> Estimate:
+    """Spearman's between the mean values of these methods in both tables; the interval is over memories, drawn for both together."""
+    a, b = (t[list(methods)].to_numpy() for t in tables)
+
+    def of(rows: np.ndarray) -> float:
         return float(stats.spearmanr(a[rows].mean(0), b[rows].mean(0))[0])  # pyright: ignore
 
     every = np.arange(len(a))
-    found = Estimate(correlation(every), *bootstrap_interval(correlation, every), count=len(a))
-    values = pd.DataFrame({"first": a.mean(0), "second": b.mean(0)}, methods).sort_values("first", kind="stable")
-    return Agreement(values, found, tuple(attacks), tuple(collapsed))
+    return Estimate(of(every), *bootstrap_interval(of, every), count=len(a))
 
 
 def _counted(found: Side) -> list[str]:
@@ -103,9 +109,13 @@ def main(arguments: Sequence[str]) -> None:
     c = found.correlation
     print(found.values.round(1).to_string())
     print(f"Tokens beyond the twin, best of {', '.join(found.attacks)} on each of {c.count} memories.")
+    print(f"Spearman's rank correlation over {len(found.values)} methods: {_said(c)}")
     if found.collapsed:
-        print(f"Left out, as in tables, since their quality collapsed in one of the runs: {', '.join(found.collapsed)}.")
-    print(f"Spearman's rank correlation over {len(found.values)} methods: {c.value:.2f} [{c.low:.2f}, {c.high:.2f}]")
+        print(f"Left out, as in tables, since quality collapsed in a run: {', '.join(found.collapsed)}. With them: {_said(found.all)}")
+
+
+def _said(e: Estimate) -> str:
+    return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -274,10 +274,7 @@ def _typed(manifest: Path, file: Path) -> None:
 
 
 def _same(store: Store, at: tuple[str, str], part: Path, file: Path, replace: bool) -> bool:
-    """Whether the stage is here already with the same files. UserError if the archive's is not whole.
-
-    And, unless the one here is to be replaced, if that differs or is damaged.
-    """
+    """Whether the stage is here with the same files. UserError if the archive's is not whole or, unless it replaces, they differ."""
     kind, key = at
     _typed(part / MANIFEST, file)
     manifest = store.verify(part, at)

@@ -158,8 +158,7 @@ class Store:
         out = []
         for path in sorted(path for pattern in COLLECTED for path in self.root.glob(pattern)):
             ours = path.is_dir() or path.is_symlink() or path.parent.name == ROWS
-            linked = path.parent != self.root and path.parent.is_symlink()
-            if not ours or linked or self._wanted(path, keep, asked):
+            if not ours or (path.parent != self.root and path.parent.is_symlink()) or self._wanted(path, keep, asked):
                 continue
             with self._idle(path) as idle:
                 if not idle:

@@ -70,7 +70,12 @@ def test_what_collapsed_in_one_run_is_left_out_by_name() -> None:
     found = agreement(mine, replace(mine, quality=quality))
     assert found.collapsed == ("d",)
     assert list(found.values.index) == ["a", "b", "c"]
-    assert agreement(mine, mine).collapsed == ()
+    assert (found.correlation.value, found.all.value) == (pytest.approx(1), pytest.approx(1)), "broken alike in both, it changes no order"
+    helped = agreement(replace(mine, quality=quality), run({"a": 10, "b": 20, "c": 30, "d": 60}))
+    assert (helped.correlation.value, helped.all.value) == (pytest.approx(1), pytest.approx(-0.2)), "first in one, last in the other"
+    plain = agreement(mine, mine)
+    assert plain.collapsed == ()
+    assert plain.all == plain.correlation
 
 
 def test_runs_without_a_twin_or_without_an_attack_that_counts_are_refused() -> None:
