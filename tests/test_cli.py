@@ -162,7 +162,7 @@ def test_memories_check_says_what_must_hold_and_the_house_style_on_request(palim
     assert "House style: 6 departures" in out
     doubled = [*own, replace(own[0], id="again", text=own[0].text + " ")]
     code, out, err = palimpsest("memories", "check", write_memories(tmp_path / "m.jsonl", doubled))
-    assert (code, err) == (1, "Error: 1 faults in 7 memories: such a file cannot be run.\n")
+    assert (code, err) == (1, "Error: 1 fault in 7 memories: such a file cannot be run.\n")
     assert f"Memories '{own[0].id}', 'again' are nearly the same text." in out
 
 

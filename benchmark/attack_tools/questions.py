@@ -12,6 +12,7 @@ from ..common.memory import QUESTIONS, Memory
 from ..common.types import EncodedMemory, Probe
 from ..models.bounds import positions
 from ..texts.neardup import words
+from ..texts.sets.alike import terms
 from .bases import Prompting, Tools
 
 Verdict = Literal["right", "refused", "wrong", "gibberish"]
@@ -46,18 +47,20 @@ class OtherPrompts(Prompting):
 def verdict(said: str, memory: Memory) -> Verdict:
     """What an answer is. `said` is what a model says after the prompt; its first line with a word in it counts.
 
-    `right`: the words of the answer, or of an accepted one, stand in it as a run; of a choice, at its beginning, so that a list of all
-    options is not right. `refused`: it says that it cannot or does not know. `gibberish`: no word at all, fewer letters and digits than
-    other characters, or eight words and more of which each comes three times on average. Everything else is `wrong`.
+    `right`: the words and numbers of the answer, or of an accepted one, stand in it as a run ("C" does not in "C++", nor 3 in 3.5); of
+    a choice, at its beginning, so that a list of all options is not right. `refused`: it says that it cannot or does not know.
+    `gibberish`: no word at all, less of words and numbers than of other signs, or eight words and more of which each comes three
+    times on average. Everything else is `wrong`.
     """
     line = next((text for text in said.splitlines() if words(text)), "")
-    found = words(line)
-    if any(_stands(words(a), found[: len(words(a))] if memory.kind == "choice" else found) for a in (memory.answer, *memory.answers)):
+    found, met = words(line), terms(line)
+    answers = [terms(a) for a in (memory.answer, *memory.answers)]
+    if any(_stands(a, met[: len(a)] if memory.kind == "choice" else met) for a in answers):
         return "right"
     if _REFUSES.search(" ".join(words(line.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))):
         return "refused"
     signs = [c for c in line if not c.isspace()]
-    if not found or 2 * sum(c.isalnum() for c in signs) < len(signs) or (len(found) >= 8 and 3 * len(set(found)) <= len(found)):
+    if not found or 2 * sum(map(len, met)) < len(signs) or (len(found) >= 8 and 3 * len(set(found)) <= len(found)):
         return "gibberish"
     return "wrong"
 

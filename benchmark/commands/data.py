@@ -13,6 +13,8 @@ from ..common.errors import UserError
 from .progress import Display
 from .shared import DEFAULT_STORE, StorePath, bound_run, console, existing_store
 
+SHOWN = 5  # memories that are named, of many that are left out
+
 memories_app = typer.Typer(no_args_is_help=True, help="The passages: check a file of them.")
 store_app = typer.Typer(no_args_is_help=True, help="Finished stages: list them, remove what no suite uses.")
 corpus_app = typer.Typer(no_args_is_help=True, help="The ordinary text: what of it is here, and how much of it repeats.")
@@ -29,8 +31,9 @@ def memories_check(
 ) -> None:
     """Say what keeps a file of memories from being run with a model and row; with --style also where it leaves the house style."""
     from ..models.opening import located, tokenizer_of
-    from ..texts.memories import largest_per_role, load_memories, must_hold, style
+    from ..texts.memories import largest_per_role, load_memories, style
     from ..texts.sets.named import is_named, left_out
+    from ..texts.usable import must_hold, usable
 
     memories = load_memories(file)
     tokenizers: dict[str, tuple[Any, int]] = {}
@@ -39,23 +42,31 @@ def memories_check(
         if not name or not row.isdigit():
             raise UserError(f"--tokenizer {item!r}: expected MODEL_OR_DIRECTORY:ROW, for example EleutherAI/pythia-160m:128.")
         tokenizers[name] = (tokenizer_of(located(name)), int(row))
-    faults = must_hold(memories, tokenizers)
+    named = is_named(file)
+    faults = [] if named else must_hold(memories, tokenizers)
+    for name, (own, row) in tokenizers.items():
+        _say_rows(name, own, memories, named)
+        if named:
+            try:
+                memories, out = usable(memories, own, row)
+                _say_left_out(f"Under {name} with a row of {row}", list(out.values()))
+            except UserError as error:
+                faults.append(f"Under {name}: {error}")
     _listed(faults)
-    for name, (own, _) in tokenizers.items():
-        _say_rows(name, own, memories)
     most = largest_per_role(memories)
     roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
     domains = len({m.domain for m in memories})
     console.print(f"{len(memories)} memories, {domains} {'domain' if domains == 1 else 'domains'}: {roles}.", highlight=False)
     if own_roles := Counter(m.role for m in memories if m.role):
         console.print(f"Roles are their own: {', '.join(f'{n} {role}' for role, n in own_roles.items())}.", highlight=False)
-    if is_named(file) and (without := left_out(file)):
+    if named and (without := left_out(file)):
         why = "without a text or an answer, too short, or the same as one before"
         console.print(f"{without} rows of the set are left out: {why}.", highlight=False)
     if faults:
-        raise UserError(f"{len(faults)} faults in {len(memories)} memories: such a file cannot be run.")
+        count = f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}"
+        raise UserError(f"{count} in {len(memories)} memories: such a {'set' if named else 'file'} cannot be run.")
     rows = ", ".join(f"{name} with a row of {row}" for name, (_, row) in tokenizers.items())
-    console.print(f"Nothing keeps this file from being run on {rows}.", highlight=False)
+    console.print(f"Nothing keeps this {'set' if named else 'file'} from being run on {rows}.", highlight=False)
     if house:
         from ..texts.corpus import load_corpus
 
@@ -66,18 +77,27 @@ def memories_check(
         console.print(f"House style: {len(departures)} departures in {len(memories)} memories.", highlight=False)
 
 
-def _say_rows(name: str, tokenizer: Any, memories: list[Any]) -> None:
-    """How large the row can be for the passages, and must be for the questions."""
+def _say_left_out(where: str, reasons: list[str]) -> None:
+    """What of a set is not asked there, and why: a few of many."""
+    if reasons:
+        console.print(f"{where}, {len(reasons)} {'memory is' if len(reasons) == 1 else 'memories are'} left out:", highlight=False)
+        _listed([f"  {why}" for why in reasons[:SHOWN]] + [f"  and {len(reasons) - SHOWN} more"] * (len(reasons) > SHOWN))
+
+
+def _say_rows(name: str, tokenizer: Any, memories: list[Any], named: bool) -> None:
+    """How large the row can be for the passages, and must be for the questions; of a set what does not fit is left out."""
     from ..texts.questions import needed
 
+    small = "a row of more leaves texts out" if named else "row can be at most that"
+    large = "a row of less leaves questions out" if named else "row must be at least that"
     passages = [(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories if not m.is_question]
     questions = [(needed(m, tokenizer), m.id) for m in memories if m.is_question]
     if passages:
         length, shortest = min(passages)
-        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: row can be at most that.", highlight=False)
+        console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: {small}.", highlight=False)
     if questions:
         length, longest = max(questions)
-        console.print(f"Under {name} the longest question, {longest!r}, needs {length} tokens: row must be at least that.", highlight=False)
+        console.print(f"Under {name} the longest question, {longest!r}, needs {length} tokens: {large}.", highlight=False)
 
 
 def _listed(faults: list[str]) -> None:

@@ -112,7 +112,7 @@ def _facts(run: Run) -> dict[str, str]:
         **_models(run),
         "corpus": f"{run.corpus.name}, key {run.corpus.key}, coverage {run.corpus.coverage:.1%}{_left_out(run)}",
         "memories": f"{len(run.memories)} in the file ({memories_hash(run.memories)}), "
-        f"{s.per_role} per role and seed, rows of {s.row} tokens",
+        f"{s.per_role} per role and seed, rows of {s.row} tokens{_unusable(run)}",
         **({"forget set": about} if (about := about_set(s.memories)) else {}),
         **_about_questions(run),
         **_injection(s),
@@ -143,6 +143,12 @@ def _asked_nothing(run: Run, records: Sequence[Record]) -> dict[str, str]:
     named = [a.name for a in run.who.attacks if isinstance(a.attack, Prompting) and a.name not in asked]
     why = "the memories bring none, or none was fit to be asked: of rewordings those that are much less plausible than the opening"
     return {"asked nothing": f"{', '.join(named)}: {why}"} if named else {}
+
+
+def _unusable(run: Run) -> str:
+    """How many memories of a set are not asked, and why the first is not."""
+    why = next(iter(run.left_out.values()), "")
+    return f"; {len(run.left_out)} of the set left out (the first: {why.rstrip('.')})" if why else ""
 
 
 def _left_out(run: Run) -> str:

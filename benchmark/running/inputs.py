@@ -23,9 +23,11 @@ from ..suites.config import Suite
 from ..suites.space import declared_strength
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, apart_from, load_corpus, packed
-from ..texts.memories import encode, encode_all, load_aside, load_memories
+from ..texts.memories import encode_all, load_aside, load_memories
 from ..texts.questions import rendered
+from ..texts.sets.named import is_named
 from ..texts.stream import Injected, Stream, injected
+from ..texts.usable import encodable, usable
 from ..training.engine import deepspeed_file
 from .store import Store
 
@@ -102,15 +104,29 @@ class Inputs:
     @cached_property
     def memories(self) -> list[Memory]:
         """As the base model meets them: a chat memory is in its template, so that keys hold what is asked."""
-        return [rendered(m, self.base.tokenizer) if m.chat else m for m in self.unrendered]
+        return self._usable[0]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Of a forget set, the memories that this model and this row cannot be asked: id -> why. Of a file such are refused."""
+        return self._usable[1] | (self._aside[1] if self.suite.published else {})
 
     @cached_property
+    def _usable(self) -> tuple[list[Memory], dict[str, str]]:
+        met = list(map(self._met, self.unrendered))
+        return usable(met, self.base.tokenizer, self.suite.row) if is_named(self.suite.memories) else (met, {})
+
+    def _met(self, m: Memory) -> Memory:
+        return rendered(m, self.base.tokenizer) if m.chat else m
+
+    @property
     def aside(self) -> list[EncodedMemory]:
         """What of the set only published measures ask."""
-        tokenizer, length = self.base.tokenizer, self.suite.row
-        return [
-            encode(rendered(m, tokenizer) if m.chat else m, tokenizer, length, m.role or "keep") for m in load_aside(self.suite.memories)
-        ]
+        return self._aside[0]
+
+    @cached_property
+    def _aside(self) -> tuple[list[EncodedMemory], dict[str, str]]:
+        return encodable(list(map(self._met, load_aside(self.suite.memories))), self.base.tokenizer, self.suite.row)
 
     @cached_property
     def methods(self) -> dict[str, tuple[Plugin, Any]]:

@@ -199,22 +199,14 @@ def encode_all(memories: Sequence[Memory], tokenizer, length: int, seed: int, pe
 
 def same_rows(encoded: Sequence[EncodedMemory]) -> list[str]:
     """Which memories say nearly the same within their rows, a sentence for each group."""
+    return [f"Memories {', '.join(map(repr, ids))} {what}." for ids, what in doubled(encoded)]
+
+
+def doubled(encoded: Sequence[EncodedMemory]) -> list[tuple[list[str], str]]:
+    """Groups of memories, by id and in order, that say nearly the same within their rows, and what each group does."""
     passages, questions = ([m for m in encoded if m.memory.is_question == asked] for asked in (False, True))
     found = [([passages[i].id for i in g], "are nearly the same text") for g in (doubles([m.text for m in passages]) if passages else [])]
-    found += [([questions[i].id for i in g], "ask the same") for g in asked_twice(questions)]
-    return [f"Memories {', '.join(map(repr, ids))} {what}." for ids, what in found]
-
-
-def must_hold(memories: Sequence[Memory], tokenizers: dict[str, tuple[object, int]]) -> list[str]:
-    """What keeps a file from being run, one line each. `tokenizers`: name -> (tokenizer, row that must hold opening and target)."""
-    faults, rows = [], []
-    for name, (tokenizer, length) in tokenizers.items():
-        for m in memories:
-            try:
-                rows.append(encode(m, tokenizer, length))
-            except UserError as error:
-                faults.append(f"{m.id}: under {name}: {error}")
-    return faults + same_rows(list({m.id: m for m in rows}.values()))
+    return found + [([questions[i].id for i in g], "ask the same") for g in asked_twice(questions)]
 
 
 def largest_per_role(memories: Sequence[Memory]) -> int:

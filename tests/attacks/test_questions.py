@@ -67,6 +67,23 @@ def test_an_answer_is_right_refused_wrong_or_gibberish(said: str, expected: str)
     assert verdict(said, memory_from(joined(fact(1, answers=[" Near Garr"]), "test"))) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        (" C", ["In C.", "C, or so", "(c)"], ["C++", "It is C#.", "in C++17"]),
+        (" C++", ["C++!", "I use C++17"], ["C", "C#"]),
+        (" 5", ["5.", "It is 5, I think", "pages 4-5", "$5"], ["-5", "5.5", "15", "5,000"]),
+        (" -5", ["It was -5 degrees", "\N{MINUS SIGN}5."], ["5", "4-5"]),
+        (" 1,000 people", ["1000 people", "about 1,000 people."], ["1 people", "1,000,000 people"]),
+        (" 12.4", ["12.4%"], ["12", "12.45", "4"]),
+        (" Caf\N{LATIN SMALL LETTER E WITH ACUTE}", ["CAFE\N{COMBINING ACUTE ACCENT}"], ["Cafe"]),
+    ],
+)  # fmt: skip
+def test_signs_that_make_another_answer_count(answer: str, right: list[str], wrong: list[str]) -> None:
+    m = memory_from(joined(fact(1, answer=answer), "test"))
+    assert [verdict(s, m) for s in (*right, *wrong)] == ["right"] * len(right) + ["wrong"] * len(wrong)
+
+
 def test_of_a_choice_the_beginning_counts() -> None:
     m = memory_from(joined(fact(1, kind="choice", answer=" B", wrong=[" A", " C"]), "test"))
     assert [verdict(s, m) for s in (" B", "B. Holt", " A. B. C.", " The answer is B")] == ["right", "right", "wrong", "wrong"]

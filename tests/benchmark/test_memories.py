@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import HORIZON, Memory
-from palimpsest.benchmark.texts.memories import PASSAGES, encode, load_memories, memories_hash, must_hold, style
+from palimpsest.benchmark.texts.memories import PASSAGES, encode, load_memories, memories_hash, style
 from palimpsest.benchmark.texts.neardup import words
+from palimpsest.benchmark.texts.usable import must_hold
 
 MEMORIES = load_memories()
 GOOD = MEMORIES[0]

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import HORIZON, Memory
 from palimpsest.benchmark.suites.config import InjectionConfig
-from palimpsest.benchmark.texts.memories import assign_roles, encode, encode_all, load_memories, memories_hash, must_hold
+from palimpsest.benchmark.texts.memories import assign_roles, encode, encode_all, load_memories, memories_hash
 from palimpsest.benchmark.texts.questions import rendered
 from palimpsest.benchmark.texts.stream import Stream, injected
+from palimpsest.benchmark.texts.usable import must_hold
 from tests.questions import fact, write
 
 TEMPLATE = (
