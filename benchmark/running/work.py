@@ -10,6 +10,7 @@ from ..common.fields import plain
 from ..common.types import EncodedMemory
 from ..method import Descent
 from ..quality.documents import BUILDERS, half_of
+from ..scoring.score import UNCHANGED
 from .inputs import Inputs
 from .store import Work
 from .who_is_asked import WhoIsAsked
@@ -70,7 +71,8 @@ def of_attack(who: WhoIsAsked, where: str, armed: Armed, memories: int, seed: in
         return Work(alike, where, asked=memories * row * ROWS.get(attack.tier, ROWS[3]))
     doses = max([1, *(len(v) for v in plain(attack).values() if isinstance(v, tuple))])
     steps, batch = getattr(attack, "steps", 0), getattr(attack, "batch", 1)
-    again = sum(tokens_per_memory(who, a, seed) for a in who.reasked)
+    # The model as it is was asked all of this by the batteries, and its answers are kept.
+    again = 0 if armed.name == UNCHANGED else sum(tokens_per_memory(who, a, seed) for a in who.reasked)
     folds = 2 if attack.learns else 1
     trained = folds * doses * steps * batch * row
     return Work(alike, where, trained=trained, asked=doses * memories * again, other=doses * folds)

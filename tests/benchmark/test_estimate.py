@@ -122,6 +122,7 @@ def test_every_stage_of_a_plan_says_its_work(run: Run) -> None:
     each = sum(len(ids) for ids in {p.prompt + p.target for p in run.who.probes(0).of(prefix, run.encoded(0)[:1])})
     assert work["attacks of tier 0 on npo, seed 0"].asked == 24 * each + 24 * 160
     assert work["quantise on npo, seed 0"].asked > 0
+    assert work["unchanged on npo, seed 0"].asked == 0, "the batteries' answers are kept"
     assert 30 * 100 < work["quality of npo, seed 0"].scored < 30 * 2000
 
 
