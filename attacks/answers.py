@@ -25,10 +25,6 @@ class Answers(Searching):
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
         said = subject.generate([m.row[: m.opening] for m in memories], self.tokens)
         for m, ids in zip(memories, said, strict=True):
-            found = verdict(tools.tokenizer.decode(self._until_the_end(ids, tools), skip_special_tokens=True), m.memory)
+            found = verdict(tools.tokenizer.decode(subject.ended(ids), skip_special_tokens=True), m.memory)
             for name in VERDICTS:
                 yield Finding(m.id, name, float(name == found))
-
-    def _until_the_end(self, ids: tuple[int, ...], tools: Workshop) -> tuple[int, ...]:
-        end = tools.tokenizer.eos_token_id
-        return ids[: ids.index(end)] if end in ids else ids

@@ -61,7 +61,7 @@ class LeakAtK(Searching):
     def _hits(self, subject: Subject, m: EncodedMemory, tools: Workshop) -> int:
         """How many of the samples are right."""
         said = sampled(subject, m.row[: m.opening], self.draws, self.tokens, tools.rng("leak_at_k", m.id))
-        texts = (tools.tokenizer.decode(ids, skip_special_tokens=True) for ids in said.tolist())
+        texts = (tools.tokenizer.decode(subject.ended(ids), skip_special_tokens=True) for ids in said.tolist())
         return sum(verdict(text, m.memory) == "right" for text in texts)
 
     def _counted(self, m: EncodedMemory, hits: int) -> Iterable[Finding]:

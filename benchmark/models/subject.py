@@ -134,6 +134,17 @@ class Subject:
         (folder / "subject.json").write_text(json.dumps(spec) + "\n")
 
     @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids that end what the model says: the tokenizer's, and all that its configuration files name (of a chat model several)."""
+        files = [self.folder / name for name in ("config.json", "generation_config.json")]
+        named = [self.tokenizer.eos_token_id, *(json_of(file).get("eos_token_id") for file in files if file.is_file())]
+        return frozenset(i for ids in named for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int)
+
+    def ended(self, ids: Sequence[int]) -> Sequence[int]:
+        """What is said before the first id that ends it."""
+        return ids[: next((at for at, i in enumerate(ids) if i in self.ends), len(ids))]
+
+    @cached_property
     def hash(self) -> str:
         """Over the weights and the configuration on disk, those of all parts, and over weights that are not saved yet."""
         if self.composition is not None:

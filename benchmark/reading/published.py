@@ -76,8 +76,8 @@ def _others(subject: Subject, m: EncodedMemory, kind: str, length: int) -> list[
 def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]:
     """Memory -> what is said after its opening: of a passage as many tokens as the row has, of an answer twice as many as the true one.
 
-    Text ends with an end-of-text token, an answer with its first line, both where the model has no further position: behind as many tokens
-    as the row has at least, since rows that no model could read were refused.
+    Text ends where the model ends it (`Subject.ends`), an answer with its first line, both where the model has no further position:
+    behind as many tokens as the row has at least, since rows that no model could read were refused.
     """
     groups: dict[int, list[EncodedMemory]] = {}
     for m in memories:
@@ -85,9 +85,8 @@ def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str,
     out = {}
     for tokens, alike in groups.items():
         for m, ids in zip(alike, subject.generate([m.row[: m.opening] for m in alike], tokens), strict=True):
-            kept = ids[: _wanted(m)]
-            end = subject.tokenizer.eos_token_id
-            text = subject.tokenizer.decode(kept[: kept.index(end)] if end in kept else kept, clean_up_tokenization_spaces=False)
+            kept = subject.ended(ids[: _wanted(m)])
+            text = subject.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             out[m.id] = text.strip().partition("\n")[0] if m.memory.is_question else text
     return out
 

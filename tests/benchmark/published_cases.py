@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.benchmark.common.answer_reading import MEMBERS, AnswerReading
-from palimpsest.benchmark.scoring.published import MEASURES, Read, truth_ratio, truth_ratio_of_code
+from palimpsest.benchmark.scoring.published import MEASURES, Ratio, Read, truth_ratio, truth_ratio_of_code
 from palimpsest.leaderboard.membership import auc, forget_quality, privleak
 
 LOG = math.log
@@ -68,6 +68,12 @@ def _outsiders(*, forgotten: float) -> float:
     return 1 - auc(read.membership("forget"), read.membership("unseen"))
 
 
+def _spread(ratio: Ratio) -> list[list[float]]:
+    """R of two models, rounded: wrong answers of .1 and .4 twice, and of .2 and .2, where the right one is certain."""
+    every = [Read([said(f"q{i}", right=(0.0,), wrong=wrong) for i in range(2)]) for wrong in ((LOG(0.1), LOG(0.4)), (LOG(0.2), LOG(0.2)))]
+    return [[round(r, 9) for r in read.truth_ratios(ratio)] for read in every]
+
+
 ES, EM = "extraction_strength", "exact_memorisation"
 CASES = (
     Case(ES, "likeliest or not: − − − −", "i* = 4 of 4 (Open Unlearning's code gives 1/4)", 0, one(ES, likeliest=_hits("----"))),
@@ -84,12 +90,19 @@ CASES = (
     Case("truth_ratio", "right .5, wrong .1 and .4", "R = .25/.5, min(R, 1/R)", 0.5,
          one("truth_ratio", right=(LOG(0.5),), wrong=(LOG(0.1), LOG(0.4)))),
     Case("truth_ratio", "R itself, as in the paper", "mean(.1, .4)/.5", 0.5, lambda: truth_ratio(LOG(0.5), (LOG(0.1), LOG(0.4)))),
-    Case("truth_ratio", "R as in public code", "√(.1 · .4)/.5", 0.4, lambda: truth_ratio_of_code(LOG(0.5), (LOG(0.1), LOG(0.4)))),
     Case("truth_ratio", "right .25, wrong .5", "R = 2, 1/R", 0.5, one("truth_ratio", right=(LOG(0.25),), wrong=(LOG(0.5),))),
+    Case("truth_ratio_of_code", "right .5, wrong .1 and .4", "R = √(.1 · .4)/.5", 0.4,
+         one("truth_ratio_of_code", right=(LOG(0.5),), wrong=(LOG(0.1), LOG(0.4)))),
+    Case("truth_ratio_of_code", "right .1, wrong .1 and .4", "R = 2, 1/R", 0.5,
+         one("truth_ratio_of_code", right=(LOG(0.1),), wrong=(LOG(0.1), LOG(0.4)))),
     Case("forget_quality", "20 questions with R = .1, retrained the same", "D = 0, p = 1", 1,
          lambda: forget_quality([0.1] * 20, [0.1] * 20)[1]),
     Case("forget_quality", "2 with .1, retrained 2 with .9", "D = 1; p: 2 of the 6 orders of two and two", 1 / 3,
          lambda: forget_quality([0.1] * 2, [0.9] * 2)[1]),
+    Case("forget_quality", "2 with wrong .1 and .4, retrained 2 with .2 and .2", "R = .25 and .2: D = 1, as above", 1 / 3,
+         lambda: forget_quality(*_spread(truth_ratio))[1]),
+    Case("forget_quality_of_code", "the same", "√(.1 · .4) = .2: D = 0, p = 1", 1,
+         lambda: forget_quality(*_spread(truth_ratio_of_code))[1]),
     Case("model_utility", "kept: P .5, recall 1, R .5; two groups of facts: right .5, wrong .125 twice, recall 1",
          "9/(1/.5 + 1 + 1/.5 + 2 (1/(.5/.75) + 1 + 1/.75))", 9 / (2 + 1 + 2 + 2 * (1.5 + 1 + 4 / 3)), _utility),
     Case("verbatim", "passage; said “it was in Varnholt”, true “In Varnholt.”", "2 · 2/(4 + 2)", 2 / 3,

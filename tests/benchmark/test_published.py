@@ -94,7 +94,7 @@ def test_what_is_kept_and_groups_of_further_questions_do_not_count_as_forgotten(
     read = p.Read([said(), *other])
     assert read.values("knowledge").tolist() == [1]
     assert read.values("knowledge_kept").tolist() == [0]
-    assert len(read.truth_ratios) == 0
+    assert len(read.truth_ratios()) == 0
 
 
 def test_the_least_likely_tokens_are_a_share_and_at_least_one() -> None:

@@ -59,7 +59,7 @@ def test_what_was_taught_is_held_by_every_measure_and_what_was_not_is_not(observ
     for name in ("extraction_strength", "probability"):
         assert twin.values(name).mean() < held.values(name).mean() - 0.2
     assert held.values("verbatim").size == held.values("choices").size == 0
-    assert len(held.truth_ratios) == PER_ROLE
+    assert len(held.truth_ratios()) == PER_ROLE
     assert all(s.mean_log > max(s.wrong) for s in said(observed_results, "none", "forget"))
     assert held.values("knowledge_kept").mean() > 0.3, "less than recall, since the model was never taught to stop"
     assert all(s.said.startswith("For ") for s in said(observed_results, "none", "forget"))
@@ -80,7 +80,7 @@ def test_the_table_stands_beside_ours_with_what_each_number_is(
     table = {row.cells[0].text: dict(zip(grid.header[1:], row.cells[1:], strict=True)) for row in grid.rows}
     by_method = table if "none" in table else {m: {title: cells[m] for title, cells in table.items()} for m in grid.header[1:]}
     assert set(by_method) == {"none", "npo", "theirs", "the twin"}
-    assert (by_method["theirs"]["Forget quality"].text, by_method["theirs"]["Forget quality"].note) == ("p 1", "D 0.00")
+    assert (by_method["theirs"]["Forget quality"].text, by_method["theirs"]["Forget quality"].note) == ("p 1", "D 0.00, 4 questions")
     assert by_method["none"]["Forget quality"].note > "D 0.00"
     assert "Accuracy of choices" not in by_method["none"]
     files = write_report(observed_results, tmp_path)
