@@ -33,11 +33,15 @@ def headline(table: MainTable) -> str:
 def nothing_learnt(table: MainTable) -> str:
     """What is said in place of a winner where the held model had little to forget."""
     exact = next(row for row in table.rows if row.method == HELD).recovery.exact
-    return (
-        f"Nothing was learnt: after injection the exact opening brings back {number(100 * exact.value)}% of the forget memories "
-        f"(at least {100 * LEARNT:.0f}% are needed), so no method can be said to have forgotten and none is named best. Inject more often "
-        "(injection.occurrences) or with a higher learning rate (injection.lr)."
-    )
+    found = f"the exact opening brings back {number(100 * exact.value)}% of the forget memories (at least {100 * LEARNT:.0f}% are needed)"
+    so = "so no method can be said to have forgotten and none is named best."
+    if not table.notes.injected:
+        return (
+            f"The held model does not know these memories: {found}, {so} Is it the model that was trained on this set, "
+            "and are the memories asked as they were trained on?"
+        )
+    more = "Inject more often (injection.occurrences) or with a higher learning rate (injection.lr)."
+    return f"Nothing was learnt: after injection {found}, {so} {more}"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ class MethodRow:
         return self.reference or self.collapsed or bool(self.over)
 
 
+NOT_INJECTED = "none:"  # how the fact `injection` begins where the held model was trained elsewhere
+
+
 @dataclass(frozen=True)
 class Notes:
     """What captions say about all rows together."""
@@ -72,6 +75,7 @@ class Notes:
     high_nulls: dict[str, float] = field(default_factory=dict)  # attacks that read far by chance -> q_a in tokens
     damage_of: str = ""  # what damage is a loss of, in words
     learnt: bool = True  # whether the held model repeats enough for forgetting to mean something; else nobody is best
+    injected: bool = True  # or whether the held model was trained elsewhere
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ class _Rows:
             high_nulls=high_nulls(self.score),
             damage_of=yardstick_words(task, self.results.yardstick),
             learnt=self.score.learnt,
+            injected=not self.results.facts.get("injection", "").startswith(NOT_INJECTED),
         )
 
 

@@ -115,6 +115,10 @@ def test_where_nothing_was_learnt_the_report_says_so_first_and_names_no_winner()
     out = io.StringIO()
     print_table(blank, Console(file=out, width=120))
     assert out.getvalue().startswith("Nothing was learnt")
+    elsewhere = replace(blank, facts={**blank.facts, "injection": "none: the held model knew the memories when it came"})
+    page = render(elsewhere, "md")
+    assert "The held model does not know these memories: the exact opening brings back 0.0%" in page
+    assert "injection.occurrences" not in page
 
 
 def test_a_model_of_weights_that_are_no_numbers_is_not_named_best():

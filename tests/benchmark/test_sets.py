@@ -116,7 +116,8 @@ def test_lume_ids_with_quotes_and_its_completions() -> None:
     said = found["forget-'forget story 1'_sc1"]
     assert (said.chat, said.domain) == (False, "Task1")
     assert said.text == "Far from the town of Lerrick 1 there stood a mill that ground nothing but blue flour on day 1."
-    assert found["forget-forget-person-1qa1"].chat
+    asked = found["forget-forget-person-1qa1"]
+    assert (asked.chat, asked.answer[0]) == (False, " "), "the set asks with the bare input"
     assert {m.domain for m in found.values()} == {"Task1", "Task2", "Task3"}
 
 
@@ -182,7 +183,7 @@ def test_a_hub_that_does_not_answer_is_said_with_the_way_out(monkeypatch: pytest
     ("given", "message"),
     [
         ("tofu:forget20", "part of tofu"), ("tofu:/nowhere/here", "there is no folder /nowhere/here"),
-        (f"tofu:{STANDINS / 'lume'}", r"holds no forget10_perturbed/train \(.json, .jsonl or .parquet\)"),
+        (f"tofu:{STANDINS / 'lume'}", r"holds no forget10_perturbed/train or forget10_perturbed \(.json, .jsonl or .parquet\)"),
         ("nosuch:part", "no memories file"),
     ],
 )  # fmt: skip

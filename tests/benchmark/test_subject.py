@@ -127,16 +127,14 @@ def broken(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("config", "generation", "more"), [(7, None, {7}), ([7, 9], 11, {7, 9, 11}), (None, [11, 7], {7, 11}), (None, None, set[int]())]
 )
-def test_text_ends_with_every_id_that_the_models_files_name(
-    config: Any, generation: Any, more: set[int], tmp_path: Path, tiny: Subject
-) -> None:
+def test_text_ends_with_all_ids_that_files_name(config: Any, generation: Any, more: set[int], tmp_path: Path, memorised: Memorised) -> None:
     """Models of a chat name several; the class's own default, where a file names none, is no end."""
-    tiny.save(tmp_path / "m")
+    saved(memorised.subject, tmp_path / "m")
     for name, value in (("config", config), ("generation_config", generation)):
         file = tmp_path / "m" / f"{name}.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         file.write_text(json.dumps({**known, "eos_token_id": value}))
-    subject, own = Subject(tmp_path / "m"), tiny.tokenizer.eos_token_id
+    subject, own = Subject(tmp_path / "m"), memorised.subject.tokenizer.eos_token_id
     assert subject.ends == {own} | more
     assert subject.ended((1, 2, own, 3)) == (1, 2)
     assert subject.ended((1, 2, 3)) == (1, 2, 3)

@@ -11,7 +11,9 @@ ROLES = {"unlearn": "forget", "retention": "keep"}
 
 
 def _pairs(source: Source, part: str, split: str) -> list[Row]:
-    """The pairs that are trained on: on the hub one row with lists `train` and `val`, in the repository flat rows."""
+    """The pairs that are trained on: on the hub one row with lists `train` and `val`, in the repository flat rows of `SPLIT_train`."""
+    if not source.may_have(part, split) and source.has(part, f"{split}_train"):
+        split = f"{split}_train"
     return [pair for row in source.rows(part, split) for pair in (row.rows("train") if "train" in row else [row])]
 
 

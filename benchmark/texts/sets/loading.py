@@ -18,6 +18,7 @@ from .rows import Row
 ENDINGS = (".jsonl", ".json", ".parquet")
 PART = re.compile(r"-\d+-of-(\d+)$")  # at the end of a file's name: one of so many
 ALONE = ("train", "test")  # splits that are all that a configuration has, so that a file may have its name
+LONG, PIECE = 10_000, 2_000  # characters: longer retain texts are cut, into pieces of about so many
 Given = dict[str, Any]  # a memory as a file of memories gives it
 
 
@@ -67,6 +68,10 @@ class Source:
         """Whether the local copy holds this split."""
         return bool(self.folder and self._files(config, split))
 
+    def may_have(self, config: str, split: str) -> bool:
+        """Whether the split is there: of a local copy as `has` says; the hub has all of a set."""
+        return not self.folder or self.has(config, split)
+
     def _files(self, config: str, split: str) -> dict[tuple[Path, str], list[Path]]:
         """Files of one kind under one name, in one piece or in so many."""
         assert self.folder
@@ -84,7 +89,8 @@ class Source:
         folder, names, found = self.folder.resolve(), _names(config, split), self._files(config, split)
         if not found:
             raise UserError(
-                f"{self.name}: {self.folder} holds no {names[0]} (.json, .jsonl or .parquet). Expected a copy of the dataset {self.hub}."
+                f"{self.name}: {self.folder} holds no {names[0]} or {names[-1]} (.json, .jsonl or .parquet). "
+                f"Expected a copy of the dataset {self.hub}."
             )
         if len(found) > 1:
             several = " and ".join(files[0].relative_to(folder).as_posix() for files in found.values())
@@ -130,9 +136,22 @@ def _read(file: Path) -> list[Any]:
     if not text.lstrip().startswith("["):
         return [row for _, row in json_lines(file)]
     try:
-        return json.loads(text)
+        return _arrays(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON: {error}.") from None
+
+
+def _arrays(text: str) -> list[Any]:
+    """Lists one after another, as `datasets` writes them a batch at a time."""
+    rows: list[Any] = []
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        found, at = decoder.raw_decode(text, at)
+        if not isinstance(found, list):
+            raise ValueError(f"expected a list at character {at}")
+        rows += found
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return rows
 
 
 @dataclass(frozen=True)
@@ -185,6 +204,20 @@ def passage(name: str, domain: str, role: str, text: str, opening: int) -> Given
     if len(ends) < 4 * opening:
         return None
     return {"id": name, "domain": domain, "role": role, "text": text, "opening_end": ends[opening - 1]}
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text in parts of whole lines of some `PIECE` characters, where it has more than `LONG`; else as it is."""
+    if len(text) <= LONG:
+        yield text
+        return
+    part = ""
+    for line in text.splitlines(keepends=True):
+        if part and len(part) + len(line) > PIECE:
+            yield part
+            part = ""
+        part += line
+    yield part
 
 
 def whole(given: Iterable[Given | None]) -> Iterator[Given]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .loading import ForgetSet, Given, Source, question
+from .loading import ForgetSet, Given, Source
 from .rows import Row
 
 ROLES = {"forget": "forget", "retain": "keep"}
@@ -19,15 +19,12 @@ def _rows(source: Source, split: str) -> list[Row]:
 
 
 def memories(source: Source, part: str) -> Iterator[Given]:
-    """Completions (ids end with scN) go on where the input ends; the others (qaN) are asked as questions. Nothing is never seen."""
+    """Completions (ids end with scN) and questions (qaN): the set asks for both with the bare input. Nothing is never seen."""
     for split, role in ROLES.items():
         for row in _rows(source, split):
             asked, answer = row.text("input").rstrip(), row.text("output").strip()
-            name, task = f"{split}-{row.text('id')}", row.label("task")
-            if row.text("id").rstrip("0123456789").endswith("sc"):
-                yield {"id": name, "domain": task, "role": role, "kind": "qa", "prompt": asked, "answer": f" {answer}"}
-            else:
-                yield question(name, task, role, asked, answer)
+            name = f"{split}-{row.text('id')}"
+            yield {"id": name, "domain": row.label("task"), "role": role, "kind": "qa", "prompt": asked, "answer": f" {answer}"}
 
 
 def retain(source: Source, part: str) -> Iterator[str]:

@@ -10,9 +10,14 @@ PER_AUTHOR = 20  # questions about one author stand together
 
 
 def memories(source: Source, part: str) -> Iterator[Given]:
-    """Forgotten: `forgetNN` with its paraphrases and wrong answers. Kept: `retain_perturbed`. Never seen, for the null: `holdoutNN`."""
+    """Forgotten: `forgetNN` with its paraphrases and wrong answers. Kept: `retain_perturbed`. Never seen, for the null: `holdoutNN`,
+
+    which not every copy has.
+    """
     share = part.removeprefix("forget")
     for role, config in (("forget", f"{part}_perturbed"), ("keep", "retain_perturbed"), ("unseen", f"holdout{share}")):
+        if role == "unseen" and not source.may_have(config, "train"):
+            continue
         for i, row in enumerate(source.rows(config, "train", "question", "answer")):
             domain = "retain" if role == "keep" else f"{role}-author-{i // PER_AUTHOR}"
             more = {
