@@ -145,13 +145,15 @@ def run(
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
         from .common.paths import writable
-        from .common.processes import is_main, start_distributed
+        from .common.processes import is_main, require_shared, start_distributed
 
         hush()
         bound = bound_run(overrides, store)
         writable(report / bound.suite.name / "report.md")
+        writable(bound.store.root / ".rates" / "RATES.json")
         bound.validate()
         start_distributed()
+        require_shared(bound.store.root)
         if is_main():
             estimates = estimated(bound, display)
             display.say(progress_line(bound, estimates))

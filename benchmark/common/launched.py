@@ -35,7 +35,8 @@ def adopt(environment: MutableMapping[str, str]) -> None:
     environment["RANK"] = environment["SLURM_PROCID"]
     environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
     environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
-    environment.setdefault("MASTER_ADDR", first_host(environment["SLURM_STEP_NODELIST"]))
+    if not environment.get("MASTER_ADDR"):
+        environment["MASTER_ADDR"] = first_host(environment["SLURM_STEP_NODELIST"])
     place = 7 * int(environment["SLURM_JOB_ID"]) + int(environment["SLURM_STEP_ID"])  # two steps at once on a machine: two ports
     environment.setdefault("MASTER_PORT", str(PORTS[place % len(PORTS)]))
 

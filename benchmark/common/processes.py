@@ -9,10 +9,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
+
+from .errors import UserError
 
 T = TypeVar("T")
 
@@ -98,6 +102,23 @@ def gathered(items: list[Any]) -> list[Any]:
     dist.all_gather(parts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
     texts = [bytes(part[: int(size)].cpu().numpy()) for part, size in zip(parts, sizes, strict=True)]
     return [item for text in texts for item in json.loads(text)]
+
+
+def require_shared(folder: Path) -> None:
+    """Refuse ranks that do not all see this folder: what one makes the others would make again, and wait for each other for ever."""
+    if is_alone():
+        return
+    name, first = gathered([[uuid4().hex, str(folder)]])[0]
+    token = folder / f".ranks-{name}"
+    if is_main():
+        token.touch()
+    gathered([0])  # it is there
+    seen = gathered([token.exists()])
+    if is_main():
+        token.unlink()
+    if not all(seen):
+        blind = ", ".join(str(rank) for rank, sees in enumerate(seen) if not sees)
+        raise UserError(f"Ranks {blind} do not see the store of rank 0, {first}; name one with --store that all of them share.")
 
 
 def my_share(items: Sequence[T]) -> list[T]:

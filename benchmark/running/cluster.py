@@ -6,6 +6,8 @@ Ray moves objects as pickles and runs the code of whoever joins: a cluster is fo
 from __future__ import annotations
 
 import os
+import re
+import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -229,6 +231,7 @@ def joined(address: str) -> Iterator[Any]:
     sent = {name: os.environ[name] for name in SENT if name in os.environ}
     began = not ray.is_initialized()
     if began:
+        _require_there(address)
         try:
             ray.init(address or None, runtime_env={"env_vars": sent} if sent else None, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -238,6 +241,16 @@ def joined(address: str) -> Iterator[Any]:
     finally:
         if began:
             ray.shutdown()
+
+
+def _require_there(address: str) -> None:
+    """Refuse HOST:PORT where nobody listens: Ray itself would go on trying for minutes, without a word."""
+    found = re.fullmatch(r"(?:ray://)?([\w.-]+):(\d{1,5})", address)
+    if found:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=5).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"No Ray cluster was reached at {address}: {first_line(error)}") from None
 
 
 def address_of(on: str) -> str:

@@ -76,8 +76,12 @@ def training_memory(shape: Shape, config: dict[str, Any], tokens: int, head: int
     optimizer = (copy + ADAM) * (shared if stage else n)
     width = 2 if low or autocast else 4  # bytes of a number that is computed
     active = KEPT * width * tokens * shape.width * shape.layers + HEAD * head * shape.vocabulary + (2 * n if autocast else 0)
-    if offloaded:  # gradients leave the device as they come
-        return Memory(weights + gathered + active, optimizer + 4 * shared + LIBRARIES)
+    if offloaded:  # gradients leave the device as they come; DeepSpeed keeps them on the host in their own precision as well.
+        # At the end every rank has all weights in fp32 there.
+        flat = (2 if low else 0) * (2 if stage == 2 and micros > 1 else 1)
+        return Memory(
+            weights + gathered + active, optimizer + (4 + flat) * shared + 4 * n + LIBRARIES
+        )  # at the end every rank has all weights
     # what is kept for the backward pass goes as gradients come; those of an earlier micro-batch are there already
     rest = gradients + active if micros > 1 else max(gradients, active)
     return Memory(weights + gathered + optimizer + rest, LIBRARIES)

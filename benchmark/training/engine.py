@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 
+KEYS = frozenset({  # of a configuration: how a training is spread over devices, and nothing that changes what it is
+    "zero_optimization", "bf16", "zero_force_ds_cpu_optimizer", "communication_data_type", "gradient_predivide_factor",
+    "prescale_gradients", "zero_allow_untested_optimizer", "comms_logger", "memory_breakdown", "wall_clock_breakdown",
+})  # fmt: skip
+OFFLOADS = ("offload_optimizer", "offload_param")
+
+
 def deepspeed_file(name: str) -> Path:
     """`configs/deepspeed/NAME.json`, or a path."""
     folder = CONFIGS / "deepspeed"
@@ -40,19 +47,36 @@ def deepspeed_config(name: str, precision: str, clip: float, micros: int) -> dic
         raise UserError(f"{file} is not JSON: {error}.") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} should hold a JSON object, as configs/deepspeed/zero0.json does.")
+    _require_ours(config, file)
     low = holds_low(config)
     if low and precision == "fp32":
         raise UserError(f"deepspeed={name} holds the weights in bf16 while they train, and the precision is fp32; say precision=bf16.")
     if low and _stage(config) == 0:
         raise UserError(f"{file} holds the weights in bf16 and partitions nothing; expected zero_optimization.stage 1, 2 or 3 with bf16.")
-    config.setdefault("gradient_clipping", clip)
-    config.setdefault("torch_autocast", {"enabled": precision == "bf16" and not low, "dtype": "bfloat16"})
     return config | {
+        "gradient_clipping": clip,
+        "torch_autocast": {"enabled": precision == "bf16" and not low, "dtype": "bfloat16"},
+        "zero_force_ds_cpu_optimizer": False,  # the optimizer is torch's, also where it is offloaded
         "train_micro_batch_size_per_gpu": 1,  # the loop deals the rows itself
         "gradient_accumulation_steps": micros,
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
     }
+
+
+def _require_ours(config: dict[str, Any], file: Path) -> None:
+    """Refuse what the training loop decides, what DeepSpeed would pass over without a word, and what it would end with a traceback."""
+    if other := sorted(config.keys() - KEYS):
+        raise UserError(f"{file} sets {', '.join(other)}; expected only {', '.join(sorted(KEYS))}: the rest is the suite's to say.")
+    zero, low = config.get("zero_optimization", {}), config.get("bf16", {})
+    if not isinstance(zero, dict) or not isinstance(low, dict):
+        raise UserError(f"{file}: zero_optimization and bf16 should be objects, as in configs/deepspeed/zero3-offload.json.")
+    if (stage := zero.get("stage", 0)) not in range(4) or isinstance(stage, bool):
+        raise UserError(f"{file}: zero_optimization.stage={stage!r}: expected 0, 1, 2 or 3.")
+    if odd := sorted(k for k in zero if "offload" in k and k not in OFFLOADS):
+        raise UserError(f"{file}: zero_optimization has {', '.join(odd)}; expected {' or '.join(OFFLOADS)}.")
+    if config.get("zero_force_ds_cpu_optimizer"):
+        raise UserError(f"{file}: zero_force_ds_cpu_optimizer asks for DeepSpeed's own optimizer; the one here is torch's. Leave it out.")
 
 
 def holds_low(config: dict[str, Any]) -> bool:

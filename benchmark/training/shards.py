@@ -6,6 +6,7 @@ Nothing is gathered, so saving needs no memory beyond the parts; a run goes on w
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from ..common.processes import from_first_rank, gathered, is_main
 from .resume import SHARE, Checkpoint, agreed
+
+_log = logging.getLogger(__name__)
 
 
 class Shards(Checkpoint):
@@ -82,7 +85,11 @@ class Shards(Checkpoint):
         with suppress(OSError, ValueError, KeyError, TypeError):
             told = json.loads((self.folder / "state.json").read_text("utf-8"))
             file = self.folder / f"step{int(told.pop('step'))}" / self._name
-            return file if told == self._layout and file.is_file() else None
+            if told == self._layout:
+                return file if file.is_file() else None
+            was, now = (f"ZeRO-{x['zero']} on {x['ranks']} ranks" for x in (told, self._layout))
+            if is_main() and was != now:
+                _log.warning("A training was saved under %s, and under %s it begins anew. To go on, stop and start it as it was.", was, now)
         return None
 
     def _compute_with_them(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +195,17 @@ def test_what_the_store_has_meanwhile_is_not_taken_again(store: Store, execute: 
         return Outcome("gpu 3", archive=b"other content")
 
     assert execute(a=late) == ["a", "b", "reads a", "reads b"]
+
+
+def test_an_address_at_which_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    init = partial(pytest.fail, "Ray was asked")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(UserError, match=f"^No Ray cluster was reached at {address}: "), joined(address):
+            pass
 
 
 @pytest.mark.parametrize(("says", "why"), [("", "ConnectionError"), ("nobody\nis there", "nobody")])

@@ -51,6 +51,15 @@ def test_one_process_stays_alone(alone: dict[str, str]) -> None:
     assert told(alone) == {}
 
 
+def test_an_address_that_is_set_is_taken_and_an_empty_one_is_none() -> None:
+    odd = SRUN | {"SLURM_STEP_NODELIST": "rack[1-2]node[3-4]", "MASTER_ADDR": "rack1node3"}
+    adopt(odd)
+    assert (odd["MASTER_ADDR"], odd["RANK"]) == ("rack1node3", SRUN["SLURM_PROCID"])
+    empty = SRUN | {"SLURM_STEP_NODELIST": "node7", "MASTER_ADDR": ""}
+    adopt(empty)
+    assert empty["MASTER_ADDR"] == "node7"
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [

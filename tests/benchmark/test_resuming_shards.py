@@ -43,7 +43,9 @@ def test_two_ranks_go_on_each_from_its_part(tokenizer: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("spoil", ["another setting", "half of it", "no such step", "not JSON"])
-def test_parts_that_do_not_fit_are_left_alone_and_training_starts_again(tiny: Subject, tmp_path: Path, spoil: str) -> None:
+def test_parts_that_do_not_fit_are_left_alone_and_training_starts_again(
+    tiny: Subject, tmp_path: Path, spoil: str, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = Recipe(lr=1e-3, steps=5, precision="fp32", deepspeed="zero2")
     with pytest.raises(StoppedError):
         train(tiny.fresh(), uneven, language_model_loss, recipe, resume=tmp_path, save_every=0, progress=stop)
@@ -58,6 +60,8 @@ def test_parts_that_do_not_fit_are_left_alone_and_training_starts_again(tiny: Su
     seen: list[int] = []
     resumed = train(tiny.fresh(), uneven, language_model_loss, recipe, resume=tmp_path, progress=lambda what, done, of: seen.append(done))
     assert seen == [1, 2, 3, 4, 5]
+    said = "saved under ZeRO-2 on 2 ranks, and under ZeRO-2 on 1 ranks it begins anew"
+    assert (said in caplog.text) == (spoil == "another setting")
     assert furthest(resumed.state, train(tiny.fresh(), uneven, language_model_loss, recipe).state) == 0.0
 
 
