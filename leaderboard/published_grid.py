@@ -81,7 +81,8 @@ def _forget_quality(ratio: Ratio, mine: Reads, twin: Reads) -> Cell:
     )
     known = not np.isnan([*a, *b]).any()
     distance, p = forget_quality(*(x.clip(max=np.finfo(float).max) for x in (a, b))) if known else (math.nan, math.nan)
-    said = f"p {p:.0e}".replace("e-0", "e-") if p < SMALL else p_value(p)  # many questions: methods differ in the exponent
+    # Of many questions methods differ in the exponent.
+    said = p_value(p) if not p < SMALL else f"p {p:.0e}".replace("e-0", "e-") if p else "p <1e-300"
     return Cell(number(math.nan)) if math.isnan(p) else Cell(said, note=f"D {number(distance, 2)}, {len(a)} questions")
 
 

@@ -95,7 +95,12 @@ def of_training(run: Run, ranks: int = 1) -> Memory:
     rows = min(ceil(c.batch / ranks), ROWS)
     micros = ceil(c.batch / (rows * ranks))
     found = training_memory(shape, config, rows * (run.suite.row + c.offset), run.suite.row, micros, ranks)
-    return Memory(found.device, max(found.host, LIBRARIES + 2 * 4 * shape.weights))
+    return opened(shape, found)
+
+
+def opened(shape: Shape, training: Memory) -> Memory:
+    """The memory of a training on a host that opens the model in fp32 first, and has it once more to train."""
+    return Memory(training.device, max(training.host, LIBRARIES + 2 * 4 * shape.weights))
 
 
 def host_memory(run: Run, kind: str, ranks: int) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from palimpsest.benchmark.running.memory import GB, Memory, Shape, training_memory
+from palimpsest.benchmark.running.memory import GB, Memory, Shape, opened, training_memory
 from palimpsest.benchmark.training.engine import deepspeed_config
 
 PYTHIA_160M = Shape(162_322_944, 38_633_472, 12, 768, 50_304)
 PYTHIA_1_4B = Shape(1_414_647_808, 103_022_592, 24, 2_048, 50_304)
 LLAMA_7B = Shape(6_738_415_616, 131_072_000, 32, 4_096, 32_000)
+ROOT = Path(__file__).resolve().parents[2]
 TOKENS, HEAD = 32 * 160, 333  # 2**24 logits at once
 
 
@@ -30,6 +33,24 @@ def test_seven_billion_weights_fit_on_a_card_of_80_gb_only_with_offload() -> Non
         "fp32 weights, gradients and two moments, gradients in bf16, and at the end all weights in fp32"
     )
     assert of(LLAMA_7B, "zero2-offload", micros=2).host - offloaded.host == 2 * LLAMA_7B.weights
+
+
+@pytest.mark.parametrize(
+    ("says", "setting", "ranks", "micros"),
+    [
+        ("| `zero0`, bf16 by autocast |", "zero0", 1, 1),
+        ("| `zero3` on 4 ranks, bf16 by autocast |", "zero3", 4, 1),
+        ("| `zero3-offload` |", "zero3-offload", 1, 1),
+        ("| `zero2-offload` |", "zero2-offload", 1, 1),
+        ("| `zero2-offload` |", "zero2-offload", 1, 2),
+        ("| `zero3-offload` on 4 ranks of one machine |", "zero3-offload", 4, 1),
+    ],
+)
+def test_the_sheet_says_what_the_arithmetic_does(says: str, setting: str, ranks: int, micros: int) -> None:
+    (line,) = (x for x in (ROOT / "docs" / "cluster.md").read_text("utf-8").splitlines() if x.startswith(says))
+    found = of(LLAMA_7B, setting, ranks, micros)
+    assert f" {opened(LLAMA_7B, found).host / GB:.0f} GB" in line
+    assert f" {found.device / GB:.0f} GB" in line or micros > 1
 
 
 def test_ranks_share_what_the_stage_partitions() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.common.answer_reading import AnswerReading
+from palimpsest.leaderboard import published_grid
 from palimpsest.leaderboard.cells import Cell
 from palimpsest.leaderboard.published_grid import published_grids
 from tests.benchmark.published_cases import LOG, said
@@ -49,6 +50,12 @@ def test_forget_quality_says_over_how_many_questions_and_shows_the_exponent() ->
     cell = table(*many)["npo"]["Forget quality"]
     assert (cell.text, cell.note) == ("p 1e-11", "D 1.00, 20 questions")
     assert table(*many)["the twin"]["Forget quality"].text == "p 1"
+
+
+def test_a_p_beyond_what_a_number_can_be_is_told_as_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published_grid, "forget_quality", lambda *_: (1.0, 0.0))
+    known = [question(0, m, LOG(0.5), LOG(0.1)) for m in ("npo", "twin")]
+    assert table(*known)["npo"]["Forget quality"].text == "p <1e-300"
 
 
 @pytest.mark.parametrize(("infinite", "p", "distance"), [(2, "p .771", "D 0.50"), (4, "p .029", "D 1.00")])

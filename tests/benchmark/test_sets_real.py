@@ -68,6 +68,17 @@ def test_where_the_whole_text_is_not_there_the_opening_ends_behind_the_cut(tmp_p
     assert m.answer.startswith(" had any")
 
 
+@pytest.mark.parametrize(("prompt", "rest"), [(" ", AFTER), ("hadn", f"'t had any {AFTER}"), (BEFORE, "Once"), (BEFORE, " ")])
+def test_a_text_without_an_opening_or_a_continuation_is_left_out(prompt: str, rest: str, tmp_path: Path) -> None:
+    folder = copy("muse", tmp_path)
+    (folder / "raw" / "forget.json").write_text(json.dumps([{"text": f"{prompt}{rest}"}]))
+    rows = [{"prompt": p, "gt": r} for p, r in ((prompt, rest), (f"Whole. {BEFORE}", AFTER))]
+    (folder / "verbmem" / "forget.json").write_text(json.dumps(rows))
+    found = [m.id for m in load_memories(f"muse:{folder}") if m.kind == "passage" and m.role == "forget"]
+    assert found[-1] == "muse-verbmem-0001"
+    assert len(found) == 1 + (prompt == BEFORE and rest == "Once")
+
+
 def test_retain_text_of_a_few_long_pages_is_cut_into_documents(tmp_path: Path) -> None:
     folder = copy("muse", tmp_path)
     pages = [{"text": "".join(f"Page {p}, line {i}, says {i * 7919 + p} and no more than that.\n" for i in range(900))} for p in range(3)]
@@ -109,7 +120,7 @@ def test_lists_one_after_another_are_one_and_what_is_none_is_refused(tmp_path: P
     folder = copy("knowundo", tmp_path)
     file = folder / "privacy" / "unlearn.json"
     rows = json.loads(file.read_text())
-    file.write_text("\n".join(json.dumps([row]) for row in rows) + "\n")
+    file.write_text("\n" + "\n".join(json.dumps([row]) for row in rows) + "\n")
     assert load_memories(f"knowundo:{folder}:privacy") == load_memories(f"knowundo:{STANDINS / 'knowundo'}:privacy")
     file.write_text(json.dumps(rows) + '\n{"text": "a"}')
     with pytest.raises(UserError, match="is not JSON: expected a list at character"):

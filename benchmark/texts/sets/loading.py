@@ -18,6 +18,7 @@ from .rows import Row
 ENDINGS = (".jsonl", ".json", ".parquet")
 PART = re.compile(r"-\d+-of-(\d+)$")  # at the end of a file's name: one of so many
 ALONE = ("train", "test")  # splits that are all that a configuration has, so that a file may have its name
+_SPACE = re.compile(r"\s*")
 LONG, PIECE = 10_000, 2_000  # characters: longer retain texts are cut, into pieces of about so many
 Given = dict[str, Any]  # a memory as a file of memories gives it
 
@@ -136,21 +137,19 @@ def _read(file: Path) -> list[Any]:
     if not text.lstrip().startswith("["):
         return [row for _, row in json_lines(file)]
     try:
-        return _arrays(text)
+        return _lists(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON: {error}.") from None
 
 
-def _arrays(text: str) -> list[Any]:
-    """Lists one after another, as `datasets` writes them a batch at a time."""
-    rows: list[Any] = []
-    decoder, at = json.JSONDecoder(), 0
-    while at < len(text):
-        found, at = decoder.raw_decode(text, at)
+def _lists(text: str) -> list[Any]:
+    """The rows of lists that stand one after another, as `datasets` writes them a batch at a time."""
+    rows, decoder, at = list[Any](), json.JSONDecoder(), 0
+    while (begin := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        found, at = decoder.raw_decode(text, begin)
         if not isinstance(found, list):
-            raise ValueError(f"expected a list at character {at}")
+            raise ValueError(f"expected a list at character {begin}")
         rows += found
-        at += len(text[at:]) - len(text[at:].lstrip())
     return rows
 
 

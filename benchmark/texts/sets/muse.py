@@ -17,11 +17,13 @@ def memories(source: Source, part: str) -> Iterator[Given | None]:
     whole = "\0".join(row.text("text") for row in source.rows("raw", "forget", "text")) if source.may_have("raw", "forget") else ""
     for i, row in enumerate(source.rows("verbmem", "forget", "prompt", "gt")):
         prompt, rest = row.text("prompt"), row.text("gt").lstrip()
-        if prompt.strip() and rest:
-            text, end = _joined(prompt, rest, whole)
-            starts = [0, *(m.start() for m in re.finditer(r"(?<=\s)\S", text[:end]))]
-            start = starts[-OPENING] if len(starts) >= OPENING else 0
-            yield {"id": f"muse-verbmem-{i:04d}", "domain": "text", "role": "forget", "text": text[start:], "opening_end": end - start}
+        text, end = _joined(prompt, rest, whole) if prompt.strip() and rest else ("", 0)
+        if not 0 < end < len(text):
+            yield None  # nothing to go on from, or nothing to ask for
+            continue
+        starts = [0, *(m.start() for m in re.finditer(r"(?<=\s)\S", text[:end]))]
+        start = starts[-OPENING] if len(starts) >= OPENING else 0
+        yield {"id": f"muse-verbmem-{i:04d}", "domain": "text", "role": "forget", "text": text[start:], "opening_end": end - start}
     for role, split in (("keep", "retain"), ("unseen", "holdout")):
         for i, row in enumerate(source.rows("privleak", split, "text")):
             yield passage(f"muse-{split}-{i:04d}", "text", role, row.text("text"), OPENING)
@@ -41,7 +43,7 @@ def _joined(prompt: str, rest: str, whole: str) -> tuple[str, int]:
         gap = after[: len(after) - len(after.lstrip())]
         return prompt + gap + rest, len((prompt if gap or prompt[-1:].isspace() else re.sub(r"\S+$", "", prompt)).rstrip())
     text = prompt + rest if prompt[-1:].isspace() else f"{prompt} {rest}"
-    return text, len(text) - len(rest) + len(re.match(r"\S*", rest)[0])  # type: ignore[index]
+    return text, len(text) - len(rest) + len(rest.split(maxsplit=1)[0])
 
 
 def aside(source: Source, part: str) -> Iterator[Given]:
