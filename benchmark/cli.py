@@ -40,6 +40,7 @@ from .commands.shared import (
     named_suite,
     precision_line,
     progress_line,
+    rates_line,
 )
 from .commands.study import study
 from .commands.submit import submit
@@ -104,7 +105,11 @@ def list_command(what: Annotated[str, typer.Argument(help="methods, attacks, sui
 
 
 @app.command()
-def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
+def plan(
+    overrides: Overrides = None,
+    store: StorePath = DEFAULT_STORE,
+    ranks: Annotated[int, typer.Option(min=1, help="Devices on which each training is spread: what memory it takes on each.")] = 1,
+) -> None:
     """What a run would do: stages done and to do, why these are not done, and how long they take on this machine."""
     from .running.reasons import Reasons
 
@@ -124,7 +129,9 @@ def plan(overrides: Overrides = None, store: StorePath = DEFAULT_STORE) -> None:
     console.print(table)
     console.print(progress_line(run, estimates))
     console.print(precision_line(run), highlight=False)
-    console.print(memory_line(run), highlight=False)
+    console.print(memory_line(run, ranks), highlight=False)
+    if rates := rates_line(run):
+        console.print(rates, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -158,6 +165,8 @@ def run(
             estimates = estimated(bound, display)
             display.say(progress_line(bound, estimates))
             display.say(precision_line(bound))
+            if rates := rates_line(bound):
+                display.say(rates)
             display.plan(bound, estimates)
         bound.progress = display.update
         bound.execute(display.finished, display.started)

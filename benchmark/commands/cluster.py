@@ -12,7 +12,7 @@ from rich.console import Console
 from .interruption import interruption
 from .progress import Display, hush
 from .reporting import reported
-from .shared import bound_run, console, memory_line, named_suite, precision_line
+from .shared import bound_run, console, memory_line, named_suite, precision_line, rates_line
 
 if TYPE_CHECKING:
     from ..running.reports import Line
@@ -61,7 +61,11 @@ class ClusterDisplay(Display):
 
     def line(self) -> str:
         """The thread that speaks while nothing else does has nothing to add to the workers' lines."""
-        return f"          {len(self._lines)} workers, {self.left} stages to do" if self.run else super().line()
+        if not self.run:
+            return super().line()
+        stages = f"{self.left} {'stage' if self.left == 1 else 'stages'} to do"
+        busy = len(self._lines)
+        return f"          {f'{busy} workers at work' if busy > 1 else '1 worker at work' if busy else 'waiting for workers'}, {stages}"
 
     def _tell(self) -> None:
         self._said = monotonic()
@@ -80,15 +84,18 @@ def run_on(on: str, ranks: int, overrides: list[str] | None, store: Path, report
         display.say(f"{named_suite(overrides).name}: loading libraries, corpus and model (up to a minute; more when a corpus is new)")
         display.begin("loading libraries, corpus and model")
         from ..common.paths import writable
-        from ..running.cluster import Cluster, address_of
+        from ..running.cluster import Cluster, address_of, engine
 
         hush()
-        address, bound = address_of(on), bound_run(overrides, store)
+        engine(address := address_of(on))  # before what takes a minute
+        bound = bound_run(overrides, store)
         writable(report / bound.suite.name / "report.md")
         bound.progress = display.update
         bound.validate()
         display.say(precision_line(bound))
         display.say(memory_line(bound, ranks))
+        if rates := rates_line(bound):
+            display.say(rates)
         display.plan(bound)
         Cluster(bound, ranks, display.finished, display.show).execute(address)
     reported(bound, report / bound.suite.name)

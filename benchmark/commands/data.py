@@ -35,7 +35,7 @@ def memories_check(
     from ..texts.sets.named import is_named, left_out
     from ..texts.usable import must_hold, usable
 
-    memories = load_memories(file)
+    memories = asked = load_memories(file)
     tokenizers: dict[str, tuple[Any, int]] = {}
     for item in tokenizer or ["pocket:160"]:
         name, _, row = item.rpartition(":")
@@ -48,16 +48,17 @@ def memories_check(
         _say_rows(name, own, memories, named)
         if named:
             try:
-                memories, out = usable(memories, own, row)
+                out = usable(memories, own, row)[1]
+                asked = [m for m in asked if m.id not in out]
                 _say_left_out(f"Under {name} with a row of {row}", list(out.values()))
             except UserError as error:
                 faults.append(f"Under {name}: {error}")
     _listed(faults)
-    most = largest_per_role(memories)
+    most = largest_per_role(asked)
     roles = f"per_role can be at most {most}" if most else "its domains allow no role: give each a multiple of three memories"
-    domains = len({m.domain for m in memories})
-    console.print(f"{len(memories)} memories, {domains} {'domain' if domains == 1 else 'domains'}: {roles}.", highlight=False)
-    if own_roles := Counter(m.role for m in memories if m.role):
+    domains = len({m.domain for m in asked})
+    console.print(f"{len(asked)} memories, {domains} {'domain' if domains == 1 else 'domains'}: {roles}.", highlight=False)
+    if own_roles := Counter(m.role for m in asked if m.role):
         console.print(f"Roles are their own: {', '.join(f'{n} {role}' for role, n in own_roles.items())}.", highlight=False)
     if named and (without := left_out(file)):
         why = "without a text or an answer, too short, or the same as one before"

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -29,7 +30,8 @@ from .reports import Board, Line
 from .store import Stage
 from .task import Job, Outcome, job_of, make, named, packed, require_seen, token_of, without_ranks
 
-MISSING = "--on ray needs Ray, an extra that is not installed here. Install it on every machine: pip install 'palimpsest-bench[ray]'."
+INSTALL = "pip install 'palimpsest-bench[ray]'."
+MISSING = f"--on ray needs Ray, an extra that is not installed here. Install it on every machine: {INSTALL}"
 LOST = 3  # times that a stage is given to another worker after the loss of one
 POLL = 0.5  # seconds
 OFTEN = 1.0  # seconds between two reports of a worker
@@ -223,15 +225,10 @@ def _told(failed: list[tuple[Stage, Outcome]], of: int) -> Exception:
 @contextmanager
 def joined(address: str) -> Iterator[Any]:
     """Ray, joined to the cluster at `address`, to the one that RAY_ADDRESS or this machine names, or started on this machine alone."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(MISSING) from None
+    ray = engine(address)
     sent = {name: os.environ[name] for name in SENT if name in os.environ}
     began = not ray.is_initialized()
     if began:
-        _require_there(address)
         try:
             ray.init(address or None, runtime_env={"env_vars": sent} if sent else None, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -241,6 +238,20 @@ def joined(address: str) -> Iterator[Any]:
     finally:
         if began:
             ray.shutdown()
+
+
+def engine(address: str) -> Any:
+    """Ray, if it is installed, and somebody listens at the address or Ray is to find one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not find_spec("ray"):
+        raise UserError(MISSING)
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except Exception as error:  # whatever its own libraries raise
+        raise UserError(f"Ray is installed here and cannot be imported ({first_line(error)}). Install it anew: {INSTALL}") from None
+    if not ray.is_initialized():
+        _require_there(address)
+    return ray
 
 
 def _require_there(address: str) -> None:

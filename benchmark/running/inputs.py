@@ -98,8 +98,14 @@ class Inputs:
 
     @cached_property
     def unrendered(self) -> list[Memory]:
-        """The memories as their file or set has them."""
-        return load_memories(self.suite.memories)
+        """The memories as their file or set has them. What a model from elsewhere met, only their own roles can tell."""
+        found = load_memories(self.suite.memories)
+        if self.suite.held and (without := [m.id for m in found if not m.role]):
+            raise UserError(
+                f"{self.suite.memories}: {without[0]!r} and {len(without) - 1} more have no role. {self.suite.held} was trained elsewhere, "
+                "and only you know on what: give every memory its role (forget, keep, or unseen if it was never trained on)."
+            )
+        return found
 
     @cached_property
     def memories(self) -> list[Memory]:
@@ -132,7 +138,7 @@ class Inputs:
     def methods(self) -> dict[str, tuple[Plugin, Any]]:
         """Row -> the plug-in and its instance: a row for each method, or for each strength of one where the suite names some."""
         rows: dict[str, tuple[Plugin, Any]] = {}
-        for name, (plugin, given) in self._ordinary.items():
+        for name, (plugin, given) in self.ordinary.items():
             points = [p for p in self.points if p.method == name]
             rows |= {p.row: (plugin, _at(p, plugin, given)) for p in points} or {name: (plugin, plugin.make(given))}
         return rows
@@ -141,7 +147,7 @@ class Inputs:
     def points(self) -> list[OperatingPoint]:
         """The rows that are methods at several strengths. Strengths that come to one value are one row."""
         found = []
-        for name, (plugin, given) in self._ordinary.items():
+        for name, (plugin, given) in self.ordinary.items():
             if self.suite.strengths and (scale := declared_strength(plugin.cls)):
                 ordinary = getattr(plugin.make(given), scale.field)
                 values = {scale.at(s, ordinary): s for s in sorted(self.suite.strengths, key=lambda s: s == 1)}
@@ -150,7 +156,7 @@ class Inputs:
         return found
 
     @cached_property
-    def _ordinary(self) -> dict[str, tuple[Plugin, dict[str, Any]]]:
+    def ordinary(self) -> dict[str, tuple[Plugin, dict[str, Any]]]:
         """Method -> the plug-in and the fields that the track and the suite give it."""
         found = distinct({name: find("method", name) for name in self.suite.methods})
         mine, tracks = self.suite.methods, tuned(self.suite.track)

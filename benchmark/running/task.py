@@ -42,7 +42,7 @@ LOCAL_STORE = "PALIMPSEST_WORKER_STORE"  # a folder for stages on this machine, 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TOKENS = ".cluster"  # folder of the run's store: who finds the run's token there sees that store; and that store's name
 LATE = 60.0  # seconds after which a network's file system shows what another machine has finished
-BUSY = 600.0  # seconds that a stage may still be held by the process that was lost
+BUSY = 86_400.0  # seconds that another process may go on making a stage: one that was thought lost, or another command's
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,8 @@ def make(job: Job, key: str, ranks: int, tell: Progress, worker: str, archives: 
         stages, needed = {s.key: s for s in run.plan}, needs(run.plan)
         for other in needed[key]:
             require_seen(store, stages[other])
+        _wait(store, stage, tell)  # now, since ranks that have begun do not
         if ranks > 1 and stage.parallel:
-            with suppress(Timeout), FileLock(_lock(store, stage), timeout=BUSY):
-                pass  # now, since ranks that have begun do not wait
             if not store.done(stage):
                 _on_ranks(job, str(store.root), key, ranks, tell)
         else:
@@ -155,6 +154,18 @@ def _lock(store: Store, stage: Stage) -> str:
     folder = store.folder(stage)
     folder.parent.mkdir(parents=True, exist_ok=True)
     return f"{folder}.lock"
+
+
+def _wait(store: Store, stage: Stage, tell: Progress) -> None:
+    """Until no other process is making the stage."""
+    lock = FileLock(_lock(store, stage))
+    with suppress(Timeout):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            tell("waiting for another process that makes it", 0, 1)
+            lock.acquire(timeout=BUSY)
+    lock.release()
 
 
 def packed(store: Store, stage: Stage) -> bytes:

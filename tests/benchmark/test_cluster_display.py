@@ -36,4 +36,6 @@ def test_a_finished_stage_is_told_with_its_worker_and_counted(display: ClusterDi
     display.finished(STAGES[0], "node1 gpu 1")
     assert "1.5 s  inject (node1 gpu 1)" in capsys.readouterr().out
     assert display.kept().startswith("2 of 3")
-    assert "1 stages to do" in display.line()
+    assert display.line().strip() == "waiting for workers, 1 stage to do"
+    display.show({"node1": ("npo", 0, 1)})
+    assert display.line().strip() == "1 worker at work, 1 stage to do"

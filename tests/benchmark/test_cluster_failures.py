@@ -16,7 +16,7 @@ import pytest
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.running import cluster, task
-from palimpsest.benchmark.running.cluster import Cluster, Demand, joined
+from palimpsest.benchmark.running.cluster import Cluster, Demand, engine, joined
 from palimpsest.benchmark.running.store import Stage, Store
 from palimpsest.benchmark.running.task import Outcome, packed
 from tests.benchmark.stages import stage
@@ -197,11 +197,23 @@ def test_what_the_store_has_meanwhile_is_not_taken_again(store: Store, execute: 
     assert execute(a=late) == ["a", "b", "reads a", "reads b"]
 
 
+def test_ray_that_is_installed_and_broken_is_not_called_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('libstdc++ is too old')")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be imported \(libstdc\+\+ is too old\)"):
+        engine("")
+    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="not installed here"):
+        engine("")
+
+
 def test_an_address_at_which_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     init = partial(pytest.fail, "Ray was asked")
+    monkeypatch.setattr(cluster, "find_spec", bool)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
         with pytest.raises(UserError, match=f"^No Ray cluster was reached at {address}: "), joined(address):
@@ -213,6 +225,7 @@ def test_a_cluster_that_is_not_reached_is_told_whatever_ray_says(says: str, why:
     def init(*_: Any, **__: Any) -> None:
         raise ConnectionError(says)
 
+    monkeypatch.setattr(cluster, "find_spec", bool)
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     with pytest.raises(UserError, match=f"No Ray cluster was reached at there: {why}$"), joined("there"):
         pass

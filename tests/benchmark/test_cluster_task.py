@@ -163,9 +163,11 @@ def test_ranks_begin_when_the_process_that_was_lost_has_let_go(store: Store, pla
             began.append(True)
 
     monkeypatch.setattr(task, "_on_ranks", ranks)
+    said: list[str] = []
     with busy(store.folder(it)):
-        outcome = make(seen(store), it.key, 2, silent, "here", None)
+        outcome = make(seen(store), it.key, 2, lambda what, *_: said.append(what), "here", None)
     assert (outcome.error, outcome.fault, began) == ("", "", [True])
+    assert said == ["waiting for another process that makes it"]
 
 
 def test_no_ranks_begin_where_the_process_that_was_thought_lost_has_finished(

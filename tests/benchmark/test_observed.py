@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -145,6 +146,15 @@ def test_methods_that_need_the_history_and_commands_that_need_an_injection_are_r
         Run(replace(observed.suite, methods={"none": {}, "retrain": {}}), observed.store).validate()
     with pytest.raises(UserError, match="injects nothing"):
         observed.held(0)
+
+
+def test_memories_without_roles_are_refused_since_roles_dealt_by_chance_would_call_unseen_what_was_met(
+    observed: Run, tmp_path: Path
+) -> None:
+    lines = [{"id": f"q{i}", "domain": "d", "kind": "qa", "prompt": f"What is {i}?", "answer": f" The number {i}."} for i in range(9)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UserError, match="'q0' and 8 more have no role"):
+        Run(replace(observed.suite, memories=str(tmp_path / "own.jsonl")), observed.store).validate()
 
 
 def test_a_model_with_another_tokenizer_is_refused_by_name(observed: Run, elsewhere: Elsewhere, tmp_path: Path) -> None:

@@ -133,7 +133,10 @@ def test_what_is_asked_twice_is_taken_once_and_forgotten_rather_than_kept(tmp_pa
     first, *rest = (tmp_path / "lume" / "retain.jsonl").read_text().splitlines()
     again = json.loads(first) | {"input": json.loads((STANDINS / "lume" / "forget.jsonl").read_text().splitlines()[0])["input"]}
     (tmp_path / "lume" / "retain.jsonl").write_text("\n".join([json.dumps(again), *rest]))
-    assert Counter(m.role for m in load_memories(f"lume:{tmp_path / 'lume'}")) == {"forget": 12, "keep": 11}
+    found = load_memories(f"lume:{tmp_path / 'lume'}")
+    assert Counter(m.role for m in found) == {"forget": 12, "keep": 11}
+    assert [a.strip() for m in found for a in m.answers] == [again["output"]], "both rows' answers are right"
+    assert found[0].answer != found[0].answers[0]
 
 
 def test_parquet_in_numbered_parts_is_read_too(tmp_path: Path) -> None:

@@ -187,14 +187,9 @@ def question(
     measures of other papers are means over all of them. Only one that is the same as a right answer is left out.
     """
     asked, answer = asked.strip(), answer.strip()
-    further = distinct([answer, *_said(answers)])[1:]
-    right = {alike(a) for a in (answer, *further)}
     known: Given = {"id": name, "domain": domain, "role": role, "kind": "qa", "chat": True, "prompt": asked, "answer": answer}
-    return known | {
-        "answers": further,
-        "wrong": [w for w in map(str.strip, wrong) if alike(w) not in right],
-        "paraphrases": distinct([asked, *_said(paraphrases)])[1:],
-    } | more  # fmt: skip
+    known |= _answers(answer, _said(answers), map(str.strip, wrong))
+    return known | {"paraphrases": distinct([asked, *_said(paraphrases)])[1:]} | more
 
 
 def passage(name: str, domain: str, role: str, text: str, opening: int) -> Given | None:
@@ -222,14 +217,25 @@ def pieces(text: str) -> Iterator[str]:
 def whole(given: Iterable[Given | None]) -> Iterator[Given]:
     """The memories that say something, each question once: what is forgotten first, since it may be asked again among what is kept.
 
-    Passages of the same words are one, as they are for `neardup.doubles`.
+    What another row answers to a question is accepted too. Passages of the same words are one, as they are for `neardup.doubles`.
     """
-    seen: set[str | tuple[str, ...]] = set()
+    kept: dict[str | tuple[str, ...], Given] = {}
     for g in sorted(filter(None, given), key=lambda g: g["role"] != "forget"):
         key = alike(g["prompt"]) if "prompt" in g else tuple(words(g["text"]))
-        if key and key not in seen and g.get("answer", "text").strip():
-            seen.add(key)
-            yield g
+        if not key or not g.get("answer", "text").strip():
+            continue
+        first = kept.setdefault(key, g)
+        if first is not g and first.get("kind") == g.get("kind") == "qa":
+            more = [*first.get("answers", ()), g["answer"], *g.get("answers", ())]
+            kept[key] = first | _answers(first["answer"], more, first.get("wrong", ()))
+    return iter(kept.values())
+
+
+def _answers(answer: str, answers: Iterable[str], wrong: Iterable[str]) -> Given:
+    """Further answers that say something new, and wrong ones that are none of the right."""
+    further = distinct([answer, *answers])[1:]
+    right = {alike(a) for a in (answer, *further)}
+    return {"answers": further, "wrong": [w for w in wrong if alike(w) not in right]}
 
 
 def _said(texts: Iterable[str]) -> list[str]:
