@@ -63,11 +63,11 @@ def _strength(p: Plugin) -> str:
 def _shared() -> Iterator[str]:
     yield "Methods with a learning rate train through one loop and share these fields, of which each may have defaults of its own:"
     yield ""
-    yield from _fields(Descent)
+    yield from fields_of(Descent)
     for name, cls in (("lora", Lora), ("stop", EarlyStopping)):
         yield f"`{name}` is given by fields of its own (`methods.npo.{name}.…=…`). {inspect.getdoc(cls)}"
         yield ""
-        yield from _fields(cls)
+        yield from fields_of(cls)
 
 
 def _card(p: Plugin) -> Iterator[str]:
@@ -78,24 +78,25 @@ def _card(p: Plugin) -> Iterator[str]:
     if p.cls.paper:  # type: ignore[attr-defined]
         yield f"Paper: {p.cls.paper}."  # type: ignore[attr-defined]
         yield ""
-    yield from _fields(p.cls)
+    yield from fields_of(p.cls)
 
 
-def _fields(cls: type) -> Iterator[str]:
+def fields_of(cls: type) -> Iterator[str]:
     """A table of the fields that the class itself declares, with the comments beside them."""
+    if found := list(declared(cls)):
+        yield from ("| field | default | |", "|---|---|---|")
+        yield from (f"| `{name}` | {_cell(default)} | {_cell(comment)} |" for name, default, comment in found)
+        yield ""
+
+
+def declared(cls: type) -> Iterator[tuple[str, str, str]]:
+    """Name, default and comment, as they are written, of every field that the class itself declares with a default."""
     body = next(n for n in ast.walk(ast.parse(_source(cls))) if isinstance(n, ast.ClassDef) and n.name == cls.__name__).body
     lines = _source(cls).splitlines()
-    own = [n for n in body if isinstance(n, ast.AnnAssign) and n.value is not None and "ClassVar" not in ast.unparse(n.annotation)]
-    if not own:
-        return
-    yield "| field | default | |"
-    yield "|---|---|---|"
-    for n in own:
-        assert n.value is not None
-        default = lines[n.value.lineno - 1][n.value.col_offset : n.value.end_col_offset]
-        comment = lines[(n.end_lineno or n.lineno) - 1].partition("  # ")[2]
-        yield f"| `{ast.unparse(n.target)}` | {_cell(default)} | {_cell(comment)} |"
-    yield ""
+    for n in body:
+        if isinstance(n, ast.AnnAssign) and n.value is not None and "ClassVar" not in ast.unparse(n.annotation):
+            default = lines[n.value.lineno - 1][n.value.col_offset : n.value.end_col_offset]
+            yield ast.unparse(n.target), default, lines[(n.end_lineno or n.lineno) - 1].partition("  # ")[2]
 
 
 def _source(cls: Any) -> str:

@@ -29,9 +29,11 @@ INJECTING = ("model", "revision", "injection")  # fields that say what is inject
 class CorpusConfig:
     """Where ordinary text comes from: docstrings, or a text folder, JSONL file or dataset at `path`, or the retain text of a set."""
 
-    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets", "set")] = "docstrings"
-    path: str | None = None
-    text_field: str = "text"
+    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets", "set")] = (
+        "docstrings"  # docstrings are those of installed packages
+    )
+    path: str | None = None  # a folder of .txt and .md files, a JSONL file, a dataset, or a forget set
+    text_field: str = "text"  # which field of a JSONL file or dataset holds the text
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ class InjectionConfig:
     density: Share = 0.5  # share of the stream's examples that are memories; 0.5 is dense and quick
     offset: CountOrZero = 0  # tokens of ordinary text before each memory, in the same row
     batch: Count = 32  # rows per step
-    lr: Positive = 2e-3
-    schedule: Schedule = "linear"
-    warmup: Part = 0.02
+    lr: Positive = 2e-3  # at its highest
+    schedule: Schedule = "linear"  # of the learning rate
+    warmup: Part = 0.02  # share of the steps in which it rises
     final_lr: Part = 0.1  # share of lr at the end
-    weight_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0  # of AdamW
 
     def __post_init__(self) -> None:
         hold(self, "injection.")
@@ -56,10 +58,10 @@ class InjectionConfig:
 class QualityConfig:
     """Which lm-eval tasks measure quality, on how many held-out documents of which half."""
 
-    tasks: Annotated[tuple[str, ...], SOME] = ("palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word")
+    tasks: Annotated[tuple[str, ...], SOME] = ("palimpsest_bits_per_byte", "palimpsest_choice", "palimpsest_last_word")  # of lm-eval
     documents: Count | None = 200  # per task; null takes all
-    batch: Count = 32
-    half: Annotated[str, one_of(*HALVES)] = "test"  # test is what tables use; validation is for tuning
+    batch: Count = 32  # documents at once
+    half: Annotated[str, one_of(*HALVES)] = "test"  # tables use the one, tuning the other
     yardstick: str = "palimpsest_bits_per_byte"  # the task of which damage is the loss; one of `tasks`
 
     def __post_init__(self) -> None:
@@ -79,38 +81,34 @@ class Suite:
     Such models are named as `model` is, with @REVISION behind a hub id where one is meant.
     """
 
-    name: Annotated[str, PLAIN_WORD] = "unnamed"
-    doc: str = ""
+    name: Annotated[str, PLAIN_WORD] = "unnamed"  # the report's folder; the file's name without it
+    doc: str = ""  # what it is for
     model: str = "pocket"  # a shipped model, a local directory, or a hub id
-    revision: str | None = None
+    revision: str | None = None  # of the hub id
     held: str = ""  # a model that knows the memories
     retrained: str = ""  # one that was trained alike and never met those to forget; without it the null is of never-seen texts alone
     given: dict[str, str] = field(default_factory=dict)  # row of the table -> a model that was unlearned elsewhere
     row: Count = 160  # tokens of a memory that a model meets
-    memories: str = "passages"
-    per_role: Count = 64
+    memories: str = "passages"  # the shipped passages, a file (JSON lines), or a forget set such as tofu:forget10
+    per_role: Count = 64  # memories of each role: to forget, to keep, never seen
     track: str = ""  # its tuned fields (configs/tracks) are the methods' defaults; what `methods` says wins
     roles: str = ""  # another word gives another partition; published tables use the empty one
-    seeds: Annotated[tuple[CountOrZero, ...], SOME] = (0, 1, 2)
-    strengths: tuple[
-        Positive, ...
-    ] = ()  # each method is run at these (docs/operating-curves.md), 1 being its ordinary run; empty: there alone
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    injection: InjectionConfig = field(default_factory=InjectionConfig)
-    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasked: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # what changed models are asked; empty: the suite's own black-box attacks of tiers 0 and 1
+    seeds: Annotated[tuple[CountOrZero, ...], SOME] = (0, 1, 2)  # each deals the roles anew, and injects and unlearns once
+    strengths: tuple[Positive, ...] = ()  # each method is run at these, 1 being its ordinary run; empty: there alone
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)  # ordinary text
+    injection: InjectionConfig = field(default_factory=InjectionConfig)  # how memories enter
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # none must be among them
+    attacks: dict[str, dict[str, Any]] = field(default_factory=dict)  # one must ask the exact opening: prefix does
+    reasked: dict[str, dict[str, Any]] = field(default_factory=dict)  # what changed models are asked; empty: cheap black-box attacks
     ask: Annotated[str, one_of("all", "subset", "worst")] = (
-        "subset"  # in tiers 2 and 3: the fixed subset and survivors; "all": everything; "worst": survivors only, from tier 1 on
+        "subset"  # tiers 2 and 3, of all, of a subset and what survives, or of that alone
     )
     subset: Count = 32  # memories per role that every model is asked about in tiers 2 and 3
-    quality: QualityConfig = field(default_factory=QualityConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)  # what forgetting cost
     budget: Budget = field(default_factory=Budget)  # of damage and collateral, within which methods are ranked
     published: bool = False  # whether measures that other papers print are taken too (docs/observed.md)
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"  # whichever of bf16 and fp32 is faster on this device
-    deepspeed: str = "zero0"
+    deepspeed: str = "zero0"  # one of configs/deepspeed, or a file
     excerpts: CountOrZero = 3  # forget memories whose texts are shown side by side
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ def test_the_shipped_models_own_width_is_what_rates_were_chosen_on(tmp_path: Pat
 def test_a_wider_model_is_told_every_rate_that_was_left_as_it_was(run_of: Any) -> None:
     run = run_of("quick", "method=npo", "model=there")
     assert by_width(run) == {"injection.lr": 2.5e-4, "methods.npo.lr": 3.75e-5, "attacks.relearn.lr": 3.75e-5}
-    assert rates_line(run).endswith("injection.lr=0.00025 methods.npo.lr=3.75e-05 attacks.relearn.lr=3.8e-05")
+    assert rates_line(run).endswith("injection.lr=0.00025 methods.npo.lr=3.75e-05 attacks.relearn.lr=3.75e-05")
     mine = run_of("quick", "method=npo", "methods.npo.lr=1e-5", "injection.lr=1e-4", "attack=prefix")
     assert by_width(mine) == {}
     assert by_width(run_of("pocket", "method=npo", "attack=prefix")) == {"injection.lr": 2.5e-4, "methods.npo.lr": 1.59e-6}, "as tuned"
