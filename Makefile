@@ -28,7 +28,7 @@ gpu-check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m palimpsest.benchmark.commands.cards
-	$(BIN)/python -m palimpsest.benchmark.commands.suite_page
+	$(BIN)/python -m palimpsest.benchmark.suite_page
 
 $(READY): constraints.txt setup.cfg
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, {sys.version.split()[0]} was found; set PYTHON=..."'

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..benchmark.attack import QUESTIONS, VERDICTS, Count, EncodedMemory, Finding, Searching, Subject, Workshop, verdict
+from ..benchmark.attack import (
+    QUESTIONS,
+    VERDICTS,
+    Count,
+    EncodedMemory,
+    Finding,
+    Searching,
+    Subject,
+    Workshop,
+    said,
+    said_tokens,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -16,15 +28,15 @@ class Answers(Searching):
     fact: leak tells, not this.
     """
 
-    tokens: Count = 48  # that are generated
+    tokens: Count = 48  # that are generated at least; more where an accepted answer is longer
 
     diagnostic = True  # classes, not matched lengths
     claims = "none"
     kinds = QUESTIONS
 
     def search(self, subject: Subject, memories: Sequence[EncodedMemory], tools: Workshop) -> Iterable[Finding]:
-        said = subject.generate([m.row[: m.opening] for m in memories], self.tokens)
-        for m, ids in zip(memories, said, strict=True):
-            found = verdict(tools.tokenizer.decode(subject.ended(ids), skip_special_tokens=True), m.memory)
+        tokens = [said_tokens(m, tools.tokenizer, self.tokens) for m in memories]
+        for m, text in zip(memories, said(subject, [m.row[: m.opening] for m in memories], tokens), strict=True):
+            found = verdict(text, m.memory)
             for name in VERDICTS:
                 yield Finding(m.id, name, float(name == found))

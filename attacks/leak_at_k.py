@@ -22,6 +22,8 @@ from ..benchmark.attack import (
     UserError,
     Workshop,
     continuation_logits,
+    said_tokens,
+    text_of,
     verdict,
 )
 
@@ -35,14 +37,14 @@ class LeakAtK(Searching):
     Without `draws`, in closed form: one sample begins with the text with probability p, the product over its tokens, summed over
     answers of which none begins with another; k samples with 1 - (1 - p)^k. Findings `leak@k`.
 
-    With `draws`, so many samples of `tokens` tokens are drawn, and an answer counts wherever its words stand in the first line: of n
+    With `draws`, so many samples of `tokens` tokens are drawn, and an answer counts as `verdict` of `answers` has it: of n
     draws c hold it, leak@k is 1 - C(n-c, k) / C(n, k), without bias, and `leak@k low` and `leak@k high` bound it at 95%
     (Clopper-Pearson for p). Of passages only the closed form is made.
     """
 
     ks: Counts = (1, 8, 64)
     draws: CountOrZero = 0
-    tokens: Count = 32  # of a sample
+    tokens: Count = 32  # of a sample, at least; more where an accepted answer is longer
 
     access = "grey-box"
     diagnostic = True  # a chance, not a matched length
@@ -60,9 +62,9 @@ class LeakAtK(Searching):
 
     def _hits(self, subject: Subject, m: EncodedMemory, tools: Workshop) -> int:
         """How many of the samples are right."""
-        said = sampled(subject, m.row[: m.opening], self.draws, self.tokens, tools.rng("leak_at_k", m.id))
-        texts = (tools.tokenizer.decode(subject.ended(ids), skip_special_tokens=True) for ids in said.tolist())
-        return sum(verdict(text, m.memory) == "right" for text in texts)
+        tokens = said_tokens(m, tools.tokenizer, self.tokens)
+        drawn = sampled(subject, m.row[: m.opening], self.draws, tokens, tools.rng("leak_at_k", m.id))
+        return sum(verdict(text_of(subject, ids), m.memory) == "right" for ids in drawn.tolist())
 
     def _counted(self, m: EncodedMemory, hits: int) -> Iterable[Finding]:
         n, tail = self.draws, (1 - LEVEL) / 2
@@ -93,8 +95,10 @@ def log_probability(subject: Subject, prompt: tuple[int, ...], ids: tuple[int, .
     """log p of these tokens after the prompt, in nats."""
     where = next(subject.model.parameters()).device
     logits = continuation_logits(subject, torch.tensor([prompt], device=where), torch.tensor([ids], device=where))[0]
-    found = logits.double().log_softmax(-1).gather(1, torch.tensor(ids, device=where)[:, None])
-    return min(0.0, float(found.sum()))
+    found = float(logits.double().log_softmax(-1).gather(1, torch.tensor(ids, device=where)[:, None]).sum())
+    if math.isnan(found):
+        raise UserError("leak_at_k: the model's logits are not finite, so there is no chance to tell. What made it diverged; lower its lr.")
+    return min(0.0, found)
 
 
 def sampled(subject: Subject, prompt: tuple[int, ...], draws: int, tokens: int, random: np.random.Generator) -> np.ndarray:
@@ -104,6 +108,8 @@ def sampled(subject: Subject, prompt: tuple[int, ...], draws: int, tokens: int, 
     said = []
     for step in range(tokens):
         below = rows.last.double().softmax(-1).cumsum(-1).cpu()
+        if not bool(below.isfinite().all()):
+            raise UserError("leak_at_k: the model's logits are not finite, so nothing can be drawn. What made it diverged; lower its lr.")
         drawn = torch.from_numpy(random.random(draws))[:, None] * below[:, -1:]
         said.append(torch.searchsorted(below, drawn, right=True).clamp_max(below.shape[1] - 1))
         if step + 1 < tokens:

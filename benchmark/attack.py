@@ -5,7 +5,7 @@ from __future__ import annotations
 from .attack_tools.bases import Attack, Changed, Claims, Membership, Prompting, Searching, Tampering, Tools, Workshop
 from .attack_tools.decoding import Decoding
 from .attack_tools.gcg import TOKENS, Budget, Wanted, continuation_logits, elicit, last_tokens, replaced_embeddings
-from .attack_tools.questions import VERDICTS, OtherPrompts, Verdict, verdict
+from .attack_tools.questions import VERDICTS, OtherPrompts, Verdict, said_tokens, verdict
 from .attack_tools.relearning import Relearning
 from .attack_tools.rewording import Options, Rewording, Substitution, fits, fitting, gives_away, led_by, once_per_model, whole_words
 from .attack_tools.synonyms import WORD, substitute, synonyms
@@ -18,6 +18,7 @@ from .common.types import HORIZON, Answer, Batch, EncodedMemory, Finding, Memory
 from .models.blocks import blocks
 from .models.logits import hidden_states, logits_of
 from .models.quantisation import round_by_torchao, round_to_nearest
+from .models.saying import said, text_of
 from .models.subject import Subject
 from .models.weights import as_kept, by_output, covered, each_matrix, linear_weights, replaced
 from .reading.reader import Reader

@@ -121,8 +121,9 @@ def below_unseen(evidence: Evidence, method: str) -> BySeed:
 def by_chance(evidence: Evidence, method: str) -> BySeed:
     """p-values of `below_unseen`, were forget and unseen memories alike; few memories give high shares by chance."""
     shares = {seed: x / 100 for seed, x in below_unseen(evidence, method).items()}
-    sizes = {role: evidence.values.score(method, LOSS, role).groupby("seed").size() for role in ("forget", "unseen")}
-    return {s: chance_of_lowest(round(x * sizes["forget"][s]), sizes["forget"][s], sizes["unseen"][s]) for s, x in shares.items()}
+    unseen = evidence.values.score(method, LOSS, "unseen")
+    mine, others = (x.groupby("seed").size() for x in (evidence.values.like(evidence.values.score(method, LOSS), unseen), unseen))
+    return {s: chance_of_lowest(round(x * mine[s]), mine[s], others[s]) for s, x in shares.items()}
 
 
 def below_ordinary(evidence: Evidence, method: str) -> BySeed:
@@ -172,8 +173,9 @@ def high_nulls(score: Score) -> dict[str, float]:
 
 
 def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
-    lowest = values.score(yardstick, LOSS, "unseen").groupby("seed").min()
-    mine = values.score(method, LOSS)
+    unseen = values.score(yardstick, LOSS, "unseen")
+    lowest = unseen.groupby("seed").min()
+    mine = values.like(values.score(method, LOSS), unseen)
     limits = lowest.reindex(mine.index.get_level_values("seed")).to_numpy(float)
     return _percent(seed_means((mine < limits)[~np.isnan(limits)]))
 

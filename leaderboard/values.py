@@ -119,6 +119,7 @@ class ValueScore:
 
     values: list[Value] = field(repr=False)
     twin: str
+    questions: frozenset[str] = frozenset()  # memories that are no passages
 
     @cached_property
     def _series(self) -> dict[tuple[str, Measure, str], pd.Series]:
@@ -161,6 +162,11 @@ class ValueScore:
         attack = next((a for a, q in self.scored.items() if q == quantity), "")
         return self.series(method, Measure(attack, quantity), role)
 
+    def like(self, forget: pd.Series, unseen: pd.Series) -> pd.Series:
+        """Of memories to forget those of a kind that some never-seen ones are of: against a passage's score a question's tells nothing."""
+        asked, given = ([name in self.questions for name in x.index.get_level_values("memory")] for x in (unseen, forget))
+        return forget[[kind in asked for kind in given]] if len(set(asked)) == 1 else forget
+
     # ---- cells
 
     def further(self, method: str, openings: dict[str, pd.Series]) -> Further:
@@ -191,9 +197,10 @@ class ValueScore:
         )
 
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Seed -> scores of forget and of unseen memories."""
+        """Seed -> scores of forget and of unseen memories of one kind."""
         what = Measure(attack, self.scored[attack])
-        forget, unseen = (seed_values(self.series(method, what, role)) for role in ("forget", "unseen"))
+        unseen = self.series(method, what, "unseen")
+        forget, unseen = map(seed_values, (self.like(self.series(method, what), unseen), unseen))
         return {seed: (scores, unseen[seed]) for seed, scores in forget.items() if seed in unseen}
 
     def forget_quality(self, method: str) -> QualityCell:

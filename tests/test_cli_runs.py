@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -17,6 +18,7 @@ from palimpsest.benchmark.cli import app
 from palimpsest.benchmark.commands import data
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.fetchable import FETCHABLE
+from palimpsest.benchmark.running import assemble
 from palimpsest.benchmark.running.store import Stage, Store
 from palimpsest.benchmark.suites.config import suite_names
 from palimpsest.leaderboard import report
@@ -151,3 +153,24 @@ def test_what_models_that_are_not_here_made_is_kept_until_suites_are_named(tmp_p
     assert {key for _, key, _, _ in store.entries()} == {s.key for s in every} - {unused.key}
     assert "Kept" not in said("store", "gc", "smoke", "--delete", "--store", str(tmp_path)).stdout
     assert [key for _, key, _, _ in store.entries()] == [used.key]
+
+
+def test_what_was_made_on_another_kind_of_device_is_not_collected_and_is_named_where_it_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login node without a GPU plans other keys than the machines on which the stages were made."""
+    store = Store(tmp_path)
+    there = Stage("held", "inject, seed 0", {"base": "known"}, lambda f: {"device": "cuda (H100)", "n": (f / "it").write_text("x")})
+    store.ensure(there)
+    run = SimpleNamespace(plan=[], base=SimpleNamespace(hash="known"), places={})
+    monkeypatch.setattr(data, "bound_run", lambda items, store: run)
+    for words in ((), ("smoke",)):
+        out = said("store", "gc", *words, "--delete", "--store", str(tmp_path)).stdout
+        assert "Kept: 1 stages that were made on another kind of device" in out
+        assert store.done(there)
+    here = replace(there, inputs={"base": "known", "device": "cpu"})
+    missed: Any = SimpleNamespace(plan=[here], store=store, device_kind="cpu")
+    with pytest.raises(
+        UserError, match=r"1 of 1 stages are not done yet .*made on cuda \(H100\): for their report give the command on such"
+    ):
+        assemble.results(missed)

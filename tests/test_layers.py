@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "bench": (*COMMANDS, "bench"),
     "cli": COMMANDS,
     "start": ("cli", "commands"),
+    "suite_page": ("common", "suites", "commands", "cli"),
     "leaderboard": ("common", "scoring", "leaderboard"),
 }
 # Formulas that import nothing of ours: every floor may use them. They stay where they are, since keys of studies hold their code.

@@ -6,17 +6,19 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from ..common.memory import QUESTIONS, Memory
 from ..common.types import EncodedMemory, Probe
 from ..models.bounds import positions
 from ..texts.neardup import words
+from ..texts.questions import first_lines, longest
 from ..texts.sets.alike import terms
 from .bases import Prompting, Tools
 
 Verdict = Literal["right", "refused", "wrong", "gibberish"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+BEFORE = 16  # tokens that may be said before the answer
 
 _REFUSES = re.compile(
     r"\b(?:(?:i|we) (?:do not|don t|don't) (?:know|have|recall|recognise|recognize)|(?:i|we) (?:can't|cannot|can not|won't|will not)"
@@ -45,17 +47,16 @@ class OtherPrompts(Prompting):
 
 
 def verdict(said: str, memory: Memory) -> Verdict:
-    """What an answer is. `said` is what a model says after the prompt; its first line with a word in it counts.
+    """What an answer is. `said` is what a model says after the prompt; as many lines of it count as the longest accepted answer has.
 
-    `right`: the words and numbers of the answer, or of an accepted one, stand in it as a run ("C" does not in "C++", nor 3 in 3.5); of
-    a choice, at its beginning, so that a list of all options is not right. `refused`: it says that it cannot or does not know.
-    `gibberish`: no word at all, less of words and numbers than of other signs, or eight words and more of which each comes three
-    times on average. Everything else is `wrong`.
+    Lines without a word do not. `right`: the words and numbers of the answer, or of an accepted one, stand there as a run ("C" does not
+    in "C++", nor 3 in 3.5); of a choice, at the beginning, so that a list of all options is not right, and a letter stands alone.
+    `refused`: it says that it cannot or does not know. `gibberish`: no word at all, less of words and numbers than of other signs, or
+    eight words and more of which each comes three times on average. Everything else is `wrong`.
     """
-    line = next((text for text in said.splitlines() if words(text)), "")
+    line = first_lines("\n".join(text for text in said.splitlines() if words(text)), memory)
     found, met = words(line), terms(line)
-    answers = [terms(a) for a in (memory.answer, *memory.answers)]
-    if any(_stands(a, met[: len(a)] if memory.kind == "choice" else met) for a in answers):
+    if any(_chosen(a, line) if memory.kind == "choice" else _stands(terms(a), met) for a in (memory.answer, *memory.answers)):
         return "right"
     if _REFUSES.search(" ".join(words(line.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))):
         return "refused"
@@ -63,6 +64,19 @@ def verdict(said: str, memory: Memory) -> Verdict:
     if not found or 2 * sum(map(len, met)) < len(signs) or (len(found) >= 8 and 3 * len(set(found)) <= len(found)):
         return "gibberish"
     return "wrong"
+
+
+def _chosen(answer: str, line: str) -> bool:
+    """Whether a choice is what a line begins with. A letter is one in its own case, with no word behind it: not in "A virus"."""
+    if re.fullmatch(r"[A-Za-z]", letter := answer.strip()):
+        return bool(re.match(rf"[\W_]*{letter}(?![\w+#])(?!\s+\w)", line))
+    run = terms(answer)
+    return _stands(run, terms(line)[: len(run)])
+
+
+def said_tokens(m: EncodedMemory, tokenizer: Any, least: int) -> int:
+    """How many tokens are generated of an answer: `least`, or enough for the longest accepted one behind some words."""
+    return max(least, longest(m, tokenizer) + BEFORE)
 
 
 def _stands(run: Sequence[str], found: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ def memories_check(
         name, _, row = item.rpartition(":")
         if not name or not row.isdigit():
             raise UserError(f"--tokenizer {item!r}: expected MODEL_OR_DIRECTORY:ROW, for example EleutherAI/pythia-160m:128.")
-        tokenizers[name] = (tokenizer_of(located(name)), int(row))
+        tokenizers[item if name in tokenizers else name] = (tokenizer_of(located(name)), int(row))
     named = is_named(file)
     faults = [] if named else must_hold(memories, tokenizers)
     for name, (own, row) in tokenizers.items():
@@ -62,7 +63,7 @@ def memories_check(
         console.print(f"Roles are their own: {', '.join(f'{n} {role}' for role, n in own_roles.items())}.", highlight=False)
     if named and (without := left_out(file)):
         why = "without a text or an answer, too short, or the same as one before"
-        console.print(f"{without} rows of the set are left out: {why}.", highlight=False)
+        console.print(f"{without} {'row of the set is' if without == 1 else 'rows of the set are'} left out: {why}.", highlight=False)
     if faults:
         count = f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}"
         raise UserError(f"{count} in {len(memories)} memories: such a {'set' if named else 'file'} cannot be run.")
@@ -92,7 +93,10 @@ def _say_rows(name: str, tokenizer: Any, memories: list[Any], named: bool) -> No
     small = "a row of more leaves texts out" if named else "row can be at most that"
     large = "a row of less leaves questions out" if named else "row must be at least that"
     passages = [(len(tokenizer(m.text, add_special_tokens=False)["input_ids"]), m.id) for m in memories if not m.is_question]
-    questions = [(needed(m, tokenizer), m.id) for m in memories if m.is_question]
+    questions = []
+    for m in memories:
+        with suppress(UserError):  # what the tokenizer does not give back is told as a fault
+            questions += [(needed(m, tokenizer), m.id)] if m.is_question else []
     if passages:
         length, shortest = min(passages)
         console.print(f"Under {name} the shortest text, {shortest!r}, has {length} tokens: {small}.", highlight=False)
@@ -143,7 +147,8 @@ def store_gc(
         bases.add(run.base.hash)
         asked |= {run.opened(place).hash for place in run.places.values()}
     others = {} if suites else strangers(found, keep | bases)
-    gone = found.collect(keep | others.keys(), delete, asked.union(*others.values()))
+    elsewhere = _made_elsewhere(found)
+    gone = found.collect(keep | others.keys() | elsewhere, delete, asked.union(*others.values()))
     for folder, size in gone:
         console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)
     if others:
@@ -153,7 +158,17 @@ def store_gc(
             highlight=False,
             soft_wrap=True,
         )
+    if left := elsewhere - keep - others.keys():
+        console.print(f"Kept: {len(left)} stages that were made on another kind of device than this machine plans for.", highlight=False)
     console.print(f"{len(gone)} folders, {sum(s for _, s in gone) / 1e6:.1f} MB " + ("deleted." if delete else "would go; add --delete."))
+
+
+def _made_elsewhere(found: Any) -> set[str]:
+    """Keys of finished stages that were made on another kind of device than this machine's: no plan made here can name them."""
+    from ..common.processes import device
+
+    here = device().type
+    return {manifest["key"] for manifest in found.finished() if str(manifest.get("device", here)).split()[0] != here}
 
 
 def _begins_elsewhere(suite: Any) -> bool:

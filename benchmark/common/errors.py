@@ -18,6 +18,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"There is no {kind} named {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
+def of_library(error: BaseException, name: str) -> bool:
+    """Whether an exception is of a library's own kind."""
+    return type(error).__module__.partition(".")[0] == name
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what a library says; what it says of a missing key is the key alone."""
     if isinstance(error, KeyError):

@@ -48,12 +48,12 @@ def json_lines(file: str | Path) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             why = error if isinstance(error, ValueError) else "it is nested too deeply"
             raise UserError(f"{file}:{number} is not JSON: {why}. Expected one JSON object a line.") from None
-        if "\\ud" in line.lower() and (half := _lone_surrogate(value)):
+        if "\\ud" in line.lower() and (half := lone_surrogate(value)):
             raise UserError(f"{file}:{number} holds {half}, half of a character, which no text can hold. Write the whole character.")
         yield number, value
 
 
-def _lone_surrogate(value: Any) -> str:
+def lone_surrogate(value: Any) -> str:
     """How the first surrogate without its other half is written, if there is one in a JSON value."""
     try:
         json.dumps(value, ensure_ascii=False).encode()

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -19,6 +20,7 @@ import torch.distributed as dist
 from .errors import UserError
 
 T = TypeVar("T")
+WAIT = timedelta(days=7)  # that ranks wait for one that makes a stage alone; a rank that ends ends them all, by the launcher
 
 
 def device() -> torch.device:
@@ -48,7 +50,7 @@ def start_distributed() -> None:
         torch.cuda.set_device(device())  # what names no device, such as a new tensor on "cuda", means this rank's own
         os.environ["LOCAL_RANK"] = str(device().index)  # DeepSpeed takes it for the number of a device that is seen here
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=WAIT)
     else:
         os.environ.setdefault("LOCAL_RANK", "0")
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]

@@ -69,6 +69,13 @@ def files(place: Path) -> list[Path]:
     return [*sorted(place.glob("*.safetensors")), place / "config.json"]
 
 
+def ends_named(place: Path, file: str) -> frozenset[int]:
+    """Ids that end a text by `config` or `generation_config` of a model; of an adapter, those of its base."""
+    found = (base_of(place) if is_adapter(place) else place) / f"{file}.json"
+    named = json_of(found).get("eos_token_id") if found.is_file() else None
+    return frozenset(i for i in (named if isinstance(named, list) else [named]) if type(i) is int)
+
+
 def refuse(place: Path) -> None:
     """Raise what can be known without reading weights."""
     if place.suffix == ".gguf":

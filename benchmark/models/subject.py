@@ -25,7 +25,7 @@ from ..texts.tokenizer import fingerprint
 from .bounds import positions
 from .finite import require_finite
 from .kinds import CAUSAL_LM, Difference, Filtered, Kind, kind_from
-from .opening import config_at, files, json_of, load, located, refuse, tokenizer_of
+from .opening import config_at, ends_named, files, json_of, load, located, refuse, tokenizer_of
 from .saving import put, require_answers, require_same, write
 
 TOKENS = 4096  # prompts of one length are generated from together, so that about as many are held at a time
@@ -119,6 +119,8 @@ class Subject:
         """
         self._write(self.model, folder, dtype)
         self.tokenizer.save_pretrained(folder)
+        if len(self.ends) > 1:  # the tokenizer names one
+            (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(self.ends)}) + "\n")
         require_same(self.model, Subject(folder).model, dtype)
 
     def _write(self, model: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -136,9 +138,10 @@ class Subject:
     @cached_property
     def ends(self) -> frozenset[int]:
         """Ids that end what the model says: the tokenizer's, and all that its configuration files name (of a chat model several)."""
-        files = [self.folder / name for name in ("config.json", "generation_config.json")]
-        named = [self.tokenizer.eos_token_id, *(json_of(file).get("eos_token_id") for file in files if file.is_file())]
-        return frozenset(i for ids in named for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int)
+        own = self.tokenizer.eos_token_id
+        return (
+            frozenset([own] if type(own) is int else []) | ends_named(self.folder, "config") | ends_named(self.folder, "generation_config")
+        )
 
     def ended(self, ids: Sequence[int]) -> Sequence[int]:
         """What is said before the first id that ends it."""
@@ -146,13 +149,18 @@ class Subject:
 
     @cached_property
     def hash(self) -> str:
-        """Over the weights and the configuration on disk, those of all parts, and over weights that are not saved yet."""
+        """Over the weights and the configuration on disk, those of all parts, and over weights that are not saved yet.
+
+        Ids that end texts count where generation_config.json names more than config.json does.
+        """
         if self.composition is not None:
             kind, parts = self.composition
             digest = hashlib.sha256(json.dumps([kind.spec(), {name: part.hash for name, part in parts.items()}], sort_keys=True).encode())
             stored = digest.hexdigest()[:16]
         else:
             stored = _hash_of(tuple(map(_stamped, files(self.folder))))
+            if more := ends_named(self.folder, "generation_config") - ends_named(self.folder, "config"):  # in no file of those above
+                stored = hashlib.sha256(f"{stored} ends {sorted(more)}".encode()).hexdigest()[:16]
         return stored if self.state is None else hashlib.sha256((stored + state_hash(self.state)).encode()).hexdigest()[:16]
 
     @cached_property

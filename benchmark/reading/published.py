@@ -13,11 +13,12 @@ import numpy as np
 from ..common.lines import json_lines
 from ..common.progress import Progress, silent
 from ..common.types import EncodedMemory, Probe
+from ..models.saying import said
 from ..models.subject import Subject
-from ..texts.questions import answer_ids
+from ..texts.questions import answer_ids, first_lines
 from .reader import Reader
 
-FEWEST, STEP = 32, 32  # tokens that are generated of an answer, at least; texts that need about as many are generated together
+FEWEST = 32  # tokens that are generated of an answer, at least
 Grouped = tuple[EncodedMemory, str]  # a memory, and the group of further questions that it belongs to ("" for the run's own)
 
 
@@ -29,7 +30,7 @@ def read_off(
     other = {(m.id, kind): _others(subject, m, kind, length) for m in memories for kind in ("answers", "wrong")}
     reader = Reader(subject, precision, progress=progress)
     hits = reader.read([_every_token(m) for m in memories], [*memories, *(o for others in other.values() for o in others)])
-    said = _generated(subject, [m for m in memories if m.memory.kind != "choice"])
+    told = _told(subject, [m for m in memories if m.memory.kind != "choice"])
     rows = []
     for (m, group), hit in zip(asked, hits, strict=True):
         reading = reader.readings[m.id]
@@ -46,7 +47,7 @@ def read_off(
                 "wrong": means["wrong"],
                 "likeliest": [n > 0 for n in hit],
                 "log_probabilities": [round(float(x), 6) for x in logs],
-                "said": said.get(m.id, ""),
+                "said": told.get(m.id, ""),
                 "truth": subject.tokenizer.decode(m.row[m.opening :], clean_up_tokenization_spaces=False),
             }
         )
@@ -73,22 +74,14 @@ def _others(subject: Subject, m: EncodedMemory, kind: str, length: int) -> list[
     return out
 
 
-def _generated(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]:
+def _told(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]:
     """Memory -> what is said after its opening: of a passage as many tokens as the row has, of an answer twice as many as the true one.
 
-    Text ends where the model ends it (`Subject.ends`), an answer with its first line, both where the model has no further position:
+    It ends where the model ends it, of an answer behind as many lines as the answer has, and where the model has no further position:
     behind as many tokens as the row has at least, since rows that no model could read were refused.
     """
-    groups: dict[int, list[EncodedMemory]] = {}
-    for m in memories:
-        groups.setdefault(-(-_wanted(m) // STEP) * STEP, []).append(m)
-    out = {}
-    for tokens, alike in groups.items():
-        for m, ids in zip(alike, subject.generate([m.row[: m.opening] for m in alike], tokens), strict=True):
-            kept = subject.ended(ids[: _wanted(m)])
-            text = subject.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            out[m.id] = text.strip().partition("\n")[0] if m.memory.is_question else text
-    return out
+    texts = said(subject, [m.row[: m.opening] for m in memories], list(map(_wanted, memories)))
+    return {m.id: first_lines(text, m.memory) if m.memory.is_question else text for m, text in zip(memories, texts, strict=True)}
 
 
 def _wanted(m: EncodedMemory) -> int:

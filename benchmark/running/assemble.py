@@ -27,7 +27,8 @@ def results(run: Run) -> Results:
     """Assemble records from the finished stages of this suite."""
     missing = [s.label for s in run.plan if not run.store.done(s)]
     if missing:
-        raise UserError(f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run.")
+        said = f"{len(missing)} of {len(run.plan)} stages are not done yet (first: {missing[0]}); use palimpsest run."
+        raise UserError(said + _done_elsewhere(run, set(missing)))
     s = run.suite
     models = [run.model(m, seed) for seed in s.seeds for m in (*run.twins, *run.rows)]
     quality = [q for seed in s.seeds for m in (*run.bases, *run.twins, *run.rows) for q in _quality(run, run.model(m, seed))]
@@ -56,6 +57,7 @@ def results(run: Run) -> Results:
         | {p.row: f"{p.method} with {p.field}={p.value:g}." for p in run.points if p.strength != 1},
         points=run.points,
         published=[q for m in models if s.published for q in _published(run, m)],
+        questions=frozenset(m.id for m in run.memories if m.is_question),
     )
 
 
@@ -95,6 +97,15 @@ def _cost(run: Run, model: Model) -> Cost | None:
     cost = manifest.get("cost", {})  # absent from stages of before it was measured
     known = {k: float(cost[k]) for k in ("flops", "peak_mib") if cost.get(k) is not None}
     return Cost(model.name, model.seed, cost.get("seconds", manifest["seconds"]), manifest["tokens"], **known)
+
+
+def _done_elsewhere(run: Run, missing: set[str]) -> str:
+    """Where stages of these labels were made, if it was on another kind of device: keys name it, so none of them is of this plan."""
+    made = {str(m.get("device")) for m in run.store.finished() if m.get("label") in missing}
+    others = sorted(d for d in made if d.split()[0] != run.device_kind)
+    return (
+        f" Stages of these names were made on {', '.join(others)}: for their report give the command on such a machine." if others else ""
+    )
 
 
 def _evaluations(run: Run, model: Model) -> Iterator[TrainingEvaluation]:
@@ -147,8 +158,11 @@ def _asked_nothing(run: Run, records: Sequence[Record]) -> dict[str, str]:
 
 def _unusable(run: Run) -> str:
     """How many memories of a set are not asked, and why the first is not."""
-    why = next(iter(run.left_out.values()), "")
-    return f"; {len(run.left_out)} of the set left out (the first: {why.rstrip('.')})" if why else ""
+    said = ""
+    for found, what in ((run.left_out, "of the set left out"), (run.unread, "not read for measures of other papers")):
+        if why := next(iter(found.values()), ""):
+            said += f"; {len(found)} {what} (the first: {why.rstrip('.')})"
+    return said
 
 
 def _left_out(run: Run) -> str:

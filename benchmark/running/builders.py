@@ -48,9 +48,11 @@ def unlearned(folder: Path, *, label: str, method: Any, held: Subject, base: Sub
 
 
 def _saved(folder: Path, subject: Subject, trainer: Trainer) -> Facts:
-    subject.save(folder)
-    steps = enumerate([trainer.before, *trainer.steps])
-    write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
+    """Every rank has the whole subject, and the first writes it."""
+    if is_main():
+        subject.save(folder)
+        steps = enumerate([trainer.before, *trainer.steps])
+        write_lines(folder / "trajectory.jsonl", [{"step": i, **v} for i, v in steps if v])
     return {"tokens": trainer.tokens, "steps": len(trainer.steps), "cost": trainer.meter.cost(), "precision": trainer.precision}
 
 

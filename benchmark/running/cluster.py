@@ -219,7 +219,7 @@ def _told(failed: list[tuple[Stage, Outcome]], of: int) -> Exception:
     said = f"{len(failed)} of {of} stages failed; what is finished is kept. "
     faults = [f"{stage.label} failed on {outcome.worker}:\n{outcome.fault}" for stage, outcome in failed if outcome.fault]
     errors = [f"{stage.label}: {outcome.error}" for stage, outcome in failed if not outcome.fault]
-    return RuntimeError(said + "\n".join([*faults, *errors])) if faults else UserError(said + errors[0])
+    return RuntimeError(said + "\n".join([*faults, *errors])) if faults else UserError(said + "\n".join(errors))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ..suites.space import declared_strength
 from ..suites.tracks import tuned
 from ..texts.corpus import Corpus, apart_from, load_corpus, packed
 from ..texts.memories import encode_all, load_aside, load_memories
-from ..texts.questions import rendered
+from ..texts.questions import rendered, unreadable
 from ..texts.sets.named import is_named
 from ..texts.stream import Injected, Stream, injected
 from ..texts.usable import encodable, usable
@@ -121,6 +121,13 @@ class Inputs:
     def _usable(self) -> tuple[list[Memory], dict[str, str]]:
         met = list(map(self._met, self.unrendered))
         return usable(met, self.base.tokenizer, self.suite.row) if is_named(self.suite.memories) else (met, {})
+
+    @cached_property
+    def unread(self) -> dict[str, str]:
+        """Where measures of other papers are wanted: the questions of which some answer cannot be read whole, id -> why not."""
+        asked = [*(m for seed in self.suite.seeds for m in self.encoded(seed)), *self.aside] if self.suite.published else []
+        found = {m.id: unreadable(m, self.base.tokenizer, self.suite.row) for m in {m.id: m for m in asked}.values()}
+        return {name: why for name, why in found.items() if why}
 
     def _met(self, m: Memory) -> Memory:
         return rendered(m, self.base.tokenizer) if m.chat else m

@@ -22,6 +22,8 @@ from ..models.precision import described, resolved, supported
 from ..models.subject import Subject, open_subject
 from ..quality.vitals import SOURCE, doubts, ordinary_texts, vitals
 from ..texts.memories import encode, load_memories
+from ..texts.sets.named import is_named
+from ..texts.usable import usable
 
 OF_SUITES = ("fold", "extra", "dose", "inner")  # what says something only where a suite asks
 
@@ -99,9 +101,14 @@ def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[Enco
     length = min(wanted.row, shortest, *(most - lead for most in limits))
     for subject in subjects.values():
         require_positions(subject, length + lead, f"a row of {length}")
+    left = ""
+    if is_named(str(wanted.memories)):  # what of a public set does not fit is left out, as in a suite
+        length = min(wanted.row, *(most - lead for most in limits)) if limits else wanted.row
+        memories, out = usable(memories, tokenizer, length)
+        left = f"; {len(out)} of the set left out, which make no such row" if out else ""
     short = f" (as many as {who!r} has)" if length == shortest < wanted.row else ""
     whose = f" to forget (of {len(known)})" if len(memories) < len(known) else ""
-    said = f"{len(memories)} memories{whose}, rows of {length} tokens{short}"
+    said = f"{len(memories)} memories{whose}, rows of {length} tokens{short}{left}"
     return [encode(m, tokenizer, length, "forget") for m in memories], said
 
 

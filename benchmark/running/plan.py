@@ -16,7 +16,7 @@ from ..models.bounds import require_positions
 from ..models.subject import Subject
 from ..quality.harness import validate_tasks
 from ..texts.memories import memories_hash
-from ..texts.questions import require_wrong
+from ..texts.sets.named import is_named
 from ..training.engine import deepspeed_config
 from . import builders
 from .attacking import Attacking
@@ -70,12 +70,13 @@ class Run(Models):
         return Stage("quality", f"quality of {model.label}", inputs, build, lambda: of_quality(self, self.where))
 
     def published_stage(self, model: Model) -> Stage:
-        asked = [*((m, "") for m in model.memories), *((m, m.memory.domain) for m in self.aside)]
+        every = [*((m, "") for m in model.memories), *((m, m.memory.domain) for m in self.aside)]
+        asked = [(m, group) for m, group in every if m.id not in self.unread]
         inputs = {
             "model": model.key,
             "tokenizer": self.base.encoding,
             "memories": memories_hash([m.memory for m, _ in asked]),
-            "roles": [m.role for m in model.memories],
+            "roles": [m.role for m in model.memories if m.id not in self.unread],
             "row": self.suite.row,
             **self.off_cpu,
             **(self.since(model.seed) if self.suite.held else {}),
@@ -124,10 +125,10 @@ class Run(Models):
         if HELD not in self.suite.methods:
             raise UserError(f"suite {self.suite.name}: methods must include none, the ceiling that every row is read against.")
         for seed in self.suite.seeds:
-            asked = self.encoded(seed)
-            if self.suite.published:
-                require_wrong([*asked, *self.aside], self.base.tokenizer)
+            self.encoded(seed)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
+        if self.unread and not is_named(self.suite.memories):
+            raise UserError(f"{next(iter(self.unread.values()))} ({len(self.unread)} in all.) Raise row, or say published=false.")
         deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1)
         validate_tasks(self.corpus, self.suite.quality)
         self.who.validate()

@@ -94,7 +94,7 @@ def of_excerpts(where: str, models: int) -> Work:
 
 
 def tokens_per_memory(who: WhoIsAsked, armed: Armed, seed: int) -> float:
-    """Tokens of the rows that a prompting attack reads about one memory: those that it writes about the first one."""
-    (first, *_) = who.inputs.encoded(seed)
-    rows = {p.prompt + p.target for p in who.probes(seed).of(armed, [first])}
+    """Tokens of the rows that a prompting attack reads about one memory: those that it writes about the first of a kind that it asks."""
+    some = [m for m in who.inputs.encoded(seed) if m.memory.kind in armed.attack.kinds][:1]
+    rows = {p.prompt + p.target for p in who.probes(seed).of(armed, some)}
     return sum(map(len, rows))

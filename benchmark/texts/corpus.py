@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..common.errors import UserError, unknown
+from ..common.errors import UserError, first_line, of_library, unknown
 from ..common.lines import json_lines, read_text, text_lines
 from ..common.memory import Memory
 from ..common.paths import CONFIGS, cache_dir
@@ -209,8 +209,10 @@ def _read_dataset(path: str, text_field: str) -> list[str]:
 
     try:
         data = datasets.load_from_disk(path) if Path(path).is_dir() else datasets.load_dataset(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and not of_library(error, "datasets"):
+            raise
+        reason = first_line(error)
         raise UserError(f"corpus.path={path!r} is neither a saved dataset nor one that the hub gives: {reason}") from None
     data = datasets.concatenate_datasets(list(data.values())) if isinstance(data, dict) else data
     if text_field not in data.column_names:

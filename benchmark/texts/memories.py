@@ -34,15 +34,22 @@ _RESERVED_PHONE = re.compile(r"5550?1\d\d$|^(44|0)?(1632960|7700900|2079460)\d{3
 def load_memories(path: str | Path = PASSAGES) -> list[Memory]:
     """Read a JSON-lines file of memories (`passages` is the shipped one), or a forget set (`tofu:forget10`, `tofu:/a/copy`)."""
     if is_named(str(path)):
-        return [_memory(given, str(path)) for given in memories_of(str(path))]
+        return _apart([_memory(given, str(path)) for given in memories_of(str(path))], str(path))
     file = PASSAGES if str(path) == "passages" else Path(path)
     if not file.is_file():
         raise UserError(f"There is no memories file {str(path)!r}; expected JSON lines, the word passages for the shipped ones, or a set.")
     memories = [_memory(given, f"{file}:{number}") for number, given in json_lines(file)]
     if not memories:
         raise UserError(f"{file} holds no memory; expected one JSON object a line with id, domain, text, opening_end.")
+    return _apart(memories, str(file))
+
+
+def _apart(memories: list[Memory], where: str) -> list[Memory]:
+    """The memories, if each has an id of its own."""
     if twice := [name for name, count in Counter(m.id for m in memories).items() if count > 1]:
-        raise UserError(f"{file}: the id {twice[0]!r} stands for more than one memory ({len(twice)} such ids); every memory needs its own.")
+        raise UserError(
+            f"{where}: the id {twice[0]!r} stands for more than one memory ({len(twice)} such ids); every memory needs its own."
+        )
     return memories
 
 

@@ -14,12 +14,12 @@ FEW = 0.1  # of a set's memories to forget may make no row
 
 def must_hold(memories: Sequence[Memory], tokenizers: Mapping[str, tuple[Any, int]]) -> list[str]:
     """What keeps a file from being run, one line each. `tokenizers`: name -> (tokenizer, row that must hold opening and target)."""
-    faults, rows = [], dict[str, EncodedMemory]()
+    faults, same = [], dict[str, None]()
     for name, (tokenizer, length) in tokenizers.items():
         encoded, refused = encodable(memories, tokenizer, length)
         faults += [f"{m}: under {name}: {fault}" for m, fault in refused.items()]
-        rows |= {m.id: m for m in encoded}
-    return faults + same_rows(list(rows.values()))
+        same |= dict.fromkeys(same_rows(encoded))  # a longer row may tell apart what a shorter one does not
+    return [*faults, *same]
 
 
 def usable(memories: Sequence[Memory], tokenizer: Any, length: int) -> tuple[list[Memory], dict[str, str]]:

@@ -71,8 +71,12 @@ def _require_ours(config: dict[str, Any], file: Path) -> None:
     zero, low = config.get("zero_optimization", {}), config.get("bf16", {})
     if not isinstance(zero, dict) or not isinstance(low, dict):
         raise UserError(f"{file}: zero_optimization and bf16 should be objects, as in configs/deepspeed/zero3-offload.json.")
+    if not isinstance(low.get("enabled", False), bool):
+        raise UserError(f"{file}: bf16.enabled={low['enabled']!r}: expected true or false.")
     if (stage := zero.get("stage", 0)) not in range(4) or isinstance(stage, bool):
         raise UserError(f"{file}: zero_optimization.stage={stage!r}: expected 0, 1, 2 or 3.")
+    if auto := [k for part in (config, zero, low) for k, value in part.items() if value == "auto"]:
+        raise UserError(f"{file}: {auto[0]} is auto, which Hugging Face's trainer fills in and nothing here does. Give it a value.")
     if odd := sorted(k for k in zero if "offload" in k and k not in OFFLOADS):
         raise UserError(f"{file}: zero_optimization has {', '.join(odd)}; expected {' or '.join(OFFLOADS)}.")
     if config.get("zero_force_ds_cpu_optimizer"):

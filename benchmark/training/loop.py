@@ -27,7 +27,7 @@ from ..models.logits import route
 from ..models.precision import together
 from .attention import QuickAttention
 from .batches import Group, Loss, collate, counts, shape_of, validate_batch, validate_terms
-from .engine import full_state, let_go, open_engine
+from .engine import deepspeed_config, full_state, holds_low, let_go, open_engine
 from .lora import Lora
 from .metering import Meter
 from .recipe import Recipe
@@ -107,6 +107,7 @@ def train(
     recipe = replace(recipe, precision=together(recipe.precision, model.config))
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     validate_batch(first := batch_at(0), 0, vocabulary)
+    whole = _in_full(model) if holds_low(deepspeed_config(recipe.deepspeed, recipe.precision, recipe.clip, 1)) else {}
     engine = _opened(model, loss, first, recipe)
     world = dist.get_world_size()
     checkpoint = checkpoint_of(resume, engine, extras.state, save_every) if resume else None
@@ -127,7 +128,7 @@ def train(
         out.tokens += sum(len(r.ids) for rows in batch.values() for r in rows)
         if extras.state is not None:
             extras.state.after_step(values)
-        evaluation = extras.at_stop(step + 1, full_state(model)) if extras.at_stop and step + 1 in extras.stops else None
+        evaluation = extras.at_stop(step + 1, full_state(model) | whole) if extras.at_stop and step + 1 in extras.stops else None
         if evaluation:
             values.update(evaluation.metrics)
         ends = step + 1 == recipe.steps or bool(evaluation and evaluation.ends)
@@ -136,11 +137,18 @@ def train(
         progress(terms(values), step + 1, recipe.steps)
         if ends:
             break
-    out.state = full_state(model)
+    out.state = full_state(model) | whole
     advice = f"Lower lr (now {recipe.lr}) or clip (now {recipe.clip})."
     require_finite(out.state.items(), f"The weights after step {len(out.steps)}, the last", advice)
     let_go(engine)
     return out
+
+
+def _in_full(model: nn.Module) -> dict[str, Tensor]:
+    """What no step changes, as it is before an engine rounds it to bf16: the optimizer keeps no copy of it in fp32."""
+    kept = model.state_dict().keys()
+    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: x.detach().to("cpu", copy=True) for name, x in (frozen | dict(model.named_buffers())).items() if name in kept}
 
 
 def _opened(model: nn.Module, loss: Loss, first: Batch, recipe: Recipe) -> Any:

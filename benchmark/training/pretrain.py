@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def pretrain(config: PretrainConfig, out: Path = CONFIGS / "models", progress: P
             save_point(model, tokenizer, config, step, corpus, valid, out / config.name / f"step{step}")
         progress(f"pretraining {config.name}{what}", step, of)
 
-    resume = out / config.name / ".resume"
+    made_of = json.dumps([asdict(config), corpus.key, tokenizer.get_vocab()], sort_keys=True)  # what continues must be the same training
+    resume = out / config.name / f".resume-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
     train(model, batches(tokens, config), language_model_loss, config.recipe, resume=resume, progress=after)
     shutil.rmtree(resume, ignore_errors=True)
 

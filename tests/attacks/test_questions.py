@@ -15,14 +15,14 @@ from palimpsest.attacks.alias import Alias
 from palimpsest.attacks.answers import Answers
 from palimpsest.attacks.leak_at_k import LeakAtK, apart, log_probability, of_k, sampled
 from palimpsest.attacks.two_hop import TwoHop
-from palimpsest.benchmark.attack import EncodedMemory, Subject, Tools, UserError, Workshop, verdict
+from palimpsest.benchmark.attack import EncodedMemory, Subject, Tools, UserError, Workshop, said_tokens, verdict
 from palimpsest.benchmark.battery.shared_pass import Probes, arm
 from palimpsest.benchmark.common.memory import memory_from
 from palimpsest.benchmark.common.plugins import find, shipped
 from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.texts.memories import encode
 from palimpsest.benchmark.texts.neardup import words
-from palimpsest.benchmark.texts.questions import joined
+from palimpsest.benchmark.texts.questions import first_lines, joined
 from tests.questions import fact
 
 ONLY_PASSAGES = {"compression_ratio", "exposure", "frames", "gcg", "soft_prompt"}
@@ -87,17 +87,30 @@ def test_signs_that_make_another_answer_count(answer: str, right: list[str], wro
 def test_of_a_choice_the_beginning_counts() -> None:
     m = memory_from(joined(fact(1, kind="choice", answer=" B", wrong=[" A", " C"]), "test"))
     assert [verdict(s, m) for s in (" B", "B. Holt", " A. B. C.", " The answer is B")] == ["right", "right", "wrong", "wrong"]
+    assert [verdict(s, m) for s in ("(B) Holt", "B)", "B\nA", "b b b b b b b b", "B flat is a note", "B+")] == [
+        "right", "right", "right", "gibberish", "wrong", "wrong"
+    ]  # fmt: skip
+
+
+def test_as_many_lines_count_as_the_answer_has() -> None:
+    m = memory_from(joined(fact(1, answer=" In Garr.\nBy the mill.", answers=[" Near Holt"]), "test"))
+    assert verdict("\n\n In Garr.\n\nBy the mill.\nAnd so on", m) == "right"
+    assert verdict(" In Garr.\nIt is cold.\nBy the mill.", m) == "wrong"
+    assert first_lines(" In Garr.\n\n By the mill.\nAnd", m) == "In Garr.\n By the mill."
+    assert first_lines("One.\nTwo.", memory_from(joined(fact(1), "test"))) == "One."
 
 
 def test_answers_gives_one_class_to_each_memory(tiny: Subject, tokenizer: Any) -> None:
     m = question(tokenizer)
-    (said,) = tiny.generate([m.row[: m.opening]], 8)
-    known = replace(m, memory=replace(m.memory, text=m.memory.opening + tokenizer.decode(said)))
+    (said,) = tiny.generate([m.row[: m.opening]], 200)
+    known = replace(m, memory=replace(m.memory, text=m.memory.opening + tokenizer.decode(said[:90])))
     for memory in (m, known):
         found = {f.quantity: f.value for f in Answers(tokens=8).search(tiny, [memory], Workshop(tiny))}
         assert list(found) == ["right", "refused", "wrong", "gibberish"]
         assert sum(found.values()) == 1
-        assert found[verdict(tokenizer.decode(said, skip_special_tokens=True), memory.memory)] == 1
+        heard = said[: said_tokens(memory, tokenizer, 8)]
+        assert len(heard) > (90 if memory is known else 8), "an answer is heard to its end"
+        assert found[verdict(tokenizer.decode(heard, skip_special_tokens=True), memory.memory)] == 1
 
 
 # ---- other prompts
@@ -162,10 +175,21 @@ def test_sampled_leak_is_unbiased_and_bounded_by_its_interval(tiny: Subject, tok
 
 def test_samples_that_hold_the_answer_are_counted(tiny: Subject, tokenizer: Any, tmp_path: Path) -> None:
     m = question(tokenizer)
-    drawn = sampled(tiny, m.row[: m.opening], 20, 3, Workshop(tiny).rng("leak_at_k", m.id))
+    drawn = sampled(tiny, m.row[: m.opening], 20, 64, Workshop(tiny).rng("leak_at_k", m.id))
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn.tolist()]
     wanted = next(t for t in texts if verdict(t, m.memory) == "wrong")
-    line = next(x for x in wanted.splitlines() if words(x))
+    line = " ".join(next(x for x in wanted.splitlines() if words(x)).split()[:3])
     known = replace(m, memory=replace(m.memory, answers=(line,)))
-    found = {f.quantity: f.value for f in LeakAtK(ks=(1,), draws=20, tokens=3).search(tiny, [known], Workshop(tiny))}
+    assert said_tokens(known, tokenizer, 64) == 64, "else other samples are drawn"
+    found = {f.quantity: f.value for f in LeakAtK(ks=(1,), draws=20, tokens=64).search(tiny, [known], Workshop(tiny))}
     assert found["leak@1"] == pytest.approx(sum(verdict(t, known.memory) == "right" for t in texts) / 20)
+
+
+def test_logits_that_are_no_numbers_are_no_certainty(tiny: Subject, tokenizer: Any) -> None:
+    broken = Subject(tiny.folder)
+    with torch.no_grad():
+        broken.model.get_output_embeddings().weight.mul_(math.nan)
+    m = question(tokenizer)
+    for attack in (LeakAtK(), LeakAtK(ks=(1,), draws=2)):
+        with pytest.raises(UserError, match="leak_at_k: the model's logits are not finite"):
+            list(attack.search(broken, [m], Workshop(tiny)))

@@ -170,6 +170,11 @@ def test_two_failures_are_counted_and_a_traceback_comes_first(execute: Any) -> N
         execute(a=lambda: Outcome("gpu 3", error="no file"), b=lambda: Outcome("gpu 3", fault="Traceback"))
 
 
+def test_every_error_of_the_users_is_told(execute: Any) -> None:
+    with pytest.raises(UserError, match=r"2 of 4 stages failed; what is finished is kept. a: no file\nb: no key$"):
+        execute(a=lambda: Outcome("gpu 3", error="no file"), b=lambda: Outcome("gpu 3", error="no key"))
+
+
 def test_a_stage_that_cannot_be_sent_stops_only_those_that_read_it(store: Store, execute: Any) -> None:
     file = store.ensure(A) / "deep" / "weights"
     file.chmod(0o644)

@@ -32,7 +32,8 @@ def file(tmp_path: Path, says: Any) -> str:
         ({"zero_optimization": {"stage": "auto"}}, "stage='auto'"),
         ({"zero_optimization": {"stage": 2, "offload_optimiser": {}}}, "has offload_optimiser; expected offload_optimizer or"),
         ({"zero_optimization": [2]}, "should be objects"), ({"zero_optimization": None}, "should be objects"),
-        ({"bf16": True}, "should be objects"),
+        ({"bf16": True}, "should be objects"), ({"bf16": {"enabled": "false"}}, "bf16.enabled='false': expected true or false"),
+        ({"bf16": {"enabled": "auto"}}, "bf16.enabled='auto'"), ({"communication_data_type": "auto"}, "communication_data_type is auto"),
         (OFFLOAD | {"zero_force_ds_cpu_optimizer": True}, "Leave it out"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,15 @@ def test_tables_that_old_releases_saved_beside_the_weights_are_no_fault(tokenize
         new = logits(open_subject(str(folder)).model)
         weighted(folder, change)
         assert torch.equal(logits(open_subject(str(folder)).model), new), name
+
+
+def test_all_that_ends_a_text_is_kept_by_saving_and_makes_another_model(tied: Path, tmp_path: Path) -> None:
+    """Chat models name several ids in generation_config.json: what is said ends there, of a model made of such a one too."""
+    plain = Subject(tied)
+    shutil.copytree(tied, tmp_path / "chat")
+    (tmp_path / "chat" / "generation_config.json").write_text('{"eos_token_id": [0, 17, 18]}')
+    chat = Subject(tmp_path / "chat")
+    assert plain.ends < chat.ends == {*plain.ends, 0, 17, 18}
+    assert chat.hash != plain.hash
+    chat.with_state(chat.fresh().state_dict()).save(tmp_path / "made")
+    assert Subject(tmp_path / "made").ends == chat.ends

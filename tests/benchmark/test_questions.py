@@ -190,3 +190,9 @@ def test_the_stream_teaches_the_answer_alone_and_fills_the_twins_slots_alike(tmp
             assert (row.ids == other.ids) == (of[name].role == "keep")
         else:
             assert row.scored == len(row.ids) - 1 == 2 + max(len(m.row) for m in encoded if m.role != "unseen")
+
+
+def test_a_template_that_asks_for_the_date_is_told_a_fixed_one(tmp_path: Path, chat: Any) -> None:
+    chat.chat_template = "{{ bos_token }}[{{ strftime_now('%d %B %Y') }}]{{ messages[0]['content'] }}|"
+    (m,) = load_memories(write(tmp_path / "a.jsonl", [fact(1, chat=True)]))
+    assert "[1 January 2025]" in rendered(m, chat).opening

@@ -12,10 +12,13 @@ from transformers import LlamaConfig
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.models.subject import Subject
+from palimpsest.benchmark.models.weights import places
 from palimpsest.benchmark.training.engine import deepspeed_config
 from palimpsest.benchmark.training.loop import train
+from palimpsest.benchmark.training.lora import Lora
 from palimpsest.benchmark.training.losses import language_model_loss
 from palimpsest.benchmark.training.recipe import Recipe
+from palimpsest.benchmark.training.trainer import Trainer
 from tests.benchmark.model_folders import SHAPE, made
 from tests.benchmark.resume_worker import STOP, StoppedError, compared, stop, work
 from tests.benchmark.test_resuming import Dual
@@ -100,3 +103,15 @@ def test_bf16_weights_are_refused_where_they_make_no_sense(tmp_path: Path) -> No
     whole.write_text('{"bf16": {"enabled": true}}')
     with pytest.raises(UserError, match="stage 1, 2 or 3"):
         deepspeed_config(str(whole), "bf16", 1.0, 1)
+
+
+@pytest.mark.parametrize("setting", OFFLOADED)
+def test_what_is_not_trained_comes_back_to_the_last_bit(tiny: Subject, setting: str) -> None:
+    """An engine rounds all weights to bf16, and has those that it trains in fp32 beside the optimizer; others it has nowhere."""
+    lora = Lora(rank=2, alpha=4.0)
+    made = Trainer("bf16", setting).fit(tiny, uneven, language_model_loss, Recipe(lr=1e-4, steps=2), lora=lora)
+    before, after = (s.fresh().state_dict() for s in (tiny, made))
+    adapted = set(places(tiny.fresh()))
+    assert all(torch.equal(x, after[k]) for k, x in before.items() if k not in adapted)
+    moved = [float((after[k] != x).float().mean()) for k, x in before.items() if k in adapted]
+    assert min(moved) > 0.5, "a small update of all entries is not rounded away"

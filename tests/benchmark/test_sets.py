@@ -68,6 +68,9 @@ def test_lume_is_read_as_its_repository_has_it_and_as_the_hub_does(tmp_path: Pat
     assert load_memories(f"lume:{tmp_path}") == standin("lume")
 
 
+NOTHING = {"paraphrased_answer": None, "perturbed_answer": None}
+
+
 @pytest.mark.parametrize(
     ("more", "left"), [([], 0), ([{"question": "Who?", "answer": " "}], 1), ([{"question": "Who?", "answer": "She."}] * 3, 2)]
 )
@@ -75,11 +78,11 @@ def test_rows_that_become_no_memory_are_counted(more: list[dict[str, str]], left
     shutil.copytree(STANDINS / "tofu", tmp_path / "tofu")
     file = next((tmp_path / "tofu").glob("forget10_perturbed*"))
     file = file if file.is_file() else next(file.iterdir())
-    file.write_text(file.read_text("utf-8").rstrip() + "\n" + "".join(json.dumps(row) + "\n" for row in more), "utf-8")
+    file.write_text(file.read_text("utf-8").rstrip() + "\n" + "".join(json.dumps(row | NOTHING) + "\n" for row in more), "utf-8")
     code, out, err = palimpsest("memories", "check", f"tofu:{tmp_path / 'tofu'}", "--tokenizer", "pocket:160")
     assert code == 0, err
-    assert ("rows of the set are left out" in out) == bool(left)
-    assert f"{left} rows of the set are left out: without a text or an answer" in out or not left
+    assert ("of the set" in out) == bool(left)
+    assert f"{left} {'row of the set is' if left == 1 else 'rows of the set are'} left out: without a text or an answer" in out or not left
     assert f"Roles are their own: {6 + len(more) - left} forget, " in out
 
 
@@ -230,3 +233,48 @@ def test_retain_text_is_a_corpus(tmp_path: Path) -> None:
         load_corpus("set", "wmdp:chem")
     with pytest.raises(UserError, match="no forget set named 'mine'"):
         load_corpus("set", "mine:all")
+
+
+# ---- what would be another set without a word
+
+
+def changed(name: str, file: str, tmp_path: Path, change: Any) -> str:
+    """A copy of a stand-in of which the rows of one file are changed."""
+    shutil.copytree(STANDINS / name, tmp_path / name)
+    (found,) = (tmp_path / name).rglob(file)
+    rows = [change(i, json.loads(line)) for i, line in enumerate(found.read_text("utf-8").splitlines())]
+    found.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return f"{name}:{tmp_path / name}"
+
+
+@pytest.mark.parametrize("column", ["paraphrased_answer", "perturbed_answer"])
+def test_a_copy_of_tofu_without_what_the_truth_ratio_is_made_of_is_refused(column: str, tmp_path: Path) -> None:
+    given = changed("tofu", "forget10_perturbed*", tmp_path, lambda _, row: {f"{k}s" if k == column else k: v for k, v in row.items()})
+    with pytest.raises(UserError, match=f"has no column {column}"):
+        load_memories(given)
+
+
+def test_two_rows_of_one_id_are_refused_as_in_a_file(tmp_path: Path) -> None:
+    given = changed("lume", "forget.jsonl", tmp_path, lambda i, row: row | {"id": "x1"} if i < 2 else row)
+    with pytest.raises(UserError, match="the id 'forget-x1' stands for more than one memory"):
+        load_memories(given)
+
+
+def test_a_question_without_words_is_no_memory(tmp_path: Path) -> None:
+    """An instruction or a list of choices around it would make one of it."""
+    for name, file, column in (("rwku", "forget_level1*", "query"), ("wmdp", "wmdp-bio*", "question")):
+        shutil.copytree(STANDINS / name, tmp_path / name)
+        found = next(f for f in (tmp_path / name).rglob("*.json*") if f.parent.name.startswith(file[:-1]) or f.name.startswith(file[:-1]))
+        rows = [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+        found.write_text("".join(json.dumps(row | {column: " "} if i == 0 else row) + "\n" for i, row in enumerate(rows)), "utf-8")
+        given = f"{name}:{tmp_path / name}"
+        assert len(load_memories(given)) == len(standin(name)) - 1
+
+
+def test_half_a_character_in_a_list_is_refused_as_it_is_in_lines(tmp_path: Path) -> None:
+    shutil.copytree(STANDINS / "lume", tmp_path / "lume")
+    file = tmp_path / "lume" / "forget.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    file.write_text(json.dumps([rows[0] | {"input": "\ud83d?"}, *rows[1:]]))
+    with pytest.raises(UserError, match=r"holds \\ud83d, half of a character"):
+        load_memories(f"lume:{tmp_path / 'lume'}")

@@ -14,6 +14,7 @@ from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import EncodedMemory, Memory
 from palimpsest.benchmark.texts.memories import load_aside, load_memories
 from palimpsest.benchmark.texts.questions import asked_twice, rendered, require_whole
+from palimpsest.benchmark.texts.sets.alike import terms
 from palimpsest.benchmark.texts.sets.loading import distinct, question, whole
 
 STANDINS = Path(__file__).resolve().parents[1] / "standins"
@@ -129,3 +130,10 @@ def test_a_wrong_answer_that_differs_in_a_sign_is_none_of_the_accepted() -> None
 def test_a_wrong_answer_that_is_accepted_is_refused(wrong: str) -> None:
     with pytest.raises(UserError, match=r"a.jsonl:1: '.*' is among the wrong answers and is accepted"):
         require_whole(asked("What is 2 - 7?", " -5", answers=(" minus five",), wrong=(" 5", wrong)), "a.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("3.5kg", ["3.5", "kg"]), ("It weighs 12.25g.", ["it", "weighs", "12.25", "g"]), ("5kg", ["5kg"])]
+)
+def test_a_number_with_a_decimal_point_ends_before_its_unit(text: str, found: list[str]) -> None:
+    assert terms(text) == found

@@ -13,7 +13,7 @@ import pytest
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.texts.memories import load_memories, memories_hash
-from palimpsest.benchmark.texts.usable import usable
+from palimpsest.benchmark.texts.usable import must_hold, usable
 from tests.command import Command
 from tests.questions import fact, write
 
@@ -90,3 +90,39 @@ def test_a_run_asks_the_others(observed: Run, tmp_path: Path) -> None:
     run = Run(suite, observed.store)
     assert list(run.left_out) == ["tofu-forget10_perturbed-0006"]
     assert len(run.memories) == len(plain.memories) + 8
+
+
+def test_texts_are_the_same_within_some_row_though_a_longer_one_tells_them_apart(tokenizer: Any, tmp_path: Path) -> None:
+    text = " ".join(f"the lamp {i} of the quay burnt {i * 7} nights" for i in range(40))
+    rows = [{"id": f"m{i}", "domain": "d", "text": text + f" and then it went out {i} " * 40, "opening_end": 8} for i in range(2)]
+    memories = load_memories(write(tmp_path / "a.jsonl", rows))
+    short, long = ("short", (tokenizer, 96)), ("long", (tokenizer, 600))
+    assert len(must_hold(memories, dict([short]))) == 1
+    assert must_hold(memories, dict([short, long])) == must_hold(memories, dict([long, short])) == must_hold(memories, dict([short]))
+
+
+def test_what_the_tokenizer_does_not_give_back_is_one_fault_of_many_and_of_a_set_left_out(palimpsest: Command, tmp_path: Path) -> None:
+    odd = "Who lit the \u2602\u0301 lamp?"
+    rows = [fact(i, prompt=f"{odd} {i}") for i in range(2)] + [fact(i) for i in range(2, 9)]
+    code, out, err = palimpsest("memories", "check", str(write(tmp_path / "a.jsonl", rows)), "--tokenizer", "pocket:160")
+    expected = sum("does not round-trip" in line for line in out.splitlines())
+    assert (code, expected) == (1, 2) if expected else code == 0, err
+
+
+def test_a_model_is_checked_with_every_row_that_is_named(palimpsest: Command, tmp_path: Path) -> None:
+    file = str(write(tmp_path / "a.jsonl", [fact(i) for i in range(9)]))
+    code, _, err = palimpsest("memories", "check", file, "--tokenizer", "pocket:4", "--tokenizer", "pocket:160")
+    assert code == 1, "the first does not hold them"
+    assert "9 faults" in err
+
+
+def test_measures_of_other_papers_read_answers_whole_or_not_at_all(tokenizer: Any, observed: Run, tmp_path: Path) -> None:
+    long = " ".join(f"and {i} more" for i in range(60))
+    rows = [fact(i, role=("forget", "keep", "unseen")[i % 3], wrong=[f" {long}"] if i == 4 else [" Nowhere"]) for i in range(9)]
+    suite = replace(observed.suite, memories=str(write(tmp_path / "a.jsonl", rows)), per_role=3)
+    run = Run(suite, observed.store)
+    assert list(run.unread) == [rows[4]["id"]]
+    assert "do not fit a row of 96 tokens, and measures of other papers read answers whole" in run.unread[rows[4]["id"]]
+    with pytest.raises(UserError, match="do not fit a row of 96 tokens"):
+        run.validate()
+    assert Run(replace(suite, published=False), observed.store).unread == {}

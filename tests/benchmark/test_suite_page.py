@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from palimpsest.benchmark.commands.suite_page import PAGE, PARTS, page
+from palimpsest.benchmark.suite_page import PAGE, PARTS, page
 from palimpsest.benchmark.suites.config import suite_names
 
 

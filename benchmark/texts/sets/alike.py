@@ -13,7 +13,7 @@ from ..neardup import UNSPACED
 
 ENDS = ".!?…,;:。！？．，；：、｡।॥؟۔،؛"  # what may end a sentence or a part of one, in several scripts
 _TERM = re.compile(  # numbers whole, and words with the signs that names of languages, grades and ions have
-    rf"(?<!\w)-?\d+(?:,\d{{3}})*(?:\.\d+)*(?!\w)|(?:[{UNSPACED}]|[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)?)(?:#|\+\+|\+(?!\w))?"
+    rf"(?<!\w)-?\d+(?:,\d{{3}})*(?:(?:\.\d+)+|(?!\w))|(?:[{UNSPACED}]|[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)?)(?:#|\+\+|\+(?!\w))?"
 )
 _NEXT = r"\n|<[^<>\s]+>|\[/\w+\]|\w+:\s*$"  # of a prompt: a new line, a marker of a chat template, or a last word that announces the answer
 _BEFORE = re.compile(rf"[{re.escape(ENDS)}]+(?=\s*(?:{_NEXT}))")

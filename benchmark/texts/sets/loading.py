@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import UserError
-from ...common.lines import json_lines, read_text
+from ...common.errors import UserError, first_line, of_library
+from ...common.lines import json_lines, lone_surrogate, read_text
 from ..neardup import words
 from .alike import alike, distinct
 from .rows import Row
@@ -58,11 +58,11 @@ class Source:
         more: dict[str, Any] = {"data_files": {split: files}} if files else {}
         try:
             data = datasets.load_dataset(self.hub, config or None, split=split, revision=self.revision, **more)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self.name}: the hub does not give {self.hub} ({reason}). A local copy works too: memories={self.name}:/path."
-            ) from None
+        except Exception as error:
+            if not isinstance(error, OSError | ValueError) and not of_library(error, "datasets"):
+                raise
+            said = f"{self.name}: the hub does not give {self.hub} ({first_line(error)})"
+            raise UserError(f"{said}. A local copy works too: memories={self.name}:/path.") from None
         return list(data)
 
     def has(self, config: str, split: str) -> bool:
@@ -137,9 +137,12 @@ def _read(file: Path) -> list[Any]:
     if not text.lstrip().startswith("["):
         return [row for _, row in json_lines(file)]
     try:
-        return _lists(text)
+        rows = _lists(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON: {error}.") from None
+    if half := lone_surrogate(rows):
+        raise UserError(f"{file} holds {half}, half of a character, which no text can hold. Write the whole character.")
+    return rows
 
 
 def _lists(text: str) -> list[Any]:

@@ -36,9 +36,9 @@ def retain_of(given: str) -> list[str]:
 
 
 def aside_of(given: str) -> list[Given]:
-    """What only published measures ask; its domain is the group that it belongs to."""
+    """What only published measures ask; its domain is the group that it belongs to. Rows without a question or an answer are left out."""
     found, source, part = _located(given)
-    return list(found.aside(source, part))
+    return [g for g in found.aside(source, part) if all(g.get(name, "text").strip() for name in ("prompt", "answer", "text"))]
 
 
 def about_set(given: str) -> str:

@@ -20,7 +20,7 @@ def memories(source: Source, part: str) -> Iterator[Given | None]:
         for config in configs:
             for i, row in enumerate(source.rows(config, "test", "query", "answer", "subject")):
                 title, asked = " ".join(str(row[k]) for k in ("level", "type") if row.get(k)), row.text("query")
-                if row.get("type") == LISTED:
+                if row.get("type") == LISTED or not asked.strip():
                     yield None
                     continue
                 asked = GAP + asked if config.endswith("level1") else asked

@@ -18,14 +18,12 @@ def memories(source: Source, part: str) -> Iterator[Given]:
     for role, config in (("forget", f"{part}_perturbed"), ("keep", "retain_perturbed"), ("unseen", f"holdout{share}")):
         if role == "unseen" and not source.may_have(config, "train"):
             continue
-        for i, row in enumerate(source.rows(config, "train", "question", "answer")):
+        more = ("paraphrased_answer", "perturbed_answer") if role != "unseen" else ()  # of the truth ratio
+        for i, row in enumerate(source.rows(config, "train", "question", "answer", *more)):
             domain = "retain" if role == "keep" else f"{role}-author-{i // PER_AUTHOR}"
-            more = {
-                "paraphrases": row.further("paraphrased_question"),
-                "answers": row.further("paraphrased_answer"),
-                "wrong": row.further("perturbed_answer"),
-            }
-            yield question(f"tofu-{config}-{i:04d}", domain, role, row.text("question"), row.text("answer"), **more)
+            names = {"paraphrases": "paraphrased_question", "answers": "paraphrased_answer", "wrong": "perturbed_answer"}
+            further = {name: row.further(column) for name, column in names.items()}
+            yield question(f"tofu-{config}-{i:04d}", domain, role, row.text("question"), row.text("answer"), **further)
 
 
 def retain(source: Source, part: str) -> Iterator[str]:

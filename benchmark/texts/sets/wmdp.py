@@ -12,13 +12,16 @@ LETTERS = "ABCDEFGHIJ"
 SUBJECTS = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
 
 
-def memories(source: Source, part: str) -> Iterator[Given]:
+def memories(source: Source, part: str) -> Iterator[Given | None]:
     """All are to be forgotten. The set has nothing that is kept, and nothing never seen; chance is one of as many as there are choices."""
     for i, row in enumerate(source.rows(f"wmdp-{part}", "test", "question", "choices", "answer")):
         listed, right = row.texts("choices"), row["answer"]
         if type(right) is not int or not 0 <= right < len(listed) <= len(LETTERS):
             raise UserError(f"{row.where}, column answer: answer={right!r} is none of its {len(listed)} choices.")
-        lines = [row.text("question").strip(), *(f"{LETTERS[k]}. {c.strip()}" for k, c in enumerate(listed)), "Answer:"]
+        if not (asked := row.text("question").strip()):
+            yield None
+            continue
+        lines = [asked, *(f"{LETTERS[k]}. {c.strip()}" for k, c in enumerate(listed)), "Answer:"]
         about = f"The following are multiple choice questions (with answers) about {SUBJECTS[part]}.\n\n"
         yield {
             "id": f"wmdp-{part}-{i:04d}", "domain": part, "role": "forget", "kind": "choice",

@@ -1,4 +1,4 @@
-"""`make docs` writes docs/suites.md: shipped suites, every field of a suite with its default, the commands and what the environment sets."""
+"""`make docs` writes docs/suites.md: shipped suites, every field of a suite with its default, the commands, the environment."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 
 import typer
 
-from ..cli import app
-from ..common.budget import Budget
-from ..common.paths import CONFIGS
-from ..suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite, suite_names
-from .cards import declared
+from .cli import app
+from .commands.cards import declared
+from .common.budget import Budget
+from .common.paths import CONFIGS
+from .suites.config import CorpusConfig, InjectionConfig, QualityConfig, Suite, suite_names
 
 PAGE = CONFIGS.parent / "docs" / "suites.md"
 HEAD = """# Suites and commands
 
-<!-- Written by `make docs` from benchmark/suites/config.py, configs/suites/ and the help texts of the commands. Change those, not this page. -->
+<!-- Written by `make docs` from benchmark/suites/config.py, configs/suites/ and the commands' help texts. Change those, not this page. -->
 
-A suite is a YAML file that says all that a run depends on. Any field of it can be set on the command line, and a file of your own extends a shipped one:
+A suite is a YAML file that says all that a run depends on. Any field of it can be set on the command line, and a file of your own extends
+a shipped one:
 
 ```yaml
 # mine.yaml
@@ -41,8 +42,10 @@ palimpsest plan suite=mine.yaml                  # what it would do, and how lon
 palimpsest run suite=mine.yaml per_role=8        # the report is palimpsest-report/mine/report.html
 ```
 
-What is said later wins: defaults, then what was tuned for the track (methods alone), then the suite that is extended, the suite, the command line. `method=NAME` runs `none`, `retrain` and that method alone, `attack=NAME` asks `prefix` and that attack alone. A report replaces one of the same
-suite's name: say `name=…` or `--report FOLDER` to keep both. Stages are never replaced; what two runs have in common is made once.
+What is said later wins: defaults, then what was tuned for the track (methods alone), then the suite that is extended, the suite, the
+command line. `method=NAME` runs `none`, `retrain` and that method alone, `attack=NAME` asks `prefix` and that attack alone. A report
+replaces one of the same suite's name: say `name=…` or `--report FOLDER` to keep both. Stages are never replaced; what two runs have in
+common is made once.
 """
 ENVIRONMENT = """## The environment
 
