@@ -21,7 +21,7 @@ VERSIONS = {
     "checks": 1,
     "thresholds": 2,
     "quality": 1,
-    "published": 2,
+    "published": 3,
     "excerpts": 1,
 }
 READER = 1  # of how lengths are read: part of the names of the files in `.rows`

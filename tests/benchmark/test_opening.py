@@ -135,5 +135,6 @@ def test_all_that_ends_a_text_is_kept_by_saving_and_makes_another_model(tied: Pa
     chat = Subject(tmp_path / "chat")
     assert plain.ends < chat.ends == {*plain.ends, 0, 17, 18}
     assert chat.hash != plain.hash
+    (tmp_path / "made").mkdir()
     chat.with_state(chat.fresh().state_dict()).save(tmp_path / "made")
     assert Subject(tmp_path / "made").ends == chat.ends
