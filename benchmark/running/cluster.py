@@ -30,7 +30,7 @@ from .reports import Board, Line
 from .store import Stage
 from .task import Job, Outcome, job_of, make, named, packed, require_seen, token_of, without_ranks
 
-INSTALL = "pip install 'palimpsest-bench[ray]'."
+INSTALL = "pip install 'palimpsest-bench[ray]', or in a checkout pip install -e '.[ray]'."
 MISSING = f"--on ray needs Ray, an extra that is not installed here. Install it on every machine: {INSTALL}"
 LOST = 3  # times that a stage is given to another worker after the loss of one
 POLL = 0.5  # seconds
