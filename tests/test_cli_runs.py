@@ -170,7 +170,5 @@ def test_what_was_made_on_another_kind_of_device_is_not_collected_and_is_named_w
         assert store.done(there)
     here = replace(there, inputs={"base": "known", "device": "cpu"})
     missed: Any = SimpleNamespace(plan=[here], store=store, device_kind="cpu")
-    with pytest.raises(
-        UserError, match=r"1 of 1 stages are not done yet .*made on cuda \(H100\): for their report give the command"
-    ):
+    with pytest.raises(UserError, match=r"1 of 1 stages are not done yet .*made on cuda \(H100\): for their report give the command"):
         assemble.results(missed)

@@ -28,7 +28,8 @@ from .needs import below, needs
 from .plan import Run
 from .reports import Board, Line
 from .store import Stage
-from .task import Job, Outcome, job_of, make, named, packed, require_seen, token_of, without_ranks
+from .task import Job, Outcome, job_of, make, named, packed, require_seen, without_ranks
+from .tokens import token_of
 
 INSTALL = "pip install 'palimpsest-bench[ray]', or in a checkout pip install -e '.[ray]'."
 MISSING = f"--on ray needs Ray, an extra that is not installed here. Install it on every machine: {INSTALL}"

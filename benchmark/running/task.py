@@ -37,10 +37,10 @@ from .moving import bring_in, export
 from .needs import needs
 from .plan import Run
 from .store import Stage, Store
+from .tokens import TOKENS, home_of
 
 LOCAL_STORE = "PALIMPSEST_WORKER_STORE"  # a folder for stages on this machine, whatever it sees of the run's own store
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-TOKENS = ".cluster"  # folder of the run's store: who finds the run's token there sees that store; and that store's name
 LATE = 60.0  # seconds after which a network's file system shows what another machine has finished
 BUSY = 86_400.0  # seconds that another process may go on making a stage: one that was thought lost, or another command's
 
@@ -282,29 +282,6 @@ def job_of(run: Run, token: str) -> Job:
     """The job of a run whose precision and device are this process's."""
     store, folder, suite = str(run.store.root.resolve()), str(Path.cwd()), json.loads(json.dumps(asdict(run.suite)))
     return Job(suite, store, token, folder, run.precision, device().type, torch.get_num_threads(), home_of(run.store))
-
-
-def home_of(store: Store) -> str:
-    """The name of a store, drawn once and kept in it."""
-    file = store.root / TOKENS / "home"
-    file.parent.mkdir(exist_ok=True)
-    with FileLock(f"{file}.lock"):
-        if not file.is_file() or not file.read_text():  # an interruption may have left it empty
-            file.write_text(os.urandom(8).hex())
-        return file.read_text()
-
-
-@contextmanager
-def token_of(store: Store) -> Iterator[str]:
-    """A token in the store while a run lasts."""
-    name = os.urandom(8).hex()
-    file = store.root / TOKENS / name
-    file.parent.mkdir(exist_ok=True)
-    file.touch()
-    try:
-        yield name
-    finally:
-        file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
