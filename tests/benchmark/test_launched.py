@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from palimpsest.benchmark.common import processes
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.launched import OURS, adopt, first_host
 
@@ -85,3 +88,16 @@ def test_half_of_it_is_refused(given: dict[str, str], why: str) -> None:
 )
 def test_the_first_of_slurms_hosts(hosts: str, first: str) -> None:
     assert first_host(hosts) == first
+
+
+def test_ranks_wait_for_one_that_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own limit is ten minutes or thirty, and a model's quality alone can take longer."""
+    asked: list[Any] = []
+    monkeypatch.setattr(processes.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda backend, **given: asked.append(given))
+    monkeypatch.setattr(processes.atexit, "register", lambda leave: None)
+    for name, value in (("RANK", "1"), ("MASTER_ADDR", "node1")):
+        monkeypatch.setenv(name, value)
+    processes.start_distributed()
+    assert asked == [{"timeout": processes.WAIT}]
+    assert processes.WAIT.days >= 1
