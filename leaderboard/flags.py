@@ -121,8 +121,8 @@ def below_unseen(evidence: Evidence, method: str) -> BySeed:
 def by_chance(evidence: Evidence, method: str) -> BySeed:
     """p-values of `below_unseen`, were forget and unseen memories alike; few memories give high shares by chance."""
     shares = {seed: x / 100 for seed, x in below_unseen(evidence, method).items()}
-    unseen = evidence.values.score(method, LOSS, "unseen")
-    mine, others = (x.groupby("seed").size() for x in (evidence.values.like(evidence.values.score(method, LOSS), unseen), unseen))
+    scores = evidence.values.alike(*(evidence.values.score(method, LOSS, role) for role in ("forget", "unseen")))
+    mine, others = (x.groupby("seed").size() for x in scores)
     return {s: chance_of_lowest(round(x * mine[s]), mine[s], others[s]) for s, x in shares.items()}
 
 
@@ -173,9 +173,8 @@ def high_nulls(score: Score) -> dict[str, float]:
 
 
 def _below(values: ValueScore, method: str, yardstick: str) -> BySeed:
-    unseen = values.score(yardstick, LOSS, "unseen")
+    mine, unseen = values.alike(values.score(method, LOSS), values.score(yardstick, LOSS, "unseen"))
     lowest = unseen.groupby("seed").min()
-    mine = values.like(values.score(method, LOSS), unseen)
     limits = lowest.reindex(mine.index.get_level_values("seed")).to_numpy(float)
     return _percent(seed_means((mine < limits)[~np.isnan(limits)]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,13 +35,14 @@ class RunFile:
     made_of: RunFacts
     costs: tuple[dict[str, Any], ...]
     schema: int = SCHEMA
+    kinds: dict[str, str] = field(default_factory=dict)  # of memories that are no passages
 
 
 def write_run(results: Results, facts: RunFacts, file: Path) -> None:
     """Write the facts of a run; what was not measured is null."""
     costs = tuple(known(asdict(c)) for c in results.costs)
     r = results
-    found = RunFile(r.suite, r.seeds, r.methods, r.twin, r.diagnostics, r.yardstick, facts, costs)
+    found = RunFile(r.suite, r.seeds, r.methods, r.twin, r.diagnostics, r.yardstick, facts, costs, kinds=r.kinds)
     file.write_text(json.dumps(asdict(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -68,6 +69,7 @@ def read_report(folder: Path) -> tuple[Results, RunFacts]:
         evaluations=[TrainingEvaluation(**row) for row in _rows(folder / "evaluations.parquet", TrainingEvaluation)],
         diagnostics=run.diagnostics,
         yardstick=run.yardstick,
+        kinds=run.kinds,
     )
     return found, run.made_of
 

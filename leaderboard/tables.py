@@ -142,7 +142,7 @@ class _Rows:
     def __init__(self, results: Results):
         self.results = results
         self.score = Score(results.records, results.twin, results.diagnostics)
-        self.values = ValueScore(results.values, results.twin, results.questions)
+        self.values = ValueScore(results.values, results.twin, results.kinds)
         self.tampering = tampering(self.score)
         self.tasks = {m: damages(results.quality, m, results.undamaged) for m in (*results.methods, results.twin)}
         self.main = {m: main_task(tasks, results.yardstick) for m, tasks in self.tasks.items()}

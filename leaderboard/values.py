@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import NamedTuple, cast
@@ -119,7 +119,7 @@ class ValueScore:
 
     values: list[Value] = field(repr=False)
     twin: str
-    questions: frozenset[str] = frozenset()  # memories that are no passages
+    kinds: Mapping[str, str] = field(default_factory=dict, repr=False)  # of memories that are no passages
 
     @cached_property
     def _series(self) -> dict[tuple[str, Measure, str], pd.Series]:
@@ -162,10 +162,17 @@ class ValueScore:
         attack = next((a for a, q in self.scored.items() if q == quantity), "")
         return self.series(method, Measure(attack, quantity), role)
 
-    def like(self, forget: pd.Series, unseen: pd.Series) -> pd.Series:
-        """Of memories to forget those of a kind that some never-seen ones are of: against a passage's score a question's tells nothing."""
-        asked, given = ([name in self.questions for name in x.index.get_level_values("memory")] for x in (unseen, forget))
-        return forget[[kind in asked for kind in given]] if len(set(asked)) == 1 else forget
+    def alike(self, forget: pd.Series, unseen: pd.Series) -> tuple[pd.Series, pd.Series]:
+        """Of both, in every seed, memories of the kind that most never-seen ones are of: a passage's score tells nothing of a question."""
+        if not self.kinds:
+            return forget, unseen
+        kinds = self._kinds(unseen)
+        most = {seed: mine.mode()[0] for seed, mine in kinds.groupby(unseen.index.get_level_values("seed").to_numpy())}
+        return tuple(x[self._kinds(x) == x.index.get_level_values("seed").map(most)] for x in (forget, unseen))  # type: ignore[return-value]
+
+    def _kinds(self, scores: pd.Series) -> pd.Series:
+        names = scores.index.get_level_values("memory")
+        return pd.Series([self.kinds.get(name, "passage") for name in names], scores.index, dtype=object)
 
     # ---- cells
 
@@ -199,8 +206,7 @@ class ValueScore:
     def _sides(self, method: str, attack: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> scores of forget and of unseen memories of one kind."""
         what = Measure(attack, self.scored[attack])
-        unseen = self.series(method, what, "unseen")
-        forget, unseen = map(seed_values, (self.like(self.series(method, what), unseen), unseen))
+        forget, unseen = map(seed_values, self.alike(*(self.series(method, what, role) for role in ("forget", "unseen"))))
         return {seed: (scores, unseen[seed]) for seed, scores in forget.items() if seed in unseen}
 
     def forget_quality(self, method: str) -> QualityCell:

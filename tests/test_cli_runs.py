@@ -162,13 +162,18 @@ def test_what_was_made_on_another_kind_of_device_is_not_collected_and_is_named_w
     store = Store(tmp_path)
     there = Stage("held", "inject, seed 0", {"base": "known"}, lambda f: {"device": "cuda (H100)", "n": (f / "it").write_text("x")})
     store.ensure(there)
+    (begun := tmp_path / ".scratch" / "0123456789abcdef").mkdir(parents=True)
     run = SimpleNamespace(plan=[], base=SimpleNamespace(hash="known"), places={})
     monkeypatch.setattr(data, "bound_run", lambda items, store: run)
     for words in ((), ("smoke",)):
         out = said("store", "gc", *words, "--delete", "--store", str(tmp_path)).stdout
-        assert "Kept: 1 stages that were made on another kind of device" in out
+        assert "Kept: 2 stages that were made on another kind of device" in out
         assert store.done(there)
+        assert begun.is_dir(), "hours of training that a job's limit cut off"
     here = replace(there, inputs={"base": "known", "device": "cpu"})
     missed: Any = SimpleNamespace(plan=[here], store=store, device_kind="cpu")
-    with pytest.raises(UserError, match=r"1 of 1 stages are not done yet .*made on cuda \(H100\): for their report give the command"):
+    with pytest.raises(UserError, match=r"not done yet .*perhaps of another suite, were made on cuda \(H100\): give the command"):
         assemble.results(missed)
+    said("store", "gc", "smoke", "--delete", "--all-devices", "--store", str(tmp_path))
+    assert not store.done(there)
+    assert not begun.exists()

@@ -18,6 +18,8 @@ from .bases import Prompting, Tools
 
 Verdict = Literal["right", "refused", "wrong", "gibberish"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+_WORD = re.compile(r"\s+[a-z]")  # behind a letter that is a word by itself
+_FURTHER = re.compile(r"[\s.,/)]*(?:(?:and|or)\s+)?[A-HJ](?=\s*[,./)]|\s*$|\s+(?:and|or|[A-HJ])\b)")  # a list is no choice
 BEFORE = 16  # tokens that may be said before the answer
 
 _REFUSES = re.compile(
@@ -47,17 +49,20 @@ class OtherPrompts(Prompting):
 
 
 def verdict(said: str, memory: Memory) -> Verdict:
-    """What an answer is. `said` is what a model says after the prompt; as many lines of it count as the longest accepted answer has.
+    """What an answer is. `said` is what a model says after the prompt; as many lines of it count as an accepted answer has itself.
 
     Lines without a word do not. `right`: the words and numbers of the answer, or of an accepted one, stand there as a run ("C" does not
     in "C++", nor 3 in 3.5); of a choice, at the beginning, so that a list of all options is not right, and a letter stands alone.
     `refused`: it says that it cannot or does not know. `gibberish`: no word at all, less of words and numbers than of other signs, or
     eight words and more of which each comes three times on average. Everything else is `wrong`.
     """
-    line = first_lines("\n".join(text for text in said.splitlines() if words(text)), memory)
+    spoken = "\n".join(text for text in said.splitlines() if words(text))
+    for answer in (memory.answer, *memory.answers):
+        line = first_lines(spoken, answer)
+        if _chosen(answer, line) if memory.kind == "choice" else _stands(terms(answer), terms(line)):
+            return "right"
+    line = first_lines(spoken, memory.answer)
     found, met = words(line), terms(line)
-    if any(_chosen(a, line) if memory.kind == "choice" else _stands(terms(a), met) for a in (memory.answer, *memory.answers)):
-        return "right"
     if _REFUSES.search(" ".join(words(line.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))):
         return "refused"
     signs = [c for c in line if not c.isspace()]
@@ -67,9 +72,12 @@ def verdict(said: str, memory: Memory) -> Verdict:
 
 
 def _chosen(answer: str, line: str) -> bool:
-    """Whether a choice is what a line begins with. A letter is one in its own case, with no word behind it: not in "A virus"."""
+    """Whether a choice is what a line begins with. A letter is one in its own case, if it is no word ("A virus") and begins no list."""
     if re.fullmatch(r"[A-Za-z]", letter := answer.strip()):
-        return bool(re.match(rf"[\W_]*{letter}(?![\w+#])(?!\s+\w)", line))
+        if not (found := re.match(rf"[\W_]*{letter}(?![\w+#])", line)):
+            return False
+        rest = line[found.end() :]
+        return not _FURTHER.match(rest) and not (letter in "AI" and _WORD.match(rest))
     run = terms(answer)
     return _stands(run, terms(line)[: len(run)])
 

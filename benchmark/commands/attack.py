@@ -18,7 +18,7 @@ def attack(
     reference: Annotated[str | None, typer.Option(help="A model that never saw the memories; its lengths are subtracted")] = None,
     attacks: Annotated[str, typer.Option(help="Names, separated by commas")] = "prefix,longer_prefix,shifted_window,paraphrase",
     revision: Annotated[str | None, typer.Option(help="Revision of the hub model")] = None,
-    row: Annotated[int, typer.Option(help="Tokens of each memory to use; shorter memories lower it")] = 160,
+    row: Annotated[int, typer.Option(help="Tokens of each memory to use; shorter ones lower it, and of a forget set are left out")] = 160,
     precision: Annotated[str, typer.Option(help="bf16, fp32, or auto: whichever is faster here. Answers are the same")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write every answer to this Parquet file")] = None,
 ) -> None:

@@ -130,8 +130,11 @@ def store_gc(
     ] = None,
     store: StorePath = DEFAULT_STORE,
     delete: Annotated[bool, typer.Option("--delete", help="Really delete; without it only shows what would go")] = False,
+    all_devices: Annotated[
+        bool, typer.Option("--all-devices", help="Also what was made on another kind of device than this machine has")
+    ] = False,
 ) -> None:
-    """Remove stages that no suite uses, and left-overs of interrupted ones."""
+    """Remove stages that no suite uses, and left-overs of interrupted ones; what other kinds of devices made stays."""
     from ..running.needs import strangers
     from ..suites.config import load_suite, suite_names
 
@@ -147,7 +150,7 @@ def store_gc(
         bases.add(run.base.hash)
         asked |= {run.opened(place).hash for place in run.places.values()}
     others = {} if suites else strangers(found, keep | bases)
-    elsewhere = _made_elsewhere(found)
+    elsewhere = set() if all_devices else _made_elsewhere(found)
     gone = found.collect(keep | others.keys() | elsewhere, delete, asked.union(*others.values()))
     for folder, size in gone:
         console.print(f"{folder}  {size / 1e6:.1f} MB", highlight=False)
@@ -159,16 +162,21 @@ def store_gc(
             soft_wrap=True,
         )
     if left := elsewhere - keep - others.keys():
-        console.print(f"Kept: {len(left)} stages that were made on another kind of device than this machine plans for.", highlight=False)
+        made = f"Kept: {len(left)} stages that were made on another kind of device, or were begun and may be of one."
+        console.print(f"{made} With --all-devices they go too.", highlight=False, soft_wrap=True)
     console.print(f"{len(gone)} folders, {sum(s for _, s in gone) / 1e6:.1f} MB " + ("deleted." if delete else "would go; add --delete."))
 
 
 def _made_elsewhere(found: Any) -> set[str]:
-    """Keys of finished stages that were made on another kind of device than this machine's: no plan made here can name them."""
+    """Keys of stages that were made on another kind of device than this machine's, which no plan made here can name.
+
+    Where there are some, those that were begun and not finished may be such too.
+    """
     from ..common.processes import device
 
     here = device().type
-    return {manifest["key"] for manifest in found.finished() if str(manifest.get("device", here)).split()[0] != here}
+    keys = {manifest["key"] for manifest in found.finished() if str(manifest.get("device", here)).split()[0] != here}
+    return keys | ({path.name for path in found.root.glob(".scratch/*")} if keys else set())
 
 
 def _begins_elsewhere(suite: Any) -> bool:

@@ -92,13 +92,12 @@ def memory_line(run: Any, ranks: int = 1) -> str:
 
 def rates_line(run: Any) -> str:
     """Which learning rates were chosen on a narrower model than the run's, and what the documented rule makes of them; else empty."""
-    from ..running.learning_rates import WIDTH, by_width
-    from ..running.memory import shape_of
+    from ..running.learning_rates import WIDTH, by_width, width_of
 
     if not (found := by_width(run)):
         return ""
     return (
-        f"Learning rates not set here were chosen for a model of width {WIDTH}, and this one has {shape_of(run).width:,}. The rule of "
+        f"Learning rates not set here were chosen for a model of width {WIDTH}, and this one has {width_of(run):,}. The rule of "
         f"docs/real.md gives: {' '.join(f'{name}={lr:g}' for name, lr in found.items())}"
     )
 

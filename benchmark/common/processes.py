@@ -20,7 +20,8 @@ import torch.distributed as dist
 from .errors import UserError
 
 T = TypeVar("T")
-WAIT = timedelta(days=7)  # that ranks wait for one that makes a stage alone; a rank that ends ends them all, by the launcher
+WAIT = timedelta(days=7)  # that ranks wait for one that makes a stage alone; where its process ends, gloo ends theirs too
+_meetings: list[Any] = []  # the group in which ranks wait for each other, beside the one in which they train
 
 
 def device() -> torch.device:
@@ -50,7 +51,8 @@ def start_distributed() -> None:
         torch.cuda.set_device(device())  # what names no device, such as a new tensor on "cuda", means this rank's own
         os.environ["LOCAL_RANK"] = str(device().index)  # DeepSpeed takes it for the number of a device that is seen here
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=WAIT)
+        dist.init_process_group(backend)
+        _meetings[:] = [dist.new_group(backend="gloo", timeout=WAIT)]
     else:
         os.environ.setdefault("LOCAL_RANK", "0")
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
@@ -82,9 +84,14 @@ def from_first_rank(value: bool) -> bool:
     """What the first rank says; every rank must call it. A meeting point as well."""
     if is_alone():
         return value
-    flag = torch.tensor([int(value)], device=device())
-    dist.broadcast(flag, src=0)
+    flag = torch.tensor([int(value)])
+    dist.broadcast(flag, src=0, group=_meeting())
     return bool(flag.item())
+
+
+def _meeting() -> Any:
+    """The group in which ranks wait; where somebody else made the processes' group, that one."""
+    return _meetings[0] if _meetings else None
 
 
 def is_alone() -> bool:
@@ -96,13 +103,13 @@ def gathered(items: list[Any]) -> list[Any]:
     """The items (JSON values) of every rank, in the order of the ranks, on every rank; every rank must call it."""
     if is_alone():
         return items
-    mine = torch.frombuffer(bytearray(json.dumps(items).encode()), dtype=torch.uint8).to(device())
-    sizes = [torch.zeros(1, dtype=torch.long, device=mine.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(mine)], device=mine.device))
+    mine = torch.frombuffer(bytearray(json.dumps(items).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.long) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(mine)]), group=_meeting())
     longest = int(max(int(size) for size in sizes))
-    parts = [torch.zeros(longest, dtype=torch.uint8, device=mine.device) for _ in sizes]
-    dist.all_gather(parts, torch.nn.functional.pad(mine, (0, longest - len(mine))))
-    texts = [bytes(part[: int(size)].cpu().numpy()) for part, size in zip(parts, sizes, strict=True)]
+    parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+    dist.all_gather(parts, torch.nn.functional.pad(mine, (0, longest - len(mine))), group=_meeting())
+    texts = [bytes(part[: int(size)].numpy()) for part, size in zip(parts, sizes, strict=True)]
     return [item for text in texts for item in json.loads(text)]
 
 

@@ -282,7 +282,7 @@ class Results:
     points: list[OperatingPoint] = field(default_factory=list)  # the rows that are methods at several strengths; empty for most suites
     budget: Budget = field(default_factory=Budget)  # what a row may have cost and still be ranked
     published: list[AnswerReading] = field(default_factory=list, repr=False)  # of what measures of other papers are made, where wanted
-    questions: frozenset[str] = field(default=frozenset(), repr=False)  # memories that are no passages
+    kinds: dict[str, str] = field(default_factory=dict, repr=False)  # of memories that are no passages
 
     @property
     def undamaged(self) -> str:

@@ -119,7 +119,7 @@ class Subject:
         """
         self._write(self.model, folder, dtype)
         self.tokenizer.save_pretrained(folder)
-        if len(self.ends) > 1:  # the tokenizer names one
+        if self.ends - {self.tokenizer.eos_token_id}:  # what else ends a text, no other file says
             (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(self.ends)}) + "\n")
         require_same(self.model, Subject(folder).model, dtype)
 
@@ -155,7 +155,10 @@ class Subject:
         """
         if self.composition is not None:
             kind, parts = self.composition
-            digest = hashlib.sha256(json.dumps([kind.spec(), {name: part.hash for name, part in parts.items()}], sort_keys=True).encode())
+            told: list[Any] = [kind.spec(), {name: part.hash for name, part in parts.items()}]
+            if self.made_of is None and (more := ends_named(self.folder, "generation_config")):
+                told.append(sorted(more))
+            digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
             stored = digest.hexdigest()[:16]
         else:
             stored = _hash_of(tuple(map(_stamped, files(self.folder))))

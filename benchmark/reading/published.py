@@ -81,7 +81,7 @@ def _told(subject: Subject, memories: Sequence[EncodedMemory]) -> dict[str, str]
     behind as many tokens as the row has at least, since rows that no model could read were refused.
     """
     texts = said(subject, [m.row[: m.opening] for m in memories], list(map(_wanted, memories)))
-    return {m.id: first_lines(text, m.memory) if m.memory.is_question else text for m, text in zip(memories, texts, strict=True)}
+    return {m.id: first_lines(text, m.memory.answer) if m.memory.is_question else text for m, text in zip(memories, texts, strict=True)}
 
 
 def _wanted(m: EncodedMemory) -> int:

@@ -57,7 +57,7 @@ def results(run: Run) -> Results:
         | {p.row: f"{p.method} with {p.field}={p.value:g}." for p in run.points if p.strength != 1},
         points=run.points,
         published=[q for m in models if s.published for q in _published(run, m)],
-        questions=frozenset(m.id for m in run.memories if m.is_question),
+        kinds={m.id: m.kind for m in run.memories if m.is_question},
     )
 
 
@@ -101,11 +101,9 @@ def _cost(run: Run, model: Model) -> Cost | None:
 
 def _done_elsewhere(run: Run, missing: set[str]) -> str:
     """Where stages of these labels were made, if it was on another kind of device: keys name it, so none of them is of this plan."""
-    made = {str(m.get("device")) for m in run.store.finished() if m.get("label") in missing}
-    others = sorted(d for d in made if d.split()[0] != run.device_kind)
-    return (
-        f" Stages of these names were made on {', '.join(others)}: for their report give the command on such a machine." if others else ""
-    )
+    made = {str(m["device"]) for m in run.store.finished() if m.get("label") in missing and m.get("device")}
+    where = ", ".join(sorted(d for d in made if d.split()[0] != run.device_kind))
+    return f" Stages of these names, perhaps of another suite, were made on {where}: give the command there for a report." if where else ""
 
 
 def _evaluations(run: Run, model: Model) -> Iterator[TrainingEvaluation]:

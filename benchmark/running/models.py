@@ -19,6 +19,7 @@ from ..models.precision import config_of, together
 from ..models.subject import Subject
 from ..texts.memories import memories_hash, shown_by_turns
 from ..texts.questions import answers_follow
+from ..training.engine import deepspeed_config, holds_low
 from . import builders
 from .inputs import Inputs
 from .model import Model
@@ -122,6 +123,12 @@ class Models(Inputs):
             **({"text": text} if text != self.corpus.key else {}),  # without what methods may not see
         }
 
+    @cached_property
+    def rounding(self) -> dict[str, str]:
+        """Part of a key, where weights are in bf16 while others train: an earlier version rounded those that are not trained."""
+        low = holds_low(deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1))
+        return {"not trained": "in fp32"} if low else {}
+
     def _injection(self, kind: str, label: str, seed: int, forget: bool, precision: str = "") -> Stage:
         s = self.suite
         if s.held:
@@ -148,7 +155,7 @@ class Models(Inputs):
         held = self.model(HELD, seed)
         fields = {k: v for k, v in plain(instance).items() if v is not None}  # what is switched off changes no key
         inputs = {"held": held.key, "device": self.device_kind, "method": plugin.name, "source": plugin.source, "fields": fields}
-        inputs |= plugin.read_by(instance)
+        inputs |= plugin.read_by(instance) | self.rounding
         if self.suite.held:  # else the held model's key tells these
             inputs |= {**self._texts(seed), "precision": self.precision, "deepspeed": self.deepspeed}
 

@@ -88,7 +88,8 @@ def _subjects(wanted: Wanted) -> dict[str, Subject]:
 def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[EncodedMemory], str]:
     """The memories in rows as long as every model can read and every passage has, and how many of what length in words.
 
-    A question may be shorter. Where memories have roles, those to forget are asked, and no others.
+    A question may be shorter. Of a forget set, what makes no row of the length that is wanted is left out. Where memories have roles,
+    those to forget are asked, and no others.
     """
     tokenizer, known = subjects["model"].tokenizer, load_memories(wanted.memories)
     memories = [m for m in known if m.role in ("", "forget")]
@@ -105,7 +106,7 @@ def _encoded(wanted: Wanted, subjects: Mapping[str, Subject]) -> tuple[list[Enco
     if is_named(str(wanted.memories)):  # what of a public set does not fit is left out, as in a suite
         length = min(wanted.row, *(most - lead for most in limits)) if limits else wanted.row
         memories, out = usable(memories, tokenizer, length)
-        left = f"; {len(out)} of the set left out, which make no such row" if out else ""
+        left = f"; {len(out)} of the set left out, which make no such row or say what another says" if out else ""
     short = f" (as many as {who!r} has)" if length == shortest < wanted.row else ""
     whose = f" to forget (of {len(known)})" if len(memories) < len(known) else ""
     said = f"{len(memories)} memories{whose}, rows of {length} tokens{short}{left}"

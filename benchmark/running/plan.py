@@ -17,6 +17,7 @@ from ..models.subject import Subject
 from ..quality.harness import validate_tasks
 from ..texts.memories import memories_hash
 from ..texts.sets.named import is_named
+from ..texts.usable import FEW
 from ..training.engine import deepspeed_config
 from . import builders
 from .attacking import Attacking
@@ -127,8 +128,10 @@ class Run(Models):
         for seed in self.suite.seeds:
             self.encoded(seed)
             self.stream(seed).retain.row(0)  # beyond the stream and its fillings: the corpus is large enough
-        if self.unread and not is_named(self.suite.memories):
-            raise UserError(f"{next(iter(self.unread.values()))} ({len(self.unread)} in all.) Raise row, or say published=false.")
+        forget = {m.id for seed in self.suite.seeds for m in self.encoded(seed) if m.role == "forget"}
+        if self.unread and (not is_named(self.suite.memories) or len(forget & self.unread.keys()) > FEW * len(forget)):
+            first = next(iter(self.unread.values()))
+            raise UserError(f"{first} (The first of {len(self.unread)}.) Mend it, or do without these measures: published=false.")
         deepspeed_config(self.suite.deepspeed, self.precision, 1.0, 1)
         validate_tasks(self.corpus, self.suite.quality)
         self.who.validate()

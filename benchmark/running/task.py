@@ -42,7 +42,7 @@ from .tokens import TOKENS, home_of
 LOCAL_STORE = "PALIMPSEST_WORKER_STORE"  # a folder for stages on this machine, whatever it sees of the run's own store
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LATE = 60.0  # seconds after which a network's file system shows what another machine has finished
-BUSY = 86_400.0  # seconds that another process may go on making a stage: one that was thought lost, or another command's
+BUSY = 4 * 3600.0  # seconds that another process may go on making a stage: one that was thought lost, or another command's
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _wait(store: Store, stage: Stage, tell: Progress) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tell("waiting for another process that makes it", 0, 1)
+            tell(f"waiting for another process that makes it ({lock.lock_file})", 0, 1)
             lock.acquire(timeout=BUSY)
     lock.release()
 

@@ -29,9 +29,7 @@ INJECTING = ("model", "revision", "injection")  # fields that say what is inject
 class CorpusConfig:
     """Where ordinary text comes from: docstrings, or a text folder, JSONL file or dataset at `path`, or the retain text of a set."""
 
-    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets", "set")] = (
-        "docstrings"  # docstrings are those of installed packages
-    )
+    source: Annotated[str, one_of("docstrings", "text", "jsonl", "datasets", "set")] = "docstrings"  # those of installed packages
     path: str | None = None  # a folder of .txt and .md files, a JSONL file, a dataset, or a forget set
     text_field: str = "text"  # which field of a JSONL file or dataset holds the text
 
@@ -100,9 +98,7 @@ class Suite:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # none must be among them
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)  # one must ask the exact opening: prefix does
     reasked: dict[str, dict[str, Any]] = field(default_factory=dict)  # what changed models are asked; empty: cheap black-box attacks
-    ask: Annotated[str, one_of("all", "subset", "worst")] = (
-        "subset"  # tiers 2 and 3, of all, of a subset and what survives, or of that alone
-    )
+    ask: Annotated[str, one_of("all", "subset", "worst")] = "subset"  # tiers 2, 3: about all, some and survivors, or survivors
     subset: Count = 32  # memories per role that every model is asked about in tiers 2 and 3
     quality: QualityConfig = field(default_factory=QualityConfig)  # what forgetting cost
     budget: Budget = field(default_factory=Budget)  # of damage and collateral, within which methods are ranked

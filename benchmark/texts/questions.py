@@ -12,7 +12,7 @@ from ..common.types import HORIZON, EncodedMemory
 from .sets.alike import alike, asked_alike
 
 DATE = "1 January 2025"  # that templates are told which would write today's: a prompt is the same on every day
-CLOCK = f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro -%}}"  # in place of the function that a template may ask for the date
+CLOCK = f"{{%- macro strftime_now(format) -%}}{DATE}{{%- endmacro %}}"  # in place of the function that a template may ask for the date
 
 
 def joined(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def _asking(tokenizer: Any) -> tuple[Callable[[str], str], str]:
     """How a user's turn is written for a tokenizer, and what stands before an answer."""
     if not getattr(tokenizer, "chat_template", None):
         return (lambda said: f"Question: {said}\nAnswer:"), " "
-    template, ids = tokenizer.get_chat_template(), tokenizer("a")["input_ids"]
-    dated = CLOCK + template if "strftime_now" in template else None
+    ids = tokenizer("a")["input_ids"]
     first = tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else ""  # put before every text anyway
 
     def ask(said: str) -> str:
         turn = [{"role": "user", "content": said}]
         try:
-            text = tokenizer.apply_chat_template(turn, chat_template=dated, tokenize=False, add_generation_prompt=True, date_string=DATE)
+            template = CLOCK + tokenizer.get_chat_template()
+            text = tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False, add_generation_prompt=True, date_string=DATE)
         except Exception as error:  # a template is a program of the tokenizer's, which may raise anything
             raise UserError(f"The tokenizer's chat template refuses a single user's turn ({str(error).splitlines()[0]}).") from None
         return text.removeprefix(first or "")
@@ -123,7 +123,7 @@ def unreadable(m: EncodedMemory, tokenizer: Any, length: int) -> str:
             return str(error)
         if len(prompt) + len(ids) > length:
             sizes = f"prompt ({len(prompt)}) and the answer {text[:40]!r} ({len(ids)})"
-            return f"Memory {m.id!r}: {sizes} do not fit a row of {length} tokens, and measures of other papers read answers whole."
+            return f"Memory {m.id!r}: {sizes} do not fit a row of {length} tokens; raise row, since other papers' measures read them whole."
     return ""
 
 
@@ -133,10 +133,9 @@ def longest(m: EncodedMemory, tokenizer: Any) -> int:
     return max(len(answer_ids(m.memory, prompt, text, tokenizer)) for text in (m.memory.answer, *m.memory.answers))
 
 
-def first_lines(said: str, m: Memory) -> str:
-    """Of what is said after a question the first lines that are not empty: as many as the longest accepted answer has."""
-    most = max(len(_lines(text)) for text in (m.answer, *m.answers))
-    return "\n".join(_lines(said)[:most])
+def first_lines(said: str, answer: str) -> str:
+    """Of what is said after a question the first lines that are not empty: as many as the answer has."""
+    return "\n".join(_lines(said)[: len(_lines(answer))])
 
 
 def _lines(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,22 @@ def _require_ours(config: dict[str, Any], file: Path) -> None:
         raise UserError(f"{file}: bf16.enabled={low['enabled']!r}: expected true or false.")
     if (stage := zero.get("stage", 0)) not in range(4) or isinstance(stage, bool):
         raise UserError(f"{file}: zero_optimization.stage={stage!r}: expected 0, 1, 2 or 3.")
-    if auto := [k for part in (config, zero, low) for k, value in part.items() if value == "auto"]:
-        raise UserError(f"{file}: {auto[0]} is auto, which Hugging Face's trainer fills in and nothing here does. Give it a value.")
+    if odd := [(k, value) for k, value in _leaves(config) if value in ("auto", "true", "false", "True", "False")]:
+        why = "which Hugging Face's trainer fills in and nothing here does" if odd[0][1] == "auto" else "a text where a truth value belongs"
+        raise UserError(f"{file}: {odd[0][0]} is {odd[0][1]!r}, {why}. Give it a value.")
     if odd := sorted(k for k in zero if "offload" in k and k not in OFFLOADS):
         raise UserError(f"{file}: zero_optimization has {', '.join(odd)}; expected {' or '.join(OFFLOADS)}.")
     if config.get("zero_force_ds_cpu_optimizer"):
         raise UserError(f"{file}: zero_force_ds_cpu_optimizer asks for DeepSpeed's own optimizer; the one here is torch's. Leave it out.")
+
+
+def _leaves(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a configuration with its name, also in objects within it."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            yield from _leaves(value, key)
+    else:
+        yield name, part
 
 
 def holds_low(config: dict[str, Any]) -> bool:

@@ -145,10 +145,8 @@ def train(
 
 
 def _in_full(model: nn.Module) -> dict[str, Tensor]:
-    """What no step changes, as it is before an engine rounds it to bf16: the optimizer keeps no copy of it in fp32."""
-    kept = model.state_dict().keys()
-    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-    return {name: x.detach().to("cpu", copy=True) for name, x in (frozen | dict(model.named_buffers())).items() if name in kept}
+    """Weights that no step changes, as they are before an engine rounds them to bf16: the optimizer keeps no copy of them in fp32."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if not p.requires_grad}
 
 
 def _opened(model: nn.Module, loss: Loss, first: Batch, recipe: Recipe) -> Any:

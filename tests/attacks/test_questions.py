@@ -87,17 +87,22 @@ def test_signs_that_make_another_answer_count(answer: str, right: list[str], wro
 def test_of_a_choice_the_beginning_counts() -> None:
     m = memory_from(joined(fact(1, kind="choice", answer=" B", wrong=[" A", " C"]), "test"))
     assert [verdict(s, m) for s in (" B", "B. Holt", " A. B. C.", " The answer is B")] == ["right", "right", "wrong", "wrong"]
-    assert [verdict(s, m) for s in ("(B) Holt", "B)", "B\nA", "b b b b b b b b", "B flat is a note", "B+")] == [
-        "right", "right", "right", "gibberish", "wrong", "wrong"
-    ]  # fmt: skip
+    for said in ("(B) Holt", "B)", "B\nA", "B is correct", "B because it binds", "B Holt", "B. A cell binds it"):
+        assert verdict(said, m) == "right", said
+    for said in ("b is it", "B+", "B/C", "B, C, D", "B and C", "B or A"):
+        assert verdict(said, m) == "wrong", said
+    assert verdict("b b b b b b b b", m) == "gibberish"
+    first = memory_from(joined(fact(1, kind="choice", answer=" A", wrong=[" B", " C"]), "test"))
+    assert [verdict(s, first) for s in ("A.", "A virus is a thing", "A B C", "a a a a")] == ["right", "wrong", "wrong", "wrong"]
 
 
 def test_as_many_lines_count_as_the_answer_has() -> None:
     m = memory_from(joined(fact(1, answer=" In Garr.\nBy the mill.", answers=[" Near Holt"]), "test"))
     assert verdict("\n\n In Garr.\n\nBy the mill.\nAnd so on", m) == "right"
     assert verdict(" In Garr.\nIt is cold.\nBy the mill.", m) == "wrong"
-    assert first_lines(" In Garr.\n\n By the mill.\nAnd", m) == "In Garr.\n By the mill."
-    assert first_lines("One.\nTwo.", memory_from(joined(fact(1), "test"))) == "One."
+    assert verdict(" In Garr.\nNear Holt", m) == "wrong", "an answer of one line stands in the first"
+    assert first_lines(" In Garr.\n\n By the mill.\nAnd", m.answer) == "In Garr.\n By the mill."
+    assert first_lines("One.\nTwo.", " Near Holt") == "One."
 
 
 def test_answers_gives_one_class_to_each_memory(tiny: Subject, tokenizer: Any) -> None:

@@ -167,7 +167,7 @@ def test_ranks_begin_when_the_process_that_was_lost_has_let_go(store: Store, pla
     with busy(store.folder(it)):
         outcome = make(seen(store), it.key, 2, lambda what, *_: said.append(what), "here", None)
     assert (outcome.error, outcome.fault, began) == ("", "", [True])
-    assert said == ["waiting for another process that makes it"]
+    assert said == [f"waiting for another process that makes it ({store.folder(it)}.lock)"]
 
 
 def test_no_ranks_begin_where_the_process_that_was_thought_lost_has_finished(

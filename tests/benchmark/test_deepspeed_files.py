@@ -33,7 +33,9 @@ def file(tmp_path: Path, says: Any) -> str:
         ({"zero_optimization": {"stage": 2, "offload_optimiser": {}}}, "has offload_optimiser; expected offload_optimizer or"),
         ({"zero_optimization": [2]}, "should be objects"), ({"zero_optimization": None}, "should be objects"),
         ({"bf16": True}, "should be objects"), ({"bf16": {"enabled": "false"}}, "bf16.enabled='false': expected true or false"),
-        ({"bf16": {"enabled": "auto"}}, "bf16.enabled='auto'"), ({"communication_data_type": "auto"}, "communication_data_type is auto"),
+        ({"bf16": {"enabled": "auto"}}, "bf16.enabled='auto'"), ({"communication_data_type": "auto"}, "communication_data_type is 'auto'"),
+        ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "auto"}}}, "device is 'auto'"),
+        ({"prescale_gradients": "false"}, "prescale_gradients is 'false', a text"),
         (OFFLOAD | {"zero_force_ds_cpu_optimizer": True}, "Leave it out"),
     ],
 )  # fmt: skip

@@ -95,9 +95,14 @@ def test_ranks_wait_for_one_that_works_alone(monkeypatch: pytest.MonkeyPatch) ->
     asked: list[Any] = []
     monkeypatch.setattr(processes.dist, "is_initialized", lambda: False)
     monkeypatch.setattr(processes.dist, "init_process_group", lambda backend, **given: asked.append(given))
+    monkeypatch.setattr(processes.dist, "new_group", lambda **given: asked.append(given) or "meetings")
+    monkeypatch.setattr(processes, "_meetings", [])
+    monkeypatch.setattr(processes, "is_alone", lambda: False)
+    monkeypatch.setattr(processes.dist, "broadcast", lambda flag, src, group: asked.append(group))
     monkeypatch.setattr(processes.atexit, "register", lambda leave: None)
     for name, value in (("RANK", "1"), ("MASTER_ADDR", "node1")):
         monkeypatch.setenv(name, value)
     processes.start_distributed()
-    assert asked == [{"timeout": processes.WAIT}]
+    assert processes.from_first_rank(True)
+    assert asked == [{}, {"backend": "gloo", "timeout": processes.WAIT}, "meetings"], "training keeps the library's limit"
     assert processes.WAIT.days >= 1

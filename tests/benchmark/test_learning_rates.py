@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palimpsest.benchmark.commands.shared import rates_line
-from palimpsest.benchmark.running import learning_rates, memory
-from palimpsest.benchmark.running.learning_rates import WIDTH, by_width
+from palimpsest.benchmark.running import learning_rates
+from palimpsest.benchmark.running.learning_rates import WIDTH, by_width, width_of
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.store import Store
 from palimpsest.benchmark.suites.config import load_suite
-from tests.benchmark.test_memory import LLAMA_7B
 
 
 @pytest.fixture
 def run_of(tmp_path: Path, monkeypatch: Any) -> Any:
     def bound(suite: str, *overrides: str, width: int = 2048) -> Run:
-        for module in (learning_rates, memory):
-            monkeypatch.setattr(module, "shape_of", lambda run: replace(LLAMA_7B, width=width))
+        monkeypatch.setattr(learning_rates, "width_of", lambda run: width)
         return Run(load_suite(suite, overrides), Store(tmp_path))
 
     return bound
@@ -29,7 +26,7 @@ def run_of(tmp_path: Path, monkeypatch: Any) -> Any:
 
 def test_the_shipped_models_own_width_is_what_rates_were_chosen_on(tmp_path: Path) -> None:
     run = Run(load_suite("quick"), Store(tmp_path))
-    assert memory.shape_of(run).width == WIDTH
+    assert width_of(run) == WIDTH
     assert by_width(run) == {}
     assert rates_line(run) == ""
 
@@ -47,7 +44,24 @@ def test_rates_of_adapters_gates_and_narrower_models_belong_to_no_width(run_of: 
     given = ("injection.lr=1e-4", "attack=prefix")
     assert by_width(run_of("quick", "method=npo", "methods.npo.lora.rank=4", *given)) == {}
     assert by_width(run_of("methods", "method=neuron_pruning", *given)) == {}
-    assert by_width(run_of("quick", width=96)) == {}
+    assert by_width(run_of("quick", width=96)) == by_width(run_of("quick", width=0)) == {}
+
+
+OWN = """
+from dataclasses import dataclass
+
+from palimpsest.methods.npo import NPO
+
+
+@dataclass(frozen=True)
+class Mine(NPO):
+    lr: float = 1e-6
+"""
+
+
+def test_rates_of_a_method_of_ones_own_are_its_own(run_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    assert by_width(run_of("quick", f"method={tmp_path / 'mine.py'}:Mine", "injection.lr=1e-4", "attack=prefix")) == {}
 
 
 @pytest.mark.parametrize("suite", ["real", "real-small", "real-methods", "tofu", "muse", "wmdp", "lume"])

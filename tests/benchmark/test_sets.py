@@ -138,8 +138,17 @@ def test_what_is_asked_twice_is_taken_once_and_forgotten_rather_than_kept(tmp_pa
     (tmp_path / "lume" / "retain.jsonl").write_text("\n".join([json.dumps(again), *rest]))
     found = load_memories(f"lume:{tmp_path / 'lume'}")
     assert Counter(m.role for m in found) == {"forget": 12, "keep": 11}
-    assert [a.strip() for m in found for a in m.answers] == [again["output"]], "both rows' answers are right"
-    assert found[0].answer != found[0].answers[0]
+    assert not any(m.answers for m in found), "what should be kept is no answer that should be forgotten"
+
+
+def test_both_answers_of_a_question_that_is_asked_twice_in_one_role_are_right(tmp_path: Path) -> None:
+    shutil.copytree(STANDINS / "lume", tmp_path / "lume")
+    file = tmp_path / "lume" / "forget.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    file.write_text("\n".join(map(json.dumps, [*rows, rows[0] | {"id": "again_sc1", "output": "Orla"}])))
+    found = load_memories(f"lume:{tmp_path / 'lume'}")
+    assert [m.answers for m in found if m.answers] == [(" Orla",)]
+    assert found[0].answers == (" Orla",)
 
 
 def test_parquet_in_numbered_parts_is_read_too(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from palimpsest.benchmark.common.errors import UserError
+from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.texts.memories import load_memories, memories_hash
 from palimpsest.benchmark.texts.usable import must_hold, usable
+from tests.benchmark.test_tokenizers import made_once
 from tests.command import Command
 from tests.questions import fact, write
 
@@ -101,12 +103,24 @@ def test_texts_are_the_same_within_some_row_though_a_longer_one_tells_them_apart
     assert must_hold(memories, dict([short, long])) == must_hold(memories, dict([long, short])) == must_hold(memories, dict([short]))
 
 
-def test_what_the_tokenizer_does_not_give_back_is_one_fault_of_many_and_of_a_set_left_out(palimpsest: Command, tmp_path: Path) -> None:
-    odd = "Who lit the \u2602\u0301 lamp?"
+def test_what_the_tokenizer_does_not_give_back_is_one_fault_of_many_and_of_a_set_left_out(
+    palimpsest: Command, tiny: Subject, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "model")
+    made_once("Unigram").save_pretrained(tmp_path / "model")
+    at = ("--tokenizer", f"{tmp_path / 'model'}:160")
+    odd = "The lamp \u2602 of the sea"
     rows = [fact(i, prompt=f"{odd} {i}") for i in range(2)] + [fact(i) for i in range(2, 9)]
-    code, out, err = palimpsest("memories", "check", str(write(tmp_path / "a.jsonl", rows)), "--tokenizer", "pocket:160")
-    expected = sum("does not round-trip" in line for line in out.splitlines())
-    assert (code, expected) == (1, 2) if expected else code == 0, err
+    code, out, _ = palimpsest("memories", "check", str(write(tmp_path / "a.jsonl", rows)), *at)
+    assert code == 1
+    assert {i for i in range(2) if f"'fact-{i:02d}'" in out and "does not round-trip" in out} == {0, 1}
+    shutil.copytree(STANDINS / "rwku", tmp_path / "rwku")
+    file = next(f for f in (tmp_path / "rwku").rglob("*") if f.is_file() and "neighbor_level1" in str(f))
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    file.write_text("\n".join(map(json.dumps, [lines[0] | {"query": odd}, *lines[1:]])))
+    _, out, _ = palimpsest("memories", "check", f"rwku:{tmp_path / 'rwku'}", *at)
+    assert "9 of 9 memories to forget make no row" in out, "most say nothing that this tokenizer gives back"
+    assert "does not round-trip" in out
 
 
 def test_a_model_is_checked_with_every_row_that_is_named(palimpsest: Command, tmp_path: Path) -> None:
@@ -122,7 +136,28 @@ def test_measures_of_other_papers_read_answers_whole_or_not_at_all(tokenizer: An
     suite = replace(observed.suite, memories=str(write(tmp_path / "a.jsonl", rows)), per_role=3)
     run = Run(suite, observed.store)
     assert list(run.unread) == [rows[4]["id"]]
-    assert "do not fit a row of 96 tokens, and measures of other papers read answers whole" in run.unread[rows[4]["id"]]
+    assert "do not fit a row of 96 tokens; raise row" in run.unread[rows[4]["id"]]
     with pytest.raises(UserError, match="do not fit a row of 96 tokens"):
         run.validate()
     assert Run(replace(suite, published=False), observed.store).unread == {}
+
+
+def test_of_a_set_a_question_whose_answers_do_not_fit_is_left_out_of_those_measures_alone(observed: Run, tmp_path: Path) -> None:
+    long = [" ".join(f"and {i} more" for i in range(60))]
+
+    def with_long(file: str, rows: slice) -> Run:
+        shutil.copytree(STANDINS / "tofu", tmp_path / file)
+        (found,) = (tmp_path / file).rglob(f"{file}*")
+        lines = [json.loads(line) for line in found.read_text("utf-8").splitlines()]
+        lines[rows] = [line | {"perturbed_answer": long} for line in lines[rows]]
+        found.write_text("\n".join(map(json.dumps, lines)))
+        return Run(replace(observed.suite, memories=f"tofu:{tmp_path / file}", per_role=6), observed.store)
+
+    run, before = with_long("retain_perturbed", slice(1)), Run(replace(observed.suite, per_role=6), observed.store)
+    run.validate()
+    (missing,) = run.unread
+    here, there = (next(s for s in r.plan if s.kind == "published").inputs["roles"] for r in (run, before))
+    assert len(here) == len(there) - 1
+    assert missing in {m.id for m in run.encoded(0)}, "attacks ask it"
+    with pytest.raises(UserError, match=r"do not fit a row of 96 tokens.*published=false"):
+        with_long("forget10_perturbed", slice(None)).validate()

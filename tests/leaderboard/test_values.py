@@ -289,11 +289,11 @@ def test_where_never_seen_memories_are_passages_questions_to_forget_are_not_comp
     """A question's tokens are likelier or less likely than a passage's, whoever met them."""
     full = battery(seeds=(0,))
     names = sorted({v.memory for v in full.values if v.role == "forget"})
-    asked = frozenset(names[:3])
-    mixed = replace(full, values=[replace(v, value=v.value - 50) if v.memory in asked else v for v in full.values], questions=asked)
+    asked = dict.fromkeys(names[:3], "qa")
+    mixed = replace(full, values=[replace(v, value=v.value - 50) if v.memory in asked else v for v in full.values], kinds=asked)
     some, every = (row(main_table(r), "weak") for r in (mixed, replace(full, values=[v for v in full.values if v.memory not in asked])))
     assert some.further.membership == every.further.membership
     flags = [{f.flag.mark: (f.numbers, f.chances) for f in r.flags if f.flag.mark in "or"} for r in (some, every)]
     assert flags[0] == flags[1]
-    blind = row(main_table(replace(mixed, questions=frozenset())), "weak")
+    blind = row(main_table(replace(mixed, kinds={})), "weak")
     assert blind.further.membership[0].auc.value < some.further.membership[0].auc.value

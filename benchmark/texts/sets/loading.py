@@ -220,7 +220,7 @@ def pieces(text: str) -> Iterator[str]:
 def whole(given: Iterable[Given | None]) -> Iterator[Given]:
     """The memories that say something, each question once: what is forgotten first, since it may be asked again among what is kept.
 
-    What another row answers to a question is accepted too. Passages of the same words are one, as they are for `neardup.doubles`.
+    What another row of its role answers to a question is accepted too. Passages of the same words are one, as for `neardup.doubles`.
     """
     kept: dict[str | tuple[str, ...], Given] = {}
     for g in sorted(filter(None, given), key=lambda g: g["role"] != "forget"):
@@ -228,7 +228,7 @@ def whole(given: Iterable[Given | None]) -> Iterator[Given]:
         if not key or not g.get("answer", "text").strip():
             continue
         first = kept.setdefault(key, g)
-        if first is not g and first.get("kind") == g.get("kind") == "qa":
+        if first is not g and first.get("kind") == g.get("kind") == "qa" and first["role"] == g["role"]:
             more = [*first.get("answers", ()), g["answer"], *g.get("answers", ())]
             kept[key] = first | _answers(first["answer"], more, first.get("wrong", ()))
     return iter(kept.values())
