@@ -26,7 +26,8 @@ from palimpsest.benchmark.running.needs import below, needs
 from palimpsest.benchmark.running.plan import Run
 from palimpsest.benchmark.running.reports import Board, Line
 from palimpsest.benchmark.running.store import Stage, Store
-from palimpsest.benchmark.running.task import LOCAL_STORE, home_of, job_of, make, packed, token_of
+from palimpsest.benchmark.running.task import LOCAL_STORE, home_of, job_of, make, packed
+from palimpsest.benchmark.running.tokens import token_of
 from palimpsest.benchmark.suites.config import QualityConfig, Suite
 from tests.command import Command
 from tests.micro import micro_suite, write_corpus

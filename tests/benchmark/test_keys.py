@@ -63,7 +63,7 @@ EDITS: dict[str, Callable[[World], Any]] = {
     "the tokenizer's truncation or padding": _padding,
     "the text of a memory": lambda w: w.edit("memories.jsonl", "the", "teh"),
     "the recipe of the injection": lambda w: _field(w, injection=replace(w.suite.injection, lr=1e-4)),
-    "the content of the DeepSpeed file": lambda w: w.edit("zero0.json", "{", '{"gradient_clipping": 0.5,'),
+    "the content of the DeepSpeed file": lambda w: w.edit("zero0.json", "{", '{"wall_clock_breakdown": true,'),
     "another kind of device": _gpu,
     "the code of a method": lambda w: w.edit("forget.py", "return held", "return held or held"),
     "a module beside a method that it imports": lambda w: w.edit("beside.py", "AMOUNT = 2.0", "AMOUNT = 2.0\nOTHER = 1"),
