@@ -18,7 +18,10 @@ LONGEST = 512  # tokens: scores are held for all pairs, so longer rows are left 
 
 
 class QuickAttention(TorchFunctionMode):
-    """Inside, `scaled_dot_product_attention` is ours where it fits: causal, unmasked, in bf16 on a CPU, with a gradient."""
+    """Inside, `scaled_dot_product_attention` is ours where it fits: causal, unmasked, in bf16 on a CPU, with a gradient.
+
+    Heads that share keys and values (grouped-query attention) fit; they are repeated, and autograd adds up what comes back.
+    """
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         ours = _attend if function is F.scaled_dot_product_attention else function
@@ -38,9 +41,13 @@ def _attend(
     """The library's function by its own signature."""
     low = query.dtype == torch.bfloat16 or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16)
     trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    plain = is_causal and attn_mask is None and not dropout_p and query.shape == key.shape == value.shape
+    shared = query.shape[1] // key.shape[1] if enable_gqa and query.ndim == key.ndim == 4 and key.shape[1] else 1
+    alike = key.shape == value.shape and query.shape == (*key.shape[:1], shared * key.shape[1], *key.shape[2:])
+    plain = is_causal and attn_mask is None and not dropout_p and alike
     if low and trained and plain and query.device.type == "cpu" and query.shape[-2] <= LONGEST and query.ndim == 4:
         q, k, v = query.bfloat16(), key.bfloat16(), value.bfloat16()
+        if shared > 1:
+            k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
         return _Attention.apply(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)  # pyright: ignore[reportReturnType]
     return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 

@@ -13,7 +13,7 @@ from ..common.types import Row
 from ..models.logits import hidden_states, own_logits, route
 from .batches import Group, Term, Terms, collate
 
-LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are held at a time: they stay in a CPU's cache, and a GPU wants large products
+LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are made at a time: they stay in a CPU's cache, and a GPU wants large products
 
 
 def nll_sum(model: Any, group: Group) -> Tensor:
@@ -40,7 +40,7 @@ class _HeadNLL(torch.autograd.Function):
         wide = torch.promote_types(low, torch.float32)
         wanted, total = any(ctx.needs_input_grad), states.new_zeros((), dtype=wide)
         grads = torch.empty_like(states), torch.zeros_like(weight, dtype=wide), torch.zeros_like(weight[:, 0], dtype=wide)
-        chunk = max(1, LOGITS.get(kind, 2**21) // len(weight))
+        chunk = _positions(weight, LOGITS.get(kind, 2**21))
         with torch.autocast(kind, enabled=False):
             small = weight.to(low)
             for i in range(0, len(states), chunk):
@@ -62,6 +62,15 @@ class _HeadNLL(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad
         return (*(g * upstream[0].to(g.dtype) if w else None for g, w in zip(ctx.saved_tensors, wanted, strict=False)), None)
+
+
+def _positions(weight: Tensor, logits: int) -> int:
+    """How many positions a chunk has, weight [V, H]: so many logits, but at least half a width of positions.
+
+    Every chunk is added to the whole gradient of the weight, V x H numbers read and written, which takes longer than its V logits a
+    position where positions are few: of 49,152 words and width 576, chunks of 42 took four times as long as chunks of 288.
+    """
+    return max(1, logits // len(weight), weight.shape[1] // 2)
 
 
 def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:
