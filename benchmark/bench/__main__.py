@@ -23,6 +23,7 @@ from ..running.store import Store
 from ..suites.config import load_suite
 from .attacks import screening, tiers
 from .budget import Budget
+from .pieces import pieces
 from .reading import Peaks, matmul_peak, reading, shapes
 from .training import training
 
@@ -81,6 +82,7 @@ def parts(run: Run, table: Table, display: Display) -> None:
         return math.inf if precision == "bf16" else seconds
 
     training(run, table, display, precision, peaks, Budget(at_most(TRAINING), 1))
+    pieces(table, display, precision)
     models(run, table, display, peaks, at_most(READING))
     if torch.cuda.is_available():
         with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,12 @@ def nll_sum(model: Any, group: Group) -> Tensor:
     if not route(model).plain or not isinstance(head, nn.Linear):  # two models combined at the logits have no linear one
         return token_nll(model, group)[0].sum()
     states = at_scored(hidden_states(model, group.ids), group)
-    return _HeadNLL.apply(states, head.weight, head.bias, group.scored)
+    return head_nll(states, head.weight, head.bias, group.scored)
+
+
+def head_nll(states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """Sum of -log softmax(states W^T + b)[label] over states [N, H], for a head W [V, H] and b [V] or None, and labels [N]."""
+    return _HeadNLL.apply(states, weight, bias, labels)  # pyright: ignore[reportReturnType]
 
 
 class _HeadNLL(torch.autograd.Function):

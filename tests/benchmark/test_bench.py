@@ -7,10 +7,12 @@ import platform
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from palimpsest.benchmark.bench import pieces
 from palimpsest.benchmark.bench.__main__ import imitated
 from palimpsest.benchmark.bench.budget import Budget, spread
 from palimpsest.benchmark.bench.reading import (
@@ -24,6 +26,7 @@ from palimpsest.benchmark.bench.reading import (
     windows,
 )
 from palimpsest.benchmark.commands.progress import Display
+from palimpsest.benchmark.common.processes import device
 from palimpsest.benchmark.models.subject import Subject
 from palimpsest.benchmark.reading.reader import Reader
 from tests.conftest import Memorised
@@ -53,6 +56,19 @@ def test_flops_are_two_for_each_weight_of_a_product(memorised: Memorised) -> Non
     head = model.get_output_embeddings().weight.numel()
     assert flops(reader) == 2 * body * reader.tokens + 2 * head * reader.decisions
     assert (reader.tokens, reader.decisions) == (39, 32), "all but the last token are given; what follows the first eight is decided"
+
+
+@pytest.mark.parametrize(
+    ("precision", "compared"), [("fp32", ["head of 70 words"]), ("bf16", ["head of 70 words", "attention, 2 heads on 1"])]
+)
+def test_pieces_of_a_step_are_compared_where_they_are_ours(precision: str, compared: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORDS": 70, "WIDTH": 16, "ROWS": 2, "LENGTH": 5, "HEADS": 2, "SHARED": 2}.items():
+        monkeypatch.setattr(pieces, name, value)
+    table = Table("what", "figure", "ratio", "against")
+    with Display(Console(quiet=True)) as display:
+        pieces.pieces(table, display, precision)
+    told = [f"{what}, {precision}" for what in compared]
+    assert list(table.columns[0].cells) == (told if device().type == "cpu" else told[:1])
 
 
 def test_models_of_other_shapes_are_made_and_read(memorised: Memorised, tmp_path: Path) -> None:
