@@ -53,8 +53,8 @@ LEAVES = ("benchmark.studies._measures",)
 # Modules of `benchmark` that are read where torch is not wanted.
 LIGHT = {
     "common": (
-        "archive budget errors facts fields frozen guard launched limits lines paths plugins progress seeds sources strangers strict types "
-        "versions written"
+        "archive budget errors facts fields frozen guard launched limits lines paths plugins progress scripts seeds sources strangers "
+        "strict types versions written"
     ),
     "scoring": "calibration published score",
     "suites": "config frozen space tracks",

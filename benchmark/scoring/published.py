@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ..common.answer_reading import MEMBERS, AnswerReading
+from ..common.scripts import UNSPACED
 from ..studies._measures import exact_memorisation, extraction_strength, rouge_l
 
 Direction = Literal["forgotten: low", "forgotten: high", "kept: high", "forgotten: near 0"]
@@ -39,10 +40,6 @@ class Published:
     source: str
 
 
-UNSPACED = (  # scripts that part no words: as `texts.neardup.UNSPACED`, which this floor may not import
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
 _UNSPACED = re.compile(rf"([{UNSPACED}])")
 
 

@@ -9,11 +9,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..common.scripts import UNSPACED
+
 RUN = 8  # words; the length at which a shared run is taken for copying
-UNSPACED = (  # scripts that part no words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
 _UNSPACED = re.compile(rf"[{UNSPACED}]")
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:'[^\W{UNSPACED}]+)?")
 

@@ -8,9 +8,8 @@ import string
 
 import pytest
 
-from palimpsest.benchmark.scoring.published import UNSPACED, rouge_l_f1, rouge_l_recall, rouge_words
+from palimpsest.benchmark.scoring.published import rouge_l_f1, rouge_l_recall, rouge_words
 from palimpsest.benchmark.studies._measures import rouge_l
-from palimpsest.benchmark.texts import neardup
 
 DRAWN = random.Random(7)
 ASCII = [
@@ -50,7 +49,3 @@ def test_in_ascii_scores_are_what_the_library_says() -> None:
     for said, truth in (("it was in Varnholt, I think", "In Varnholt."), ("a b c d", "a c d b"), ("don't", "do not"), ("", "x")):
         found = scorer.score(truth, said)["rougeL"]
         assert (rouge_l_f1(said, truth), rouge_l_recall(said, truth)) == pytest.approx((found.fmeasure, found.recall))
-
-
-def test_the_scripts_without_spaces_are_those_of_near_duplicates() -> None:
-    assert UNSPACED == neardup.UNSPACED

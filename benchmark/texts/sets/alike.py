@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from ..neardup import UNSPACED
+from ...common.scripts import UNSPACED
 
 ENDS = ".!?…,;:。！？．，；：、｡।॥؟۔،؛"  # what may end a sentence or a part of one, in several scripts
 _TERM = re.compile(  # numbers whole, and words with the signs that names of languages, grades and ions have
