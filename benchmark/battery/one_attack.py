@@ -13,6 +13,7 @@ from ..common.progress import Progress, silent
 from ..common.strangers import each, stranger
 from ..common.types import MATCHED, Answer, EncodedMemory, Finding, Row, opening_probe
 from ..models.subject import Subject
+from ..reading.cache import Cache
 from ..reading.reader import Reader, copied
 from ..texts.subsets import folds
 from .accepted import stand_ins, with_whole_answers
@@ -31,6 +32,7 @@ class Task:
     tools: Workshop
     probes: Probes
     reasked: Sequence[Armed] = ()  # the prompting attacks that a changed model is asked with
+    known: Cache = field(default_factory=dict, repr=False)  # what the model as it is was asked, and answered
     progress: Progress = silent
     strict: bool = True  # False: a claim of a search that does not hold is noted in `doubts`, not raised
     doubts: list[str] = field(default_factory=list, init=False)
@@ -123,11 +125,16 @@ def _tamper(task: Task, attack: Tampering, subject: Subject) -> None:
             task.progress(changed.dose if changed.step < 0 else f"{changed.dose} step {changed.step}".strip(), 0, 1)
             if changed.covered is not None and (reached := Finding("", "covered", changed.covered)) not in task.findings:
                 task.findings.append(reached)
-            _ask_again(task, changed, scored, fold)
+            _ask_again(task, changed, scored, fold, task.known if _unchanged(changed.subject, subject) else {})
             changed.subject.release()
 
 
-def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fold: int) -> None:
+def _unchanged(changed: Subject, subject: Subject) -> bool:
+    """Whether both are the model of one folder with no weight in place of its own."""
+    return changed.folder == subject.folder and changed.made_of is subject.made_of and not changed.state and not subject.state
+
+
+def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fold: int, known: Cache) -> None:
     if changed.only_opening:
         mine = my_share(scored)
         reader = Reader(changed.subject, task.tools.precision)
@@ -135,7 +142,7 @@ def _ask_again(task: Task, changed: Changed, scored: Sequence[EncodedMemory], fo
         of = {memory: length for memory, length in gathered([[m.id, n] for m, (n,) in zip(mine, lengths, strict=True)])}
         task.findings += [Finding(m.id, MATCHED, m.of_64(of[m.id]), fold, changed.dose, changed.step) for m in scored]
         return
-    asked = ask_all(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision).answers
+    asked = ask_all(changed.subject, task.probes, [(a, scored) for a in task.reasked], task.tools.precision, cache=known).answers
     best: dict[tuple[str, str], BestAnswer] = {}
     for answer in asked:  # the best over the inner variants: one record per memory, dose and inner attack
         key = (answer.memory, answer.attack)

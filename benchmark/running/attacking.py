@@ -22,9 +22,10 @@ from ..common.seeds import derive
 from ..common.types import HELD, TWIN, EncodedMemory, Finding, Record, TokenReading
 from ..common.versions import READER
 from ..models.subject import Subject
+from ..reading.cache import load_cache
 from ..reading.readings import load_readings
 from ..scoring.calibration import Calibration
-from ..scoring.score import survivors
+from ..scoring.score import UNCHANGED, survivors
 from ..texts.memories import memories_hash
 from ..training.trainer import Trainer
 from . import builders
@@ -107,11 +108,12 @@ class Attacking:
             with self.models.loaded(model) as subject:
                 tools, probes = self.workshop(model, label), self.who.probes(model.seed)
                 progress = within(f"{label}: ", self.models.progress)
+                known = load_cache(self.rows(model, subject)) if armed.name == UNCHANGED else {}
                 return builders.attacked(
                     folder,
                     label=label,
                     subject=subject,
-                    task=Task(armed, scored, model.memories, tools, probes, self.who.reasked, progress),
+                    task=Task(armed, scored, model.memories, tools, probes, self.who.reasked, known, progress),
                     extra=self.who.extra(scored, model.seed),
                     precision=self.models.precision,
                 )

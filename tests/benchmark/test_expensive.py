@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
+import torch
 
 from palimpsest.attacks.beam_search import BeamSearch
 from palimpsest.attacks.gcg import GCG
 from palimpsest.attacks.prefix import Prefix
+from palimpsest.attacks.unchanged import Unchanged
 from palimpsest.benchmark.attack import Answer, Changed, Finding, Searching, Subject, Tampering, Tools, Workshop
 from palimpsest.benchmark.battery.answers import ANSWER
 from palimpsest.benchmark.battery.claims import LONGEST, OTHERS, reread_claims, sample
 from palimpsest.benchmark.battery.one_attack import Task, attack_once
-from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm
+from palimpsest.benchmark.battery.shared_pass import Armed, Probes, arm, ask_all
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.plugins import Plugin
 from palimpsest.benchmark.common.types import EncodedMemory, Probe, Row
+from palimpsest.benchmark.models.weights import replaced
+from palimpsest.benchmark.reading.cache import Cache
 from palimpsest.benchmark.reading.reader import Reader
 from tests.conftest import Memorised
 
@@ -99,12 +104,15 @@ def read(subject: Subject, memories: Sequence[EncodedMemory], tokens: int) -> li
     return [n for (n,) in Reader(subject, "fp32").read(probes)]
 
 
-def run(attack: Tampering | Searching, memorised: Memorised, few: int | None = None) -> Task:
+REASKED = arm({"prefix": {}, "paraphrase": {}})
+
+
+def run(attack: Tampering | Searching, memorised: Memorised, few: int | None = None, known: Cache | None = None) -> Task:
     everyone = [*memorised.memories, *memorised.unseen]
     tools = Tools(memorised.base)
     armed = Armed(Plugin("attack", "mine", type(attack), "source"), attack, {})
     scored = [m for m in everyone if m.role != "keep"][:few]
-    task = Task(armed, scored, everyone, Workshop(memorised.base, precision="fp32"), Probes(tools), arm({"prefix": {}, "paraphrase": {}}))
+    task = Task(armed, scored, everyone, Workshop(memorised.base, precision="fp32"), Probes(tools), REASKED, known or {})
     attack_once(task, memorised.subject)
     return task
 
@@ -118,6 +126,41 @@ def test_each_half_of_the_forget_memories_is_learnt_once_and_only_the_other_half
     for answer in task.answers:
         assert answer.memory not in (first, second)[answer.fold]
     assert {a.memory for a in task.answers} == {m.id for m in [*memorised.memories, *memorised.unseen] if m.role != "keep"}
+
+
+@dataclass(frozen=True)
+class Nudged(Tampering):
+    """One weight matrix to 0."""
+
+    def tamper(self, subject: Subject, relearned: Sequence[Row], tools: Workshop) -> Iterable[Changed | Finding]:
+        name, weight = next((n, p) for n, p in subject.model.named_parameters() if p.ndim == 2)
+        yield Changed(replaced(subject, {name: torch.zeros_like(weight)}), "nudged")
+
+
+def test_a_model_as_it_is_answers_from_what_it_was_asked_and_a_changed_one_does_not(
+    memorised: Memorised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(Reader, "_ask", recording(Reader._ask, asked))
+    anew = run(Unchanged(), memorised, 6)
+    everyone = [m for m in [*memorised.memories, *memorised.unseen] if m.role != "keep"][:6]
+    known = ask_all(memorised.subject, Probes(Tools(memorised.base)), [(a, everyone) for a in REASKED], "fp32").cache
+    asked.clear()
+    assert run(Unchanged(), memorised, 6, known).answers == anew.answers
+    assert asked == [0]
+    changed = run(Nudged(), memorised, 6, known).answers
+    assert asked[1] > 0
+    assert [a.matched for a in changed] != [a.matched for a in anew.answers]
+
+
+def recording(ask: Callable[..., None], asked: list[int]) -> Callable[..., None]:
+    """A reader's `_ask` that notes how many rows the model was asked."""
+
+    def noted(self: Reader, *given: Any) -> None:
+        ask(self, *given)
+        asked.append(self.rows_asked)
+
+    return noted
 
 
 def test_a_changed_model_is_asked_again_with_every_prompting_attack(memorised: Memorised) -> None:

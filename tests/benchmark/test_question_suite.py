@@ -10,6 +10,7 @@ import pytest
 
 from palimpsest.benchmark.common.errors import UserError
 from palimpsest.benchmark.common.types import Results
+from palimpsest.benchmark.reading.cascade import Cascade
 from palimpsest.benchmark.running.assemble import results
 from palimpsest.benchmark.running.explain import explain
 from palimpsest.benchmark.running.plan import Run
@@ -74,6 +75,15 @@ def test_other_prompts_are_asked_where_the_set_brings_them_and_windows_read_the_
     assert all(r.offset >= of[r.memory].opening for r in found.records)
     assert all(r.offset + r.horizon <= len(of[r.memory].row) for r in found.records)
     assert {r.prompt for r in found.records if r.attack == "alias"} == {m.memory.aliases[0] for m in of.values() if m.role != "keep"}
+
+
+def test_a_model_as_it_is_is_not_asked_again(run: Run, found: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found.records, "the batteries have asked"
+    (stage,) = (s for s in run.plan if s.label == "unchanged on npo, seed 0")
+    monkeypatch.setattr(Cascade, "read", lambda *_: pytest.fail("asked again"))
+    stage.build(tmp_path)
+    before = run.store.folder(stage)
+    assert [(tmp_path / f.name).read_bytes() == f.read_bytes() for f in before.glob("answers*")] == [True]
 
 
 def test_what_does_not_apply_is_not_asked_and_said_by_name(run: Run, found: Results) -> None:
