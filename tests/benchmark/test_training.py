@@ -241,7 +241,7 @@ def test_in_fp32_on_a_cpu_few_rows_are_in_one_pass_and_the_weights_are_the_same(
     few = train(tiny.fresh(), lambda step: batch, language_model_loss, PLAIN)
     monkeypatch.setattr(training, "NEAR", 40)
     many = train(tiny.fresh(), lambda step: batch, language_model_loss, replace(PLAIN, micro_batch=40))
-    assert furthest(few.state, many.state) < 1e-5
+    assert furthest(few.state, many.state) < 1e-4  # as above; 2.2e-5 on a Xeon with AMX
 
 
 def test_sums_of_rows_in_order_are_those_of_index_add() -> None:
