@@ -18,16 +18,17 @@ from .budget import ROUNDS, spread
 from .reading import timed
 
 WORDS, WIDTH, ROWS, LENGTH, HEADS, SHARED = 49152, 576, 16, 160, 9, 3  # of SmolLM2-135M; a batch as in the suite real
+SCALE = 0.02  # of the head's weights, as models begin: of larger ones most probabilities are too small for ordinary numbers, and slow
 
 
 def pieces(table: Table, display: Display, precision: str) -> None:
     """Forward and backward pass of each piece, ours and PyTorch's in turn."""
     draw = torch.Generator().manual_seed(0)
 
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draw).to(device()).requires_grad_()
+    def drawn(*shape: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(shape, generator=draw).mul_(scale).to(device()).requires_grad_()
 
-    states, weight = drawn(ROWS * LENGTH, WIDTH), drawn(WORDS, WIDTH)
+    states, weight = drawn(ROWS * LENGTH, WIDTH), drawn(WORDS, WIDTH, scale=SCALE)
     labels = torch.randint(WORDS, (ROWS * LENGTH,), generator=draw).to(device())
     _compare(
         f"head of {WORDS:,} words",

@@ -13,7 +13,7 @@ from ..common.types import Row
 from ..models.logits import hidden_states, own_logits, route
 from .batches import Group, Term, Terms, collate
 
-LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are made at a time: they stay in a CPU's cache, and a GPU wants large products
+LOGITS = {"cpu": 2**21, "cuda": 2**26}  # so many are held at a time: they stay in a CPU's cache, and a GPU wants large products
 
 
 def nll_sum(model: Any, group: Group) -> Tensor:
@@ -45,7 +45,7 @@ class _HeadNLL(torch.autograd.Function):
         wide = torch.promote_types(low, torch.float32)
         wanted, total = any(ctx.needs_input_grad), states.new_zeros((), dtype=wide)
         grads = torch.empty_like(states), torch.zeros_like(weight, dtype=wide), torch.zeros_like(weight[:, 0], dtype=wide)
-        chunk = _positions(weight, LOGITS.get(kind, 2**21))
+        chunk = _positions(weight, kind)
         with torch.autocast(kind, enabled=False):
             small = weight.to(low)
             for i in range(0, len(states), chunk):
@@ -69,13 +69,14 @@ class _HeadNLL(torch.autograd.Function):
         return (*(g * upstream[0].to(g.dtype) if w else None for g, w in zip(ctx.saved_tensors, wanted, strict=False)), None)
 
 
-def _positions(weight: Tensor, logits: int) -> int:
-    """How many positions a chunk has, weight [V, H]: so many logits, but at least half a width of positions.
+def _positions(weight: Tensor, kind: str) -> int:
+    """How many positions a chunk has, weight [V, H]: as many as `LOGITS` allows, on a CPU at least half a width.
 
-    Every chunk is added to the whole gradient of the weight, V x H numbers read and written, which takes longer than its V logits a
-    position where positions are few: of 49,152 words and width 576, chunks of 42 took four times as long as chunks of 288.
+    Every chunk is added to the whole gradient of the weight, V x H numbers read and written. Of a large vocabulary few positions fit
+    a CPU's cache, and that takes longer than their logits, cached or not. (On a GPU it was not measured.)
     """
-    return max(1, logits // len(weight), weight.shape[1] // 2)
+    least = weight.shape[1] // 2 if kind == "cpu" else 1
+    return max(1, least, LOGITS.get(kind, 2**21) // len(weight))
 
 
 def scored_logits(model: Any, group: Group) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,6 +42,13 @@ def test_the_fused_loss_and_its_gradient_are_those_of_pytorchs_own(bias: bool, h
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(("words", "width", "kind", "positions"), [
+    (4096, 256, "cpu", 512), (49152, 576, "cpu", 288), (49152, 576, "cuda", 1365), (2**28, 1, "cuda", 1),
+])  # fmt: skip
+def test_chunks_of_a_large_vocabulary_are_half_a_width_long_on_a_cpu(words: int, width: int, kind: str, positions: int) -> None:
+    assert losses._positions(torch.empty(words, width, device="meta"), kind) == positions
+
+
 def test_under_autocast_the_fused_loss_keeps_what_a_sure_model_still_has_to_learn() -> None:
     """In bf16, 1 - p is 0 from p = .998 on: the gradient of a memorised token would vanish."""
     states, weight = torch.eye(2, 4).requires_grad_(), torch.tensor([[8.0, 0, 0, 0], [0, 1.0, 0, 0]]).requires_grad_()
